@@ -1,0 +1,43 @@
+# Every target works on a fresh machine; the virtual environment is made once and kept.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+CXX_FILES := $(shell git ls-files '*.h' '*.cpp' '*.cu' 2>/dev/null)
+
+.PHONY: setup test lint demo bench clean
+
+setup: $(VENV)/.built
+
+# torch goes first: a dependency that pulls it in would choose another build.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet --upgrade setuptools wheel pybind11 ninja
+	$(BIN)/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+	  print(*p['dependencies'], *sum(p['optional-dependencies'].values(), []), sep='\n')" \
+	  > $(VENV)/requirements.txt
+	$(BIN)/pip install --quiet -r $(VENV)/requirements.txt
+	touch $@
+
+$(VENV)/.built: $(VENV)/.installed setup.py MANIFEST.in $(wildcard csrc/*.h csrc/*.cpp csrc/*/*)
+	$(BIN)/pip install --quiet --no-build-isolation --no-deps --editable .
+	touch $@
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+	$(BIN)/mypy
+
+demo: setup
+	$(BIN)/python -m examples demo
+
+bench: setup
+	$(BIN)/python -m benchmarks run
+
+clean:
+	rm -rf $(VENV) build

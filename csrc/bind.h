@@ -1,0 +1,58 @@
+// The only file that names an ABI: the LibTorch stable ABI, under the names the kernels use.
+#pragma once
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <tuple>
+#include <type_traits>
+
+#include "core/dtypes.h"
+
+namespace genkern {
+
+using torch::stable::new_empty;
+using torch::stable::new_zeros;
+using torch::stable::parallel_for;
+using torch::stable::Tensor;
+
+inline int64_t num_threads() { return torch::stable::get_num_threads(); }
+
+#define GENKERN_CHECK STD_TORCH_CHECK
+#define GENKERN_REGISTER(key, m) STABLE_TORCH_LIBRARY_IMPL(genkern, key, m)
+
+template <typename T>
+T* data(const Tensor& t) {
+  if constexpr (std::is_const_v<T>)
+    return static_cast<T*>(t.const_data_ptr());
+  else
+    return static_cast<T*>(t.mutable_data_ptr());
+}
+
+// nullptr for an absent or undefined tensor.
+template <typename T>
+T* data(const std::optional<Tensor>& t) {
+  return t.has_value() && t->defined() ? data<T>(*t) : nullptr;
+}
+
+// Calls f(T{}) with the element type of `t`: float, double, core::BFloat16 or core::Half.
+template <typename F>
+decltype(auto) dispatch_floating(const Tensor& t, F&& f) {
+  using enum torch::headeronly::ScalarType;
+  switch (t.scalar_type()) {
+    case Float:
+      return f(float{});
+    case Double:
+      return f(double{});
+    case BFloat16:
+      return f(core::BFloat16{});
+    case Half:
+      return f(core::Half{});
+    default:
+      STD_TORCH_CHECK(false, "genkern: a compiled kernel was called with an unsupported dtype");
+  }
+}
+
+}  // namespace genkern

@@ -1,0 +1,26 @@
+"""genkern: fused kernels for generative models on PyTorch."""
+
+from importlib.metadata import version as _version
+
+from genkern import nn
+from genkern.library import last_backend, use_backend
+from genkern.ops.gan_loss import gan_d_loss, gan_g_loss
+from genkern.ops.gaussian import gaussian_kl, gaussian_kl_rsample, gaussian_rsample
+from genkern.ops.masked_conv2d import masked_conv2d
+from genkern.ops.row_lstm import row_lstm, row_lstm_step
+
+__version__ = _version("genkern")
+
+__all__ = [
+    "gan_d_loss",
+    "gan_g_loss",
+    "gaussian_kl",
+    "gaussian_kl_rsample",
+    "gaussian_rsample",
+    "last_backend",
+    "masked_conv2d",
+    "nn",
+    "row_lstm",
+    "row_lstm_step",
+    "use_backend",
+]

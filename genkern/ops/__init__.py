@@ -1,0 +1,1 @@
+"""The front door of each op: docstring, checks, autograd.Function, public function."""

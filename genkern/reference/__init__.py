@@ -1,0 +1,36 @@
+"""What each op means, in plain PyTorch. The kernels are tested against these in float64."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+
+def differentiable_backward(
+    forward: Callable[..., torch.Tensor | tuple[torch.Tensor, ...]],
+    inputs: Sequence[torch.Tensor | None],
+    needs_grad: Sequence[bool],
+    d_outputs: Sequence[torch.Tensor | None],
+) -> tuple[torch.Tensor | None, ...]:
+    """Gradients of ``forward(*inputs)`` that can be differentiated again (create_graph)."""
+    # Fresh aliases: inputs may depend on each other (mu and logvar of one encoder), and the
+    # gradient of one must not run on through another.
+    aliases = [x if x is None else x.view_as(x) for x in inputs]
+    outputs = forward(*aliases)
+    outputs = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
+    pairs = [(y, d) for y, d in zip(outputs, d_outputs, strict=True) if d is not None]
+    wanted = [x for x, need in zip(aliases, needs_grad, strict=True) if need and x is not None]
+    if not pairs or not wanted:
+        return tuple(None for _ in inputs)
+    found = iter(
+        torch.autograd.grad(
+            [y for y, _ in pairs],
+            wanted,
+            [d.to(y.dtype) for y, d in pairs],
+            create_graph=True,
+            allow_unused=True,
+        )
+    )
+    return tuple(
+        next(found) if need and x is not None else None
+        for x, need in zip(aliases, needs_grad, strict=True)
+    )

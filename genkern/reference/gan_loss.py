@@ -1,0 +1,53 @@
+"""What the GAN losses mean, in plain PyTorch: one term per logit, then one reduction."""
+
+import torch
+
+
+def softplus(x: torch.Tensor) -> torch.Tensor:
+    """log(1 + e^x), without the switch to the identity of F.softplus."""
+    return torch.logaddexp(x, torch.zeros_like(x))
+
+
+def cross_entropy(logits: torch.Tensor, target: float) -> torch.Tensor:
+    """Binary cross-entropy of logits with a constant target: finite wherever the limit is."""
+    if target == 1.0:
+        return softplus(-logits)
+    if target == 0.0:
+        return softplus(logits)
+    return target * softplus(-logits) + (1.0 - target) * softplus(logits)
+
+
+def d_terms(
+    real: torch.Tensor, fake: torch.Tensor, kind: str, label_smoothing: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    target = 1.0 - label_smoothing
+    if kind == "bce":
+        return cross_entropy(real, target), cross_entropy(fake, 0.0)
+    if kind == "hinge":
+        return torch.relu(1.0 - real), torch.relu(1.0 + fake)
+    if kind == "lsgan":
+        return 0.5 * (real - target).square(), 0.5 * fake.square()
+    if kind == "wgan":
+        return -real, fake
+    if kind == "rabce":
+        u, v = real - fake.mean(), fake - real.mean()
+        return 0.5 * cross_entropy(u, target), 0.5 * cross_entropy(v, 0.0)
+    raise ValueError(f"kind {kind!r}")
+
+
+def g_terms(
+    fake: torch.Tensor, real: torch.Tensor | None, kind: str, saturating: bool = False
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Terms of the fake logits and, for the relativistic kind, of the real ones."""
+    if kind == "bce":
+        return (-softplus(fake) if saturating else softplus(-fake)), None
+    if kind in ("hinge", "wgan"):
+        return -fake, None
+    if kind == "lsgan":
+        return 0.5 * (fake - 1.0).square(), None
+    if kind == "rabce" and real is not None:
+        u, v = real - fake.mean(), fake - real.mean()
+        if saturating:
+            return -0.5 * softplus(v), -0.5 * softplus(-u)
+        return 0.5 * softplus(-v), 0.5 * softplus(u)
+    raise ValueError(f"kind {kind!r}")
