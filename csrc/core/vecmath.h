@@ -1,0 +1,181 @@
+// Elementary functions on vectors. Float: polynomials, largest error against the exact value over
+// the whole range of finite results stated at each (checked by tests/test_vecmath.py).
+// Double: the C library, lane by lane; it serves gradient checks, not speed.
+#pragma once
+#include <cmath>
+
+#include "simd.h"
+
+namespace genkern::core {
+
+namespace detail {
+template <typename F>
+inline Vec<double> by_lane(Vec<double> x, F f) {
+  for (int i = 0; i < kLanes<double>; ++i) x[i] = f(x[i]);
+  return x;
+}
+
+inline constexpr float kLog2e = 1.44269504f;
+inline constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
+inline constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+
+inline VecF power_of_two(VecI n) { return bit_cast<VecF>((n + 127) << 23); }
+}  // namespace detail
+
+template <typename V>
+inline V abs(V x) {
+  return x < 0 ? -x : x;  // keeps NaN; -0 stays -0, which no caller minds
+}
+
+// max and min that return x when it is NaN.
+template <typename V>
+inline V max(V x, V bound) {
+  return x < bound ? bound : x;
+}
+template <typename V>
+inline V min(V x, V bound) {
+  return x > bound ? bound : x;
+}
+
+inline VecF sqrt(VecF x) {
+#if defined(__AVX512F__)
+  return VecF(_mm512_sqrt_ps(__m512(x)));
+#elif defined(__AVX2__)
+  return VecF(_mm256_sqrt_ps(__m256(x)));
+#elif defined(__SSE2__)
+  return VecF(_mm_sqrt_ps(__m128(x)));
+#else
+  for (int i = 0; i < kLanes<float>; ++i) x[i] = std::sqrt(x[i]);
+  return x;
+#endif
+}
+inline Vec<double> sqrt(Vec<double> x) {
+  return detail::by_lane(x, [](double v) { return std::sqrt(v); });
+}
+
+// e^x, 1 ulp, subnormal results included.
+inline VecF exp(VecF x) {
+  using namespace detail;
+  x = min(max(x, splat(-104.0f)), splat(89.0f));
+  const VecF shifted = x * kLog2e + kRound;
+  const VecF n = shifted - kRound;
+  const VecF r = (x - n * kLn2High) - n * kLn2Low;
+  VecF p = splat(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  // Two factors, because 2^n itself leaves the range of normal numbers at both ends.
+  const VecI k = bit_cast<VecI>(shifted) - bit_cast<VecI>(splat(kRound)), half = k >> 1;
+  return p * power_of_two(half) * power_of_two(k - half);
+}
+inline Vec<double> exp(Vec<double> x) {
+  return detail::by_lane(x, [](double v) { return std::exp(v); });
+}
+
+// e^x - 1, 2 ulp.
+inline VecF expm1(VecF x) {
+  using namespace detail;
+  x = min(max(x, splat(-30.0f)), splat(89.0f));
+  const VecF shifted = x * kLog2e + kRound;
+  const VecF n = shifted - kRound;
+  const VecF r = (x - n * kLn2High) - n * kLn2Low;
+  VecF p = splat(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r;
+  // Half of 2^n, so that n = 128 is representable.
+  const VecI k = bit_cast<VecI>(shifted) - bit_cast<VecI>(splat(kRound));
+  const VecF s = power_of_two(k - 1);
+  return 2.0f * (s * p + (s - 0.5f));
+}
+inline Vec<double> expm1(Vec<double> x) {
+  return detail::by_lane(x, [](double v) { return std::expm1(v); });
+}
+
+// log x for x >= 2^-126 and +inf, 1 ulp; 0 gives -inf, negative numbers NaN.
+inline VecF log(VecF x) {
+  using namespace detail;
+  const VecI bits = bit_cast<VecI>(x);
+  // m in [sqrt(1/2), sqrt(2)), x = 2^e m
+  const VecI e = (bits - 0x3F3504F3) >> 23;
+  const VecF m = bit_cast<VecF>(bits - (e << 23));
+  const VecF f = m - 1.0f, n = __builtin_convertvector(e, VecF);
+  VecF p = splat(7.0376836292e-2f);
+  p = p * f - 1.1514610310e-1f;
+  p = p * f + 1.1676998740e-1f;
+  p = p * f - 1.2420140846e-1f;
+  p = p * f + 1.4249322787e-1f;
+  p = p * f - 1.6668057665e-1f;
+  p = p * f + 2.0000714765e-1f;
+  p = p * f - 2.4999993993e-1f;
+  p = p * f + 3.3333331174e-1f;
+  const VecF f2 = f * f;
+  VecF y = p * f * f2 + n * kLn2Low - 0.5f * f2;
+  y = f + y + n * kLn2High;
+  y = x > 3.4028234e38f ? x : y;
+  y = x == 0.0f ? splat(-INFINITY) : y;
+  return x < 0.0f || x != x ? splat(NAN) : y;
+}
+inline Vec<double> log(Vec<double> x) {
+  return detail::by_lane(x, [](double v) { return std::log(v); });
+}
+
+// log(1 + x) for x in [0, inf], 2 ulp.
+inline VecF log1p_nonnegative(VecF x) {
+  const VecF u = 1.0f + x;
+  const VecF lost = (x - (u - 1.0f)) / u;  // what rounding 1 + x dropped
+  return log(u) + (x < 1e7f ? lost : VecF{});
+}
+inline Vec<double> log1p_nonnegative(Vec<double> x) {
+  return detail::by_lane(x, [](double v) { return std::log1p(v); });
+}
+
+template <typename V>
+inline V sigmoid(V x) {
+  return 1 / (1 + exp(-x));
+}
+
+// tanh x = -t / (t + 2), t = e^{-2|x|} - 1; 3 ulp.
+template <typename V>
+inline V tanh(V x) {
+  const V t = expm1(-2 * abs(x));
+  const V y = t / (t + 2);
+  return x < 0 ? y : 0 - y;
+}
+
+// log(1 + e^x) = max(x, 0) + log1p(e^{-|x|}): neither overflows nor loses small values.
+template <typename V>
+inline V softplus(V x) {
+  return max(x, V{}) + log1p_nonnegative(exp(-abs(x)));
+}
+
+// sin(pi t) and cos(pi t) for t in [-1, 1], 2 ulp.
+inline void sincospi(VecF t, VecF& sine, VecF& cosine) {
+  const VecF shifted = 2.0f * t + detail::kRound;
+  const VecI q = bit_cast<VecI>(shifted) - bit_cast<VecI>(splat(detail::kRound));
+  const VecF r = t - 0.5f * (shifted - detail::kRound);  // exact, in [-1/4, 1/4]
+  const VecF r2 = r * r;
+  VecF s = splat(8.2145886e-2f);
+  s = s * r2 - 5.9926453e-1f;
+  s = s * r2 + 2.5501640f;
+  s = s * r2 - 5.1677127f;
+  s = (s * r2 - 8.7422777e-8f) * r + 3.1415927f * r;  // pi in two parts
+  VecF c = splat(-2.5806880e-2f);
+  c = c * r2 + 2.3533062e-1f;
+  c = c * r2 - 1.3352628f;
+  c = c * r2 + 4.0587121f;
+  c = c * r2 - 4.9348022f;
+  c = c * r2 + 1.0f;
+  const VecI swapped = (q & 1) != 0;
+  const VecF y = swapped ? c : s, x = swapped ? s : c;
+  sine = (q & 2) != 0 ? -y : y;
+  cosine = ((q + 1) & 2) != 0 ? -x : x;
+}
+
+}  // namespace genkern::core
