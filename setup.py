@@ -1,6 +1,7 @@
 """Three builds of one source tree; `genkern.library` imports the best one for the CPU.
 
 GENKERN_BUILD=auto (default) | none (pure Python: the references) | cpu
+GENKERN_VECTOR_BYTES=64 overrides the vector width of every level (to test wide code anywhere).
 MAX_JOBS limits the parallel compile jobs (default: the number of CPUs).
 """
 
@@ -67,11 +68,13 @@ class NinjaBuild(build_ext):
         objects_dir = Path("build/objects").resolve()
         objects_dir.mkdir(parents=True, exist_ok=True)
         cxx = os.environ.get("CXX", "g++")
+        width = os.environ.get("GENKERN_VECTOR_BYTES")
+        common = FLAGS + (f" -DGENKERN_VECTOR_BYTES={width}" if width else "")
         lines = [f"cxx = {cxx}", RULES]
         for ext in self.extensions:
             level = ext.name.rpartition("_")[2]
             flags = (
-                f'{FLAGS} {LEVELS[level]} {" ".join(includes)} -DGENKERN_MODULE=_C_{level} '
+                f'{common} {LEVELS[level]} {" ".join(includes)} -DGENKERN_MODULE=_C_{level} '
                 f"-DGENKERN_ISA='\"{level}\"'"
             )
             objects = []

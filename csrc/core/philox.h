@@ -10,12 +10,12 @@ inline constexpr int kPhiloxElements = 4 * kLanes<float>;  // normals of one vec
 // High and low halves of the 64-bit products a * b.
 inline void multiply_wide(VecU a, uint32_t b, VecU& high, VecU& low) {
   low = a * b;
-#if defined(__AVX512F__)
+#if defined(GENKERN_AVX512)
   const __m512i factor = _mm512_set1_epi64(b);
   const __m512i even = _mm512_srli_epi64(_mm512_mul_epu32(__m512i(a), factor), 32);
   const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(__m512i(a), 32), factor);
   high = VecU(_mm512_mask_blend_epi32(0xAAAA, even, odd));
-#elif defined(__AVX2__)
+#elif defined(GENKERN_AVX2)
   const __m256i factor = _mm256_set1_epi64x(b);
   const __m256i even = _mm256_srli_epi64(_mm256_mul_epu32(__m256i(a), factor), 32);
   const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(__m256i(a), 32), factor);

@@ -12,15 +12,29 @@
 #include <immintrin.h>
 #endif
 
+// A wider vector than the registers is legal (and slow): it lets a machine without AVX-512 run the
+// code that AVX-512 machines run.
+#if !defined(GENKERN_VECTOR_BYTES)
+#if defined(__AVX512F__)
+#define GENKERN_VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define GENKERN_VECTOR_BYTES 32
+#else
+#define GENKERN_VECTOR_BYTES 16
+#endif
+#endif
+
+#if defined(__AVX512F__) && GENKERN_VECTOR_BYTES == 64
+#define GENKERN_AVX512 1
+#elif defined(__AVX2__) && GENKERN_VECTOR_BYTES == 32
+#define GENKERN_AVX2 1
+#elif defined(__SSE2__) && GENKERN_VECTOR_BYTES == 16
+#define GENKERN_SSE2 1
+#endif
+
 namespace genkern::core {
 
-#if defined(__AVX512F__)
-inline constexpr int kVectorBytes = 64;
-#elif defined(__AVX2__)
-inline constexpr int kVectorBytes = 32;
-#else
-inline constexpr int kVectorBytes = 16;
-#endif
+inline constexpr int kVectorBytes = GENKERN_VECTOR_BYTES;
 
 template <typename T, int kBytes>
 struct VectorOf {
@@ -108,9 +122,9 @@ inline Vec<Accumulate<T>> load(const T* p) {
     std::memcpy(&bits, p, sizeof(bits));
     return bit_cast<VecF>(__builtin_convertvector(bits, VecU) << 16);
   } else if constexpr (std::is_same_v<T, Half>) {
-#if defined(__AVX512F__)
+#if defined(GENKERN_AVX512)
     return VecF(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
-#elif defined(__F16C__)
+#elif defined(GENKERN_AVX2)
     return VecF(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 #else
     VecF v;
@@ -133,9 +147,9 @@ inline void store(T* p, Vec<Accumulate<T>> v) {
     const HalfBits packed = __builtin_convertvector(rounded, HalfBits);
     std::memcpy(p, &packed, sizeof(packed));
   } else if constexpr (std::is_same_v<T, Half>) {
-#if defined(__AVX512F__)
+#if defined(GENKERN_AVX512)
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(__m512(v), 0));
-#elif defined(__F16C__)
+#elif defined(GENKERN_AVX2)
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(__m256(v), 0));
 #else
     for (int i = 0; i < kLanes<float>; ++i) p[i] = to_half(v[i]);

@@ -38,11 +38,11 @@ inline V min(V x, V bound) {
 }
 
 inline VecF sqrt(VecF x) {
-#if defined(__AVX512F__)
+#if defined(GENKERN_AVX512)
   return VecF(_mm512_sqrt_ps(__m512(x)));
-#elif defined(__AVX2__)
+#elif defined(GENKERN_AVX2)
   return VecF(_mm256_sqrt_ps(__m256(x)));
-#elif defined(__SSE2__)
+#elif defined(GENKERN_SSE2)
   return VecF(_mm_sqrt_ps(__m128(x)));
 #else
   for (int i = 0; i < kLanes<float>; ++i) x[i] = std::sqrt(x[i]);
