@@ -74,7 +74,7 @@ class NinjaBuild(build_ext):
         for ext in self.extensions:
             level = ext.name.rpartition("_")[2]
             flags = (
-                f'{common} {LEVELS[level]} {" ".join(includes)} -DGENKERN_MODULE=_C_{level} '
+                f"{common} {LEVELS[level]} {' '.join(includes)} -DGENKERN_MODULE=_C_{level} "
                 f"-DGENKERN_ISA='\"{level}\"'"
             )
             objects = []

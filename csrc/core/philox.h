@@ -48,7 +48,7 @@ inline void philox(uint64_t seed, uint64_t counter, VecU words[4]) {
   words[0] = c0, words[1] = c1, words[2] = c2, words[3] = c3;
 }
 
-// r = sqrt(-2 log u), u = (a >> 1) 2^-31 + 2^-32, theta = pi int32(b) 2^-31.
+// r = sqrt(-2 log u), u = (a >> 1) 2^-31 + 2^-32, theta = pi int32(b) 2^-31; within 3 ulp.
 inline void box_muller(VecU a, VecU b, VecF& first, VecF& second) {
   const VecF u = __builtin_convertvector(bit_cast<VecI>(a >> 1), VecF) * 0x1p-31f + 0x1p-32f;
   const VecF radius = sqrt(-2.0f * log(u));
@@ -73,5 +73,46 @@ inline void philox_normals(uint64_t seed, uint64_t counter, float* out) {
   store(out + 2 * kLanes<float>, zip_low(even_high, odd_high));
   store(out + 3 * kLanes<float>, zip_high(even_high, odd_high));
 }
+
+// The same normals in double: from the same words, so they differ by the rounding of float alone.
+inline void philox_normals(uint64_t seed, uint64_t counter, double* out) {
+  VecU words[4];
+  philox(seed, counter, words);
+  for (int i = 0; i < kLanes<float>; ++i) {
+    for (int pair = 0; pair < 4; pair += 2) {
+      const float u = float(int32_t(words[pair][i] >> 1)) * 0x1p-31f + 0x1p-32f;
+      const double theta = double(float(int32_t(words[pair + 1][i]))) * (M_PI * 0x1p-31);
+      const double radius = std::sqrt(-2.0 * std::log(double(u)));
+      out[4 * i + pair] = radius * std::cos(theta);
+      out[4 * i + pair + 1] = radius * std::sin(theta);
+    }
+  }
+}
+
+// Random access to the normals of a stream, a window at a time.
+template <typename A>
+class NormalStream {
+ public:
+  static constexpr int kWindow = 1024;
+
+  explicit NormalStream(uint64_t seed) : seed_(seed) {}
+
+  // The `count` <= kWindow normals from element `first` on; `end` bounds what is generated ahead.
+  const A* get(uint64_t first, int64_t count, uint64_t end) {
+    if (first < begin_ || first + count > end_) {
+      begin_ = first & ~uint64_t(3);
+      end_ = begin_;
+      const uint64_t stop = end < begin_ + kWindow ? end : begin_ + kWindow;
+      const uint64_t needed = first + count > stop ? first + count : stop;
+      for (; end_ < needed; end_ += kPhiloxElements)
+        philox_normals(seed_, end_ / 4, normals_ + (end_ - begin_));
+    }
+    return normals_ + (first - begin_);
+  }
+
+ private:
+  uint64_t seed_, begin_ = 0, end_ = 0;
+  alignas(64) A normals_[kWindow + 2 * kPhiloxElements];
+};
 
 }  // namespace genkern::core

@@ -98,6 +98,22 @@ inline Vec<double> expm1(Vec<double> x) {
   return detail::by_lane(x, [](double v) { return std::expm1(v); });
 }
 
+// e^x - 1 - x without cancellation around 0; 4 ulp (near -1/2, where e^x - 1 and x still cancel).
+inline VecF expm1_minus_x(VecF x) {
+  VecF p = splat(2.4801587e-5f);
+  p = p * x + 1.9841270e-4f;
+  p = p * x + 1.3888889e-3f;
+  p = p * x + 8.3333333e-3f;
+  p = p * x + 4.1666667e-2f;
+  p = p * x + 1.6666667e-1f;
+  p = p * x + 0.5f;
+  // The limit at +inf is +inf; the bound is far below the largest number because the compiler may
+  // fuse the product that ends expm1 with this difference.
+  const VecF far = expm1(x) - min(x, splat(1e30f));
+  return abs(x) < 0.5f ? p * x * x : far;
+}
+inline Vec<double> expm1_minus_x(Vec<double> x) { return expm1(x) - min(x, splat(1e300)); }
+
 // log x for x >= 2^-126 and +inf, 1 ulp; 0 gives -inf, negative numbers NaN.
 inline VecF log(VecF x) {
   using namespace detail;

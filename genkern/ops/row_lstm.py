@@ -1,4 +1,5 @@
 """Provisional: the reference. Replaced by the slice's owner."""
+
 from genkern.reference import row_lstm as reference
 
 

@@ -3,6 +3,11 @@
 import torch
 
 
+def _expm1_minus_x(x: torch.Tensor) -> torch.Tensor:
+    """e^x - 1 - x; the clamp makes the value at +inf its limit, +inf, and not inf - inf."""
+    return torch.expm1(x) - x.clamp(max=torch.finfo(x.dtype).max)
+
+
 def kl(
     mu: torch.Tensor,
     logvar: torch.Tensor,
@@ -11,11 +16,11 @@ def kl(
     free_bits: float = 0.0,
 ) -> torch.Tensor:
     if prior_mu is None or prior_logvar is None:
-        kl = 0.5 * (mu.square() + torch.expm1(logvar) - logvar)
+        kl = 0.5 * (mu.square() + _expm1_minus_x(logvar))
     else:
         delta = logvar - prior_logvar
         scaled = (mu - prior_mu).square() * torch.exp(-prior_logvar)
-        kl = 0.5 * (scaled + torch.expm1(delta) - delta)
+        kl = 0.5 * (scaled + _expm1_minus_x(delta))
     if free_bits > 0:
         kl = kl.clamp(min=free_bits)
     return kl.flatten(1).sum(1) if kl.ndim > 1 else kl

@@ -28,7 +28,7 @@ def forward(
         above = F.pad(input, (left, right, dilation * a, 0))[:, :, : H + dilation * (a - 1)]
         output = output + F.conv2d(above, weight[:, :, :a], dilation=dilation)
     if b > 0 and input.numel():  # the row of the centre, to its left
-        row = F.pad(input, (left, 0))[:, :, :, : -dilation]
+        row = F.pad(input, (left, 0))[:, :, :, :-dilation]
         output = output + F.conv2d(row, weight[:, :, a : a + 1, :b], dilation=dilation)
     out_ends, in_ends = group_ends(C_out, data_channels), group_ends(C_in, data_channels)
     centre, start = [], 0

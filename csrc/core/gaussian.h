@@ -1,0 +1,122 @@
+// Diagonal Gaussians q = N(mu, e^l), a chunk of elements at a time (Kingma and Welling 2014,
+// sec. 2.4 and app. B).
+//   KL(q, N(0, 1))         = (mu^2 + e^l - 1 - l) / 2
+//   KL(q, N(mu2, e^{l2}))  = (d^2 w + e^D - 1 - D) / 2,  d = mu - mu2, D = l - l2, w = e^{-l2}
+//   z = mu + e^{l/2} eps
+#pragma once
+#include "vecmath.h"
+
+namespace genkern::core {
+
+inline constexpr int64_t kChunk = 1024;
+
+// Calls body(i, load, store) for the vectors of [0, count), the last one partial.
+template <typename A, typename F>
+inline void for_vectors(int64_t count, F&& body) {
+  constexpr int kL = kLanes<A>;
+  int64_t i = 0;
+  for (; i + kL <= count; i += kL)
+    body(
+        i, [i](const auto* p) { return load(p + i); }, [i](auto* p, Vec<A> v) { store(p + i, v); });
+  if (i < count)
+    body(
+        i, [=](const auto* p) { return load_partial(p + i, count - i); },
+        [=](auto* p, Vec<A> v) { store_partial(p + i, v, count - i); });
+}
+
+template <typename T>
+struct GaussianParams {
+  const T *mu, *logvar, *prior_mu, *prior_logvar;  // the last two are null for N(0, I)
+
+  GaussianParams at(int64_t i) const {
+    return {mu + i, logvar + i, prior_mu ? prior_mu + i : nullptr,
+            prior_logvar ? prior_logvar + i : nullptr};
+  }
+};
+
+// Sum of max(KL, free_bits) over the chunk.
+template <typename T>
+Accumulate<T> gaussian_kl_chunk(const GaussianParams<T>& q, Accumulate<T> free_bits,
+                                int64_t count) {
+  using A = Accumulate<T>;
+  Vec<A> sum{};
+  for_vectors<A>(count, [&](int64_t i, auto get, auto) {
+    Vec<A> kl;
+    if (q.prior_mu) {
+      const Vec<A> d = get(q.mu) - get(q.prior_mu), l2 = get(q.prior_logvar);
+      kl = A(0.5) * (d * d * exp(-l2) + expm1_minus_x(get(q.logvar) - l2));
+    } else {
+      const Vec<A> mu = get(q.mu);
+      kl = A(0.5) * (mu * mu + expm1_minus_x(get(q.logvar)));
+    }
+    if (free_bits > 0) {
+      kl = max(kl, splat(free_bits));
+      for (int64_t lane = count - i; lane < kLanes<A>; ++lane) kl[lane] = 0;
+    }
+    sum += kl;
+  });
+  return sum_lanes(sum);
+}
+
+template <typename T>
+void gaussian_sample_chunk(const T* mu, const T* logvar, const Accumulate<T>* eps, T* z,
+                           int64_t count) {
+  using A = Accumulate<T>;
+  for_vectors<A>(count, [&](int64_t, auto get, auto put) {
+    put(z, get(mu) + exp(A(0.5) * get(logvar)) * get(eps));
+  });
+}
+
+// Gradients of one chunk, in the accumulation type; the prior's are null when not needed.
+template <typename A>
+struct GaussianGradients {
+  alignas(64) A mu[kChunk], logvar[kChunk], prior_mu[kChunk], prior_logvar[kChunk];
+};
+
+// d_kl times the gradient of the chunk's KL. Elements at their free-bits floor have none.
+template <typename T>
+void gaussian_kl_backward_chunk(const GaussianParams<T>& q, Accumulate<T> free_bits,
+                                Accumulate<T> d_kl, GaussianGradients<Accumulate<T>>& grad,
+                                int64_t count) {
+  using A = Accumulate<T>;
+  for_vectors<A>(count, [&](int64_t, auto get, auto put) {
+    Vec<A> d = get(q.mu), delta = get(q.logvar), w = splat(A(1));
+    if (q.prior_mu) {
+      const Vec<A> l2 = get(q.prior_logvar);
+      d = d - get(q.prior_mu);
+      delta = delta - l2;
+      w = exp(-l2);
+    }
+    const Vec<A> em1 = expm1(delta), scaled = d * w;
+    Vec<A> d_mu = d_kl * scaled, d_logvar = A(0.5) * d_kl * em1;
+    Vec<A> d_prior_logvar = A(-0.5) * d_kl * (em1 + d * scaled);
+    if (free_bits > 0) {
+      const auto floored = A(0.5) * (d * scaled + expm1_minus_x(delta)) < free_bits;
+      d_mu = floored ? Vec<A>{} : d_mu;
+      d_logvar = floored ? Vec<A>{} : d_logvar;
+      d_prior_logvar = floored ? Vec<A>{} : d_prior_logvar;
+    }
+    put(grad.mu, d_mu);
+    put(grad.logvar, d_logvar);
+    if (q.prior_mu) {
+      put(grad.prior_mu, -d_mu);
+      put(grad.prior_logvar, d_prior_logvar);
+    }
+  });
+}
+
+// Adds the gradient of z = mu + e^{l/2} eps; d_eps may be null.
+template <typename T>
+void gaussian_sample_backward_chunk(const T* logvar, const Accumulate<T>* eps, const T* d_z,
+                                    GaussianGradients<Accumulate<T>>& grad, T* d_eps,
+                                    int64_t count) {
+  using A = Accumulate<T>;
+  for_vectors<A>(count, [&](int64_t, auto get, auto put) {
+    const Vec<A> g = get(d_z), d_noise = g * exp(A(0.5) * get(logvar));
+    put(grad.mu, get(grad.mu) + g);
+    put(grad.logvar, get(grad.logvar) + A(0.5) * d_noise * get(eps));
+    if (d_eps) put(d_eps, d_noise);
+  });
+}
+
+}  // namespace genkern::core

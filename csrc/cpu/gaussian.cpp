@@ -1,0 +1,190 @@
+// z (num_samples, N, D) and kl (N,) of diagonal Gaussians mu, logvar (N, D), in one pass over the
+// inputs. Work is split into segments of rows; every sum runs in an order fixed by the shape alone.
+#include "../core/gaussian.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "../bind.h"
+#include "../core/philox.h"
+
+namespace genkern::cpu {
+
+using core::GaussianGradients;
+using core::GaussianParams;
+using core::kChunk;
+using core::NormalStream;
+
+namespace {
+
+using MaybeTensor = std::optional<Tensor>;
+
+constexpr int64_t kSegment = 8 * kChunk;
+
+// Where the noise of one thread comes from: given, or the Philox stream of a seed.
+template <typename T>
+class Noise {
+  using A = core::Accumulate<T>;
+
+ public:
+  Noise(const T* eps, const int64_t* seed) : eps_(eps), stream_(seed ? uint64_t(*seed) : 0) {}
+
+  const A* get(int64_t first, int64_t count, int64_t end) {
+    if (!eps_) return stream_.get(first, count, end);
+    if constexpr (std::is_same_v<T, A>) return eps_ + first;
+    for (int64_t i = 0; i < count; ++i) converted_[i] = core::to_accumulate(eps_[first + i]);
+    return converted_;
+  }
+
+ private:
+  const T* eps_;
+  NormalStream<A> stream_;
+  alignas(64) A converted_[kChunk];
+};
+
+// The rows (N, D) cut into segments; segment u holds elements [begin(u), begin(u) + length(u)).
+struct Segments {
+  int64_t rows, D, per_row = std::max<int64_t>(1, (D + kSegment - 1) / kSegment);
+
+  int64_t count() const { return rows * per_row; }
+  int64_t row(int64_t u) const { return u / per_row; }
+  int64_t begin(int64_t u) const { return row(u) * D + (u % per_row) * kSegment; }
+  int64_t length(int64_t u) const { return std::min(kSegment, D - (u % per_row) * kSegment); }
+  int64_t grain() const { return std::max<int64_t>(1, 2 * kSegment / std::max<int64_t>(1, D)); }
+};
+
+Segments segments(const Tensor& mu) {
+  const int64_t rows = mu.dim() ? mu.size(0) : 1;
+  return {rows, rows ? mu.numel() / rows : 0};
+}
+
+template <typename T>
+GaussianParams<T> params(const Tensor& mu, const Tensor& logvar, const MaybeTensor& prior_mu,
+                         const MaybeTensor& prior_logvar) {
+  return {data<const T>(mu), data<const T>(logvar), data<const T>(prior_mu),
+          data<const T>(prior_logvar)};
+}
+
+int64_t sample_count(const MaybeTensor& eps, const MaybeTensor& seed,
+                     std::optional<int64_t> num_samples) {
+  return eps.has_value() || seed.has_value() ? num_samples.value_or(1) : 0;
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor> gaussian_forward(const Tensor& mu, const Tensor& logvar,
+                                            const MaybeTensor& prior_mu,
+                                            const MaybeTensor& prior_logvar, const MaybeTensor& eps,
+                                            const MaybeTensor& seed,
+                                            std::optional<int64_t> num_samples, double free_bits,
+                                            bool with_kl) {
+  const Segments work = segments(mu);
+  const int64_t samples = sample_count(eps, seed, num_samples), total = mu.numel();
+  std::vector<int64_t> z_shape(mu.sizes().begin(), mu.sizes().end());
+  if (!samples && !num_samples.has_value()) z_shape = {0};
+  if (num_samples.has_value()) z_shape.insert(z_shape.begin(), samples);
+  Tensor z = new_empty(mu, z_shape);
+  Tensor kl = new_empty(mu, {with_kl ? work.rows : 0});
+  dispatch_floating(mu, [&]<typename T>(T) {
+    using A = core::Accumulate<T>;
+    const auto q = params<T>(mu, logvar, prior_mu, prior_logvar);
+    const T* p_eps = data<const T>(eps);
+    const int64_t* p_seed = data<const int64_t>(seed);
+    T *p_z = data<T>(z), *p_kl = data<T>(kl);
+    std::vector<A> sums(with_kl && work.per_row > 1 ? work.count() : 0);
+    parallel_for(0, work.count(), work.grain(), [&](int64_t first, int64_t last) {
+      Noise<T> noise(p_eps, p_seed);
+      for (int64_t s = 0; s < std::max<int64_t>(1, samples); ++s) {
+        for (int64_t u = first; u < last; ++u) {
+          const int64_t begin = work.begin(u), length = work.length(u);
+          A sum = 0;
+          for (int64_t i = 0; i < length; i += kChunk) {
+            const int64_t count = std::min(kChunk, length - i), e = begin + i;
+            if (with_kl && s == 0) sum += core::gaussian_kl_chunk(q.at(e), A(free_bits), count);
+            if (samples)
+              core::gaussian_sample_chunk(q.mu + e, q.logvar + e,
+                                          noise.get(s * total + e, count, (s + 1) * total),
+                                          p_z + s * total + e, count);
+          }
+          if (with_kl && s == 0) {
+            if (work.per_row == 1)
+              p_kl[u] = core::from_accumulate<T>(sum);
+            else
+              sums[u] = sum;
+          }
+        }
+      }
+    });
+    for (int64_t n = 0; with_kl && work.per_row > 1 && n < work.rows; ++n) {
+      double sum = 0;
+      for (int64_t u = n * work.per_row; u < (n + 1) * work.per_row; ++u) sum += sums[u];
+      p_kl[n] = core::from_accumulate<T>(A(sum));
+    }
+  });
+  return {z, kl};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian_backward(
+    const MaybeTensor& d_z, const MaybeTensor& d_kl, const Tensor& mu, const Tensor& logvar,
+    const MaybeTensor& prior_mu, const MaybeTensor& prior_logvar, const MaybeTensor& eps,
+    const MaybeTensor& seed, std::optional<int64_t> num_samples, double free_bits,
+    bool needs_d_eps) {
+  const Segments work = segments(mu);
+  const int64_t total = mu.numel();
+  const int64_t samples = d_z.has_value() ? sample_count(eps, seed, num_samples) : 0;
+  const auto like = [&](bool wanted, const Tensor& t) {
+    return wanted ? new_empty(t, t.sizes()) : new_empty(t, {0});
+  };
+  Tensor d_mu = like(true, mu), d_logvar = like(true, mu);
+  Tensor d_prior_mu = like(prior_mu.has_value(), mu);
+  Tensor d_prior_logvar = like(prior_mu.has_value(), mu);
+  Tensor d_eps = needs_d_eps ? like(true, *eps) : like(false, mu);
+  dispatch_floating(mu, [&]<typename T>(T) {
+    using A = core::Accumulate<T>;
+    const auto q = params<T>(mu, logvar, prior_mu, prior_logvar);
+    const T *p_eps = data<const T>(eps), *p_d_z = data<const T>(d_z);
+    const T* p_d_kl = data<const T>(d_kl);
+    const int64_t* p_seed = data<const int64_t>(seed);
+    T *p_d_mu = data<T>(d_mu), *p_d_logvar = data<T>(d_logvar);
+    T* p_d_eps = needs_d_eps ? data<T>(d_eps) : nullptr;
+    const auto write = [](const A* from, T* to, int64_t count) {
+      core::for_vectors<A>(count, [&](int64_t, auto get, auto put) { put(to, get(from)); });
+    };
+    parallel_for(0, work.count(), work.grain(), [&](int64_t first, int64_t last) {
+      Noise<T> noise(p_eps, p_seed);
+      GaussianGradients<A> grad;
+      for (int64_t u = first; u < last; ++u) {
+        const int64_t begin = work.begin(u), length = work.length(u);
+        const A g = p_d_kl ? core::to_accumulate(p_d_kl[work.row(u)]) : A(0);
+        for (int64_t i = 0; i < length; i += kChunk) {
+          const int64_t count = std::min(kChunk, length - i), e = begin + i;
+          if (p_d_kl) {
+            core::gaussian_kl_backward_chunk(q.at(e), A(free_bits), g, grad, count);
+          } else {
+            std::fill_n(reinterpret_cast<A*>(&grad), sizeof(grad) / sizeof(A), A(0));
+          }
+          for (int64_t s = 0; s < samples; ++s) {
+            const int64_t f = s * total + e;
+            core::gaussian_sample_backward_chunk(q.logvar + e, noise.get(f, count, (s + 1) * total),
+                                                 p_d_z + f, grad, p_d_eps ? p_d_eps + f : nullptr,
+                                                 count);
+          }
+          write(grad.mu, p_d_mu + e, count);
+          write(grad.logvar, p_d_logvar + e, count);
+          if (q.prior_mu) {
+            write(grad.prior_mu, data<T>(d_prior_mu) + e, count);
+            write(grad.prior_logvar, data<T>(d_prior_logvar) + e, count);
+          }
+        }
+      }
+    });
+  });
+  return {d_mu, d_logvar, d_prior_mu, d_prior_logvar, d_eps};
+}
+
+GENKERN_REGISTER(CPU, m) {
+  m.impl("gaussian_forward", TORCH_BOX(&gaussian_forward));
+  m.impl("gaussian_backward", TORCH_BOX(&gaussian_backward));
+}
+
+}  // namespace genkern::cpu

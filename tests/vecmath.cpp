@@ -1,0 +1,106 @@
+// Prints, for each function of csrc/core/vecmath.h and for the noise, its largest error in ulp
+// against the C library in double; compiled and read by test_vecmath.py.
+#include <cstdio>
+
+#include "core/philox.h"
+
+using namespace genkern::core;
+
+double ulp(double exact) {
+  const float x = std::fabs(float(exact));
+  return std::nextafter(x, INFINITY) - x;
+}
+
+// Points of [low, high], evenly spaced or (logarithmic) of even ratio.
+template <typename F, typename G>
+void measure(const char* name, F function, G exact, double low, double high, bool logarithmic) {
+  constexpr int kPoints = 1 << 20;
+  double worst = 0;
+  for (int i = 0; i < kPoints; i += kLanes<float>) {
+    VecF x;
+    for (int lane = 0; lane < kLanes<float>; ++lane) {
+      const double u = double(i + lane) / (kPoints - 1);
+      x[lane] = float(logarithmic ? low * std::pow(high / low, u) : low + u * (high - low));
+    }
+    const VecF y = function(x);
+    for (int lane = 0; lane < kLanes<float>; ++lane) {
+      const double want = exact(double(x[lane]));
+      if (std::isinf(float(want)) && std::isinf(y[lane])) continue;
+      const double error = std::fabs(y[lane] - want) / ulp(want);
+      if (!(error <= worst)) worst = error;
+    }
+  }
+  std::printf("%s %.3f\n", name, worst);
+}
+
+void measure_noise() {
+  alignas(64) float single[kPhiloxElements];
+  alignas(64) double exact[kPhiloxElements];
+  double worst = 0;
+  for (uint64_t counter = 0; counter < 400000; counter += kLanes<float>) {
+    philox_normals(2026, counter, single);
+    philox_normals(2026, counter, exact);
+    for (int i = 0; i < kPhiloxElements; ++i)
+      worst = std::fmax(worst, std::fabs(single[i] - exact[i]) / ulp(exact[i]));
+  }
+  std::printf("normal %.3f\n", worst);
+}
+
+// float -> half -> float and float -> bfloat16 -> float against the vector stores.
+void check_conversions() {
+  int bad = 0;
+  for (uint32_t i = 0; i < 0x10000; ++i) {
+    const float values[] = {to_float(Half{uint16_t(i)}), to_float(BFloat16{uint16_t(i)})};
+    for (const float value : values) {
+      for (const float factor : {1.0f, 0.99951f, 1.00049f, 1.0003f}) {
+        const float x = value * factor;
+        Half halves[kLanes<float>];
+        BFloat16 bfloats[kLanes<float>];
+        store(halves, splat(x));
+        store(bfloats, splat(x));
+        const Half half = to_half(x);
+        const BFloat16 bfloat = to_bfloat16(x);
+        if (x != x) {
+          bad += to_float(halves[0]) == to_float(halves[0]) || to_float(half) == to_float(half);
+          bad +=
+              to_float(bfloats[0]) == to_float(bfloats[0]) || to_float(bfloat) == to_float(bfloat);
+          continue;
+        }
+        bad += half.bits != halves[0].bits || bfloat.bits != bfloats[0].bits;
+        bad += load(halves)[0] != to_float(half) || load(bfloats)[0] != to_float(bfloat);
+        if (factor == 1.0f) bad += to_float(half) != x && value == values[0];
+      }
+    }
+  }
+  std::printf("conversions %d\n", bad);
+}
+
+int main() {
+  const auto sigmoid_exact = [](double x) { return 1 / (1 + std::exp(-x)); };
+  const auto softplus_exact = [](double x) {
+    return std::fmax(x, 0) + std::log1p(std::exp(-std::fabs(x)));
+  };
+  const auto minus_x = [](double x) {
+    return std::fabs(x) < 1e-3 ? x * x * (0.5 + x / 6 + x * x / 24) : std::expm1(x) - x;
+  };
+  measure(
+      "exp", [](VecF x) { return exp(x); }, [](double x) { return std::exp(x); }, -103, 88.7, 0);
+  const auto exact_expm1 = [](double x) { return std::expm1(x); };
+  measure("expm1", [](VecF x) { return expm1(x); }, exact_expm1, -30, 88.7, 0);
+  measure("expm1", [](VecF x) { return expm1(x); }, exact_expm1, 1e-30, 2, 1);
+  measure("expm1_minus_x", [](VecF x) { return expm1_minus_x(x); }, minus_x, -3, 3, 0);
+  measure("expm1_minus_x", [](VecF x) { return expm1_minus_x(x); }, minus_x, 1e-15, 80, 1);
+  const auto exact_log = [](double x) { return std::log(x); };
+  measure("log", [](VecF x) { return log(x); }, exact_log, 1.2e-38, 3e38, 1);
+  measure("log", [](VecF x) { return log(x); }, exact_log, 0.5, 2, 0);
+  const auto exact_log1p = [](double x) { return std::log1p(x); };
+  measure("log1p", [](VecF x) { return log1p_nonnegative(x); }, exact_log1p, 1e-30, 3e38, 1);
+  measure("log1p", [](VecF x) { return log1p_nonnegative(x); }, exact_log1p, 0, 1, 0);
+  measure("sigmoid", [](VecF x) { return sigmoid(x); }, sigmoid_exact, -80, 80, 0);
+  const auto exact_tanh = [](double x) { return std::tanh(x); };
+  measure("tanh", [](VecF x) { return tanh(x); }, exact_tanh, -10, 10, 0);
+  measure("tanh", [](VecF x) { return tanh(x); }, exact_tanh, 1e-30, 10, 1);
+  measure("softplus", [](VecF x) { return softplus(x); }, softplus_exact, -80, 80, 0);
+  measure_noise();
+  check_conversions();
+}
