@@ -48,7 +48,8 @@ inline void philox(uint64_t seed, uint64_t counter, VecU words[4]) {
   words[0] = c0, words[1] = c1, words[2] = c2, words[3] = c3;
 }
 
-// r = sqrt(-2 log u), u = (a >> 1) 2^-31 + 2^-32, theta = pi int32(b) 2^-31; within 3 ulp.
+// r = sqrt(-2 log u), u = (a >> 1) 2^-31 + 2^-32, theta = pi int32(b) 2^-31; within 4 ulp (log,
+// sqrt, sine and their product).
 inline void box_muller(VecU a, VecU b, VecF& first, VecF& second) {
   const VecF u = __builtin_convertvector(bit_cast<VecI>(a >> 1), VecF) * 0x1p-31f + 0x1p-32f;
   const VecF radius = sqrt(-2.0f * log(u));
