@@ -27,11 +27,10 @@ inline void multiply_wide(VecU a, uint32_t b, VecU& high, VecU& low) {
 
 // Words of the blocks `counter`, `counter` + 1, ... one block a lane.
 inline void philox(uint64_t seed, uint64_t counter, VecU words[4]) {
-  VecU c0, c1;
-  for (int i = 0; i < kLanes<float>; ++i) {
-    c0[i] = uint32_t(counter + i);
-    c1[i] = uint32_t((counter + i) >> 32);
-  }
+  VecU lane;
+  for (int i = 0; i < kLanes<float>; ++i) lane[i] = i;
+  const VecU low = splat(uint32_t(counter));
+  VecU c0 = low + lane, c1 = uint32_t(counter >> 32) - bit_cast<VecU>(c0 < low);  // the carry
   VecU c2{}, c3{};
   uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
   for (int round = 0; round < 10; ++round) {
@@ -52,7 +51,7 @@ inline void philox(uint64_t seed, uint64_t counter, VecU words[4]) {
 // sqrt, sine and their product).
 inline void box_muller(VecU a, VecU b, VecF& first, VecF& second) {
   const VecF u = __builtin_convertvector(bit_cast<VecI>(a >> 1), VecF) * 0x1p-31f + 0x1p-32f;
-  const VecF radius = sqrt(-2.0f * log(u));
+  const VecF radius = sqrt(-2.0f * log_normal(u));
   VecF sine, cosine;
   sincospi(__builtin_convertvector(bit_cast<VecI>(b), VecF) * 0x1p-31f, sine, cosine);
   first = radius * cosine;

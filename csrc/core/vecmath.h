@@ -22,10 +22,8 @@ inline constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to
 inline VecF power_of_two(VecI n) { return bit_cast<VecF>((n + 127) << 23); }
 }  // namespace detail
 
-template <typename V>
-inline V abs(V x) {
-  return x < 0 ? -x : x;  // keeps NaN; -0 stays -0, which no caller minds
-}
+inline VecF abs(VecF x) { return bit_cast<VecF>(bit_cast<VecI>(x) & 0x7FFFFFFF); }
+inline Vec<double> abs(Vec<double> x) { return x < 0 ? -x : x; }
 
 // max and min that return x when it is NaN.
 template <typename V>
@@ -36,6 +34,17 @@ template <typename V>
 inline V min(V x, V bound) {
   return x > bound ? bound : x;
 }
+// One instruction each: x86 returns the second operand when either is NaN.
+#if defined(GENKERN_AVX512)
+inline VecF max(VecF x, VecF bound) { return VecF(_mm512_max_ps(__m512(bound), __m512(x))); }
+inline VecF min(VecF x, VecF bound) { return VecF(_mm512_min_ps(__m512(bound), __m512(x))); }
+#elif defined(GENKERN_AVX2)
+inline VecF max(VecF x, VecF bound) { return VecF(_mm256_max_ps(__m256(bound), __m256(x))); }
+inline VecF min(VecF x, VecF bound) { return VecF(_mm256_min_ps(__m256(bound), __m256(x))); }
+#elif defined(GENKERN_SSE2)
+inline VecF max(VecF x, VecF bound) { return VecF(_mm_max_ps(__m128(bound), __m128(x))); }
+inline VecF min(VecF x, VecF bound) { return VecF(_mm_min_ps(__m128(bound), __m128(x))); }
+#endif
 
 inline VecF sqrt(VecF x) {
 #if defined(GENKERN_AVX512)
@@ -114,8 +123,8 @@ inline VecF expm1_minus_x(VecF x) {
 }
 inline Vec<double> expm1_minus_x(Vec<double> x) { return expm1(x) - min(x, splat(1e300)); }
 
-// log x for x >= 2^-126 and +inf, 1 ulp; 0 gives -inf, negative numbers NaN.
-inline VecF log(VecF x) {
+// log x for normal finite x > 0, 1 ulp.
+inline VecF log_normal(VecF x) {
   using namespace detail;
   const VecI bits = bit_cast<VecI>(x);
   // m in [sqrt(1/2), sqrt(2)), x = 2^e m
@@ -133,7 +142,12 @@ inline VecF log(VecF x) {
   p = p * f + 3.3333331174e-1f;
   const VecF f2 = f * f;
   VecF y = p * f * f2 + n * kLn2Low - 0.5f * f2;
-  y = f + y + n * kLn2High;
+  return f + y + n * kLn2High;
+}
+
+// log x for x >= 2^-126 and +inf, 1 ulp; 0 gives -inf, negative numbers NaN.
+inline VecF log(VecF x) {
+  VecF y = log_normal(x);
   y = x > 3.4028234e38f ? x : y;
   y = x == 0.0f ? splat(-INFINITY) : y;
   return x < 0.0f || x != x ? splat(NAN) : y;
@@ -147,6 +161,14 @@ inline VecF log1p_nonnegative(VecF x) {
   const VecF u = 1.0f + x;
   const VecF lost = (x - (u - 1.0f)) / u;  // what rounding 1 + x dropped
   return log(u) + (x < 1e7f ? lost : VecF{});
+}
+// The same for x in [0, 1].
+inline VecF log1p_unit(VecF x) {
+  const VecF u = 1.0f + x;
+  return log_normal(u) + (x - (u - 1.0f)) / u;
+}
+inline Vec<double> log1p_unit(Vec<double> x) {
+  return detail::by_lane(x, [](double v) { return std::log1p(v); });
 }
 inline Vec<double> log1p_nonnegative(Vec<double> x) {
   return detail::by_lane(x, [](double v) { return std::log1p(v); });
@@ -168,7 +190,7 @@ inline V tanh(V x) {
 // log(1 + e^x) = max(x, 0) + log1p(e^{-|x|}): neither overflows nor loses small values.
 template <typename V>
 inline V softplus(V x) {
-  return max(x, V{}) + log1p_nonnegative(exp(-abs(x)));
+  return max(x, V{}) + log1p_unit(exp(-abs(x)));
 }
 
 // sin(pi t) and cos(pi t) for t in [-1, 1], 2 ulp.
