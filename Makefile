@@ -14,10 +14,8 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet "$(TORCH)"
 	$(BIN)/pip install --quiet --upgrade setuptools wheel pybind11 ninja
-	$(BIN)/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-	  print(*p['dependencies'], *sum(p['optional-dependencies'].values(), []), sep='\n')" \
-	  > $(VENV)/requirements.txt
-	$(BIN)/pip install --quiet -r $(VENV)/requirements.txt
+	GENKERN_BUILD=none $(BIN)/pip install --quiet --no-build-isolation \
+	  --editable ".[examples,lint,test,triton]"
 	touch $@
 
 $(VENV)/.built: $(VENV)/.installed setup.py MANIFEST.in $(wildcard csrc/*.h csrc/*.cpp csrc/*/*)
