@@ -28,7 +28,7 @@ def define(schema: str, fake: Callable) -> Any:
 
 def _checked_backend(name: str | None, source: str) -> str | None:
     if name is not None and name not in BACKENDS:
-        raise ValueError(f"{source}: backend must be one of {', '.join(BACKENDS)}; got {name!r}")
+        raise ValueError(f"{source} must be one of {', '.join(BACKENDS)}; got {name!r}")
     return name
 
 
@@ -151,7 +151,7 @@ def use_backend(name: str) -> Iterator[None]:
         ValueError: ``name`` is none of these.
     """
     global _forced
-    before, _forced = _forced, _checked_backend(name, "use_backend")
+    before, _forced = _forced, _checked_backend(name, "use_backend: name")
     try:
         yield
     finally:

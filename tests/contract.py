@@ -55,7 +55,13 @@ def machine_levels() -> list[str]:
     return list(library.LEVELS[: best + 1])
 
 
-def probe(code: str, *, level: str | None = None, threads: int = 2) -> str:
+def probe(
+    code: str,
+    *,
+    level: str | None = None,
+    threads: int = 2,
+    environment: dict[str, str] | None = None,
+) -> str:
     """What ``code`` prints in a fresh process at one instruction-set level and thread count.
 
     ``digest(*tensors)`` is defined there: a checksum of the exact bits.
@@ -70,7 +76,7 @@ def probe(code: str, *, level: str | None = None, threads: int = 2) -> str:
         "        h.update(t.detach().contiguous().view(torch.uint8).numpy().tobytes())\n"
         "    return h.hexdigest()\n"
     )
-    environment = dict(os.environ)
+    environment = {**os.environ, **(environment or {})}
     if level is not None:
         environment["GENKERN_CPU_ISA"] = level
         prelude += f"assert genkern.library.compiled.isa == {level!r}\n"
