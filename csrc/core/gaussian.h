@@ -34,13 +34,12 @@ struct GaussianParams {
   }
 };
 
-// Sum of max(KL, free_bits) over the chunk.
+// terms[i] = max(KL of element i, free_bits)
 template <typename T>
-Accumulate<T> gaussian_kl_chunk(const GaussianParams<T>& q, Accumulate<T> free_bits,
-                                int64_t count) {
+void gaussian_kl_chunk(const GaussianParams<T>& q, Accumulate<T> free_bits, Accumulate<T>* terms,
+                       int64_t count) {
   using A = Accumulate<T>;
-  Vec<A> sum{};
-  for_vectors<A>(count, [&](int64_t i, auto get, auto) {
+  for_vectors<A>(count, [&](int64_t, auto get, auto put) {
     Vec<A> kl;
     if (q.prior_mu) {
       const Vec<A> d = get(q.mu) - get(q.prior_mu), l2 = get(q.prior_logvar);
@@ -49,13 +48,8 @@ Accumulate<T> gaussian_kl_chunk(const GaussianParams<T>& q, Accumulate<T> free_b
       const Vec<A> mu = get(q.mu);
       kl = A(0.5) * (mu * mu + expm1_minus_x(get(q.logvar)));
     }
-    if (free_bits > 0) {
-      kl = max(kl, splat(free_bits));
-      for (int64_t lane = count - i; lane < kLanes<A>; ++lane) kl[lane] = 0;
-    }
-    sum += kl;
+    put(terms, free_bits > 0 ? max(kl, splat(free_bits)) : kl);
   });
-  return sum_lanes(sum);
 }
 
 template <typename T>
@@ -73,13 +67,14 @@ struct GaussianGradients {
   alignas(64) A mu[kChunk], logvar[kChunk], prior_mu[kChunk], prior_logvar[kChunk];
 };
 
-// d_kl times the gradient of the chunk's KL. Elements at their free-bits floor have none.
+// d_kl[i] times the gradient of the KL of element i. Elements at their free-bits floor have none.
 template <typename T>
 void gaussian_kl_backward_chunk(const GaussianParams<T>& q, Accumulate<T> free_bits,
-                                Accumulate<T> d_kl, GaussianGradients<Accumulate<T>>& grad,
+                                const Accumulate<T>* d_kl, GaussianGradients<Accumulate<T>>& grad,
                                 int64_t count) {
   using A = Accumulate<T>;
   for_vectors<A>(count, [&](int64_t, auto get, auto put) {
+    const Vec<A> g = get(d_kl);
     Vec<A> d = get(q.mu), delta = get(q.logvar), w = splat(A(1));
     if (q.prior_mu) {
       const Vec<A> l2 = get(q.prior_logvar);
@@ -88,8 +83,8 @@ void gaussian_kl_backward_chunk(const GaussianParams<T>& q, Accumulate<T> free_b
       w = exp(-l2);
     }
     const Vec<A> em1 = expm1(delta), scaled = d * w;
-    Vec<A> d_mu = d_kl * scaled, d_logvar = A(0.5) * d_kl * em1;
-    Vec<A> d_prior_logvar = A(-0.5) * d_kl * (em1 + d * scaled);
+    Vec<A> d_mu = g * scaled, d_logvar = A(0.5) * g * em1;
+    Vec<A> d_prior_logvar = A(-0.5) * g * (em1 + d * scaled);
     if (free_bits > 0) {
       const auto floored = A(0.5) * (d * scaled + expm1_minus_x(delta)) < free_bits;
       d_mu = floored ? Vec<A>{} : d_mu;

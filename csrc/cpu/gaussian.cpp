@@ -1,5 +1,6 @@
 // z (num_samples, N, D) and kl (N,) of diagonal Gaussians mu, logvar (N, D), in one pass over the
-// inputs. Work is split into segments of rows; every sum runs in an order fixed by the shape alone.
+// inputs. Short rows are worked off several at a time, long ones in segments; every sum runs in an
+// order fixed by the shape alone.
 #include "../core/gaussian.h"
 
 #include <algorithm>
@@ -42,19 +43,26 @@ class Noise {
   alignas(64) A converted_[kChunk];
 };
 
-// The rows (N, D) cut into segments; segment u holds elements [begin(u), begin(u) + length(u)).
-struct Segments {
-  int64_t rows, D, per_row = std::max<int64_t>(1, (D + kSegment - 1) / kSegment);
+// The elements of rows (N, D) cut into units: several whole rows, or a segment of one.
+struct Units {
+  int64_t rows, D;
+  int64_t rows_each = splits_rows() ? 1 : kChunk / std::max<int64_t>(1, D);
+  int64_t per_row = splits_rows() ? (D + kSegment - 1) / kSegment : 1;
 
-  int64_t count() const { return rows * per_row; }
-  int64_t row(int64_t u) const { return u / per_row; }
+  bool splits_rows() const { return D > kChunk; }
+  int64_t count() const { return (rows + rows_each - 1) / rows_each * per_row; }
+  int64_t row(int64_t u) const { return u / per_row * rows_each; }
   int64_t begin(int64_t u) const { return row(u) * D + (u % per_row) * kSegment; }
-  int64_t length(int64_t u) const { return std::min(kSegment, D - (u % per_row) * kSegment); }
-  int64_t grain() const { return std::max<int64_t>(1, 2 * kSegment / std::max<int64_t>(1, D)); }
+  int64_t length(int64_t u) const {
+    if (!splits_rows()) return std::min(rows_each, rows - row(u)) * D;
+    return std::min(kSegment, D - (u % per_row) * kSegment);
+  }
+  // Units that are worth a thread.
+  int64_t grain() const { return splits_rows() ? 1 : 8; }
 };
 
-Segments segments(const Tensor& mu) {
-  const int64_t rows = mu.dim() ? mu.size(0) : 1;
+Units units(const Tensor& mu) {
+  const int64_t rows = mu.size(0);
   return {rows, rows ? mu.numel() / rows : 0};
 }
 
@@ -78,7 +86,7 @@ std::tuple<Tensor, Tensor> gaussian_forward(const Tensor& mu, const Tensor& logv
                                             const MaybeTensor& seed,
                                             std::optional<int64_t> num_samples, double free_bits,
                                             bool with_kl) {
-  const Segments work = segments(mu);
+  const Units work = units(mu);
   const int64_t samples = sample_count(eps, seed, num_samples), total = mu.numel();
   std::vector<int64_t> z_shape(mu.sizes().begin(), mu.sizes().end());
   if (!samples && !num_samples.has_value()) z_shape = {0};
@@ -91,31 +99,39 @@ std::tuple<Tensor, Tensor> gaussian_forward(const Tensor& mu, const Tensor& logv
     const T* p_eps = data<const T>(eps);
     const int64_t* p_seed = data<const int64_t>(seed);
     T *p_z = data<T>(z), *p_kl = data<T>(kl);
-    std::vector<A> sums(with_kl && work.per_row > 1 ? work.count() : 0);
+    std::vector<A> sums(with_kl && work.splits_rows() ? work.count() : 0);
     parallel_for(0, work.count(), work.grain(), [&](int64_t first, int64_t last) {
       Noise<T> noise(p_eps, p_seed);
+      alignas(64) A terms[kChunk];
+      const auto add_kl = [&](int64_t u) {
+        const int64_t begin = work.begin(u), length = work.length(u);
+        if (work.splits_rows()) {
+          for (int64_t i = 0; i < length; i += kChunk) {
+            const int64_t count = std::min(kChunk, length - i);
+            core::gaussian_kl_chunk(q.at(begin + i), A(free_bits), terms, count);
+            sums[u] += core::sum_span(terms, count);
+          }
+          return;
+        }
+        core::gaussian_kl_chunk(q.at(begin), A(free_bits), terms, length);
+        const int64_t n = work.row(u), end = std::min(n + work.rows_each, work.rows);
+        for (int64_t r = n; r < end; ++r)
+          p_kl[r] = core::from_accumulate<T>(core::sum_span(terms + (r - n) * work.D, work.D));
+      };
       for (int64_t s = 0; s < std::max<int64_t>(1, samples); ++s) {
         for (int64_t u = first; u < last; ++u) {
-          const int64_t begin = work.begin(u), length = work.length(u);
-          A sum = 0;
+          if (with_kl && s == 0) add_kl(u);
+          const int64_t begin = work.begin(u), length = samples ? work.length(u) : 0;
           for (int64_t i = 0; i < length; i += kChunk) {
             const int64_t count = std::min(kChunk, length - i), e = begin + i;
-            if (with_kl && s == 0) sum += core::gaussian_kl_chunk(q.at(e), A(free_bits), count);
-            if (samples)
-              core::gaussian_sample_chunk(q.mu + e, q.logvar + e,
-                                          noise.get(s * total + e, count, (s + 1) * total),
-                                          p_z + s * total + e, count);
-          }
-          if (with_kl && s == 0) {
-            if (work.per_row == 1)
-              p_kl[u] = core::from_accumulate<T>(sum);
-            else
-              sums[u] = sum;
+            core::gaussian_sample_chunk(q.mu + e, q.logvar + e,
+                                        noise.get(s * total + e, count, (s + 1) * total),
+                                        p_z + s * total + e, count);
           }
         }
       }
     });
-    for (int64_t n = 0; with_kl && work.per_row > 1 && n < work.rows; ++n) {
+    for (int64_t n = 0; with_kl && work.splits_rows() && n < work.rows; ++n) {
       double sum = 0;
       for (int64_t u = n * work.per_row; u < (n + 1) * work.per_row; ++u) sum += sums[u];
       p_kl[n] = core::from_accumulate<T>(A(sum));
@@ -129,7 +145,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian_backward(
     const MaybeTensor& prior_mu, const MaybeTensor& prior_logvar, const MaybeTensor& eps,
     const MaybeTensor& seed, std::optional<int64_t> num_samples, double free_bits,
     bool needs_d_eps) {
-  const Segments work = segments(mu);
+  const Units work = units(mu);
   const int64_t total = mu.numel();
   const int64_t samples = d_z.has_value() ? sample_count(eps, seed, num_samples) : 0;
   const auto like = [&](bool wanted, const Tensor& t) {
@@ -153,9 +169,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian_backward(
     parallel_for(0, work.count(), work.grain(), [&](int64_t first, int64_t last) {
       Noise<T> noise(p_eps, p_seed);
       GaussianGradients<A> grad;
+      alignas(64) A g[kChunk];
       for (int64_t u = first; u < last; ++u) {
         const int64_t begin = work.begin(u), length = work.length(u);
-        const A g = p_d_kl ? core::to_accumulate(p_d_kl[work.row(u)]) : A(0);
+        for (int64_t i = 0; p_d_kl && i < std::min(kChunk, length); i += work.D)
+          std::fill_n(g + i, std::min(kChunk, work.D),
+                      core::to_accumulate(p_d_kl[work.row(u) + i / work.D]));
         for (int64_t i = 0; i < length; i += kChunk) {
           const int64_t count = std::min(kChunk, length - i), e = begin + i;
           if (p_d_kl) {
