@@ -72,7 +72,7 @@ class NinjaBuild(build_ext):
         cxx = os.environ.get("CXX", "g++")
         width = os.environ.get("GENKERN_VECTOR_BYTES")
         common = FLAGS + (f" -DGENKERN_VECTOR_BYTES={width}" if width else "")
-        lines = [f"cxx = {cxx}", RULES]
+        lines = [f"builddir = {objects_dir}", f"cxx = {cxx}", RULES]
         for ext in self.extensions:
             level = ext.name.rpartition("_")[2]
             flags = (
