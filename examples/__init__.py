@@ -1,0 +1,1 @@
+"""Reference models on genkern: one file per model, one harness that trains them."""

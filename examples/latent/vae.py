@@ -1,0 +1,98 @@
+"""VAE. Source: Kingma and Welling 2014, "Auto-encoding variational Bayes", sec. 3, app. B, C."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import genkern
+from examples.model import DataSpec, GenerativeModel
+from genkern.nn import GaussianLatent
+
+
+class VAE(GenerativeModel):
+    r"""Encoder q(z|x) = N(mu, e^logvar), prior N(0, I), decoder p(x|z) of independent counts.
+
+    .. math:: -L(x) = E_{q(z|x)}[-\log p(x \mid z)] + KL(q(z \mid x) \| p(z)), \qquad
+              p(x \mid z) = \prod_i Binomial(x_i; levels - 1, \sigma(a_i(z)))
+
+    With two levels the decoder is the paper's Bernoulli (app. C.1); with more it stays a
+    normalised distribution over the levels, so that -L bounds the bits per dimension.
+
+    Args:
+        spec: items of integer levels.
+        hidden: width of the hidden layers of encoder and decoder.
+        latent: dimensions of z.
+        beta: weight of the KL (1: the ELBO).
+    """
+
+    def __init__(
+        self, spec: DataSpec, *, hidden: int = 256, latent: int = 16, beta: float = 1.0
+    ) -> None:
+        super().__init__(spec)
+        self.beta = beta
+        self.num_latent = latent
+        self.encoder = nn.Sequential(
+            nn.Linear(spec.dims, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, 2 * latent),
+        )
+        self.latent = GaussianLatent()
+        self.decoder = nn.Sequential(
+            nn.Linear(latent, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, spec.dims),
+        )
+
+    def encode(self, batch: torch.Tensor) -> torch.Tensor:
+        """Items (N, ...) to [mu, logvar] (N, 2 * latent)."""
+        return self.encoder(self.spec.scale(batch, self.encoder[0].weight).flatten(1))
+
+    def reconstruction_nll(self, batch: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """-log p(x|z), nats per item: z (..., N, latent) to (..., N)."""
+        a = self.decoder(z).float() if z.dtype in (torch.bfloat16, torch.float16) else None
+        a = self.decoder(z) if a is None else a
+        n, x = self.spec.levels - 1, batch.flatten(1).to(a.dtype)
+        log_ways = math.lgamma(n + 1) - torch.lgamma(x + 1) - torch.lgamma(n - x + 1)
+        return (n * F.softplus(a) - x * a - log_ways).sum(-1)
+
+    def loss(
+        self, batch: torch.Tensor, generator: torch.Generator, player: str = "model"
+    ) -> dict[str, torch.Tensor]:
+        features = self.encode(batch)
+        mu = features[:, : self.num_latent]
+        eps = torch.randn(mu.shape, generator=generator, device=mu.device).to(mu.dtype)
+        z, kl = self.latent(features, eps=eps)
+        reconstruction = self.reconstruction_nll(batch, z).mean()
+        kl = kl.mean()
+        return {"loss": reconstruction + self.beta * kl, "reconstruction": reconstruction, "kl": kl}
+
+    def iwae_nll(
+        self, batch: torch.Tensor, num_samples: int, generator: torch.Generator
+    ) -> torch.Tensor:
+        r"""A tighter bound of -log p(x) (N,), nats: -log 1/K sum_k p(x, z_k) / q(z_k | x).
+
+        Source: Burda et al. 2016, "Importance weighted autoencoders", eq. 8.
+        """
+        mu, logvar = self.encode(batch).chunk(2, dim=1)
+        eps = torch.randn(num_samples, *mu.shape, generator=generator, device=mu.device)
+        eps = eps.to(mu.dtype)
+        z = genkern.gaussian_rsample(mu, logvar, eps=eps)
+        log_ratio = 0.5 * (eps.square() + logvar - z.square()).sum(-1)
+        log_weight = log_ratio - self.reconstruction_nll(batch, z)
+        return math.log(num_samples) - log_weight.logsumexp(0)
+
+    @torch.no_grad()
+    def sample(
+        self, num_samples: int, generator: torch.Generator, temperature: float = 1.0
+    ) -> torch.Tensor:
+        """Decoder means, rounded, of z drawn from N(0, temperature^2 I)."""
+        weight = self.decoder[0].weight
+        z = torch.randn(num_samples, self.num_latent, generator=generator, device=weight.device)
+        means = torch.sigmoid(self.decoder(temperature * z.to(weight.dtype)))
+        return self.spec.unscale(2.0 * means - 1.0).view(num_samples, *self.spec.shape)
