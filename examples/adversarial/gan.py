@@ -6,6 +6,8 @@ from torch import nn
 from examples.model import DataSpec, GenerativeModel
 from genkern.nn import GANLoss
 
+KINDS = ("bce", "hinge", "lsgan", "wgan", "rabce")
+
 
 class GAN(GenerativeModel):
     r"""Generator against discriminator, k discriminator steps per generator step (alg. 1).
@@ -38,6 +40,10 @@ class GAN(GenerativeModel):
         k: int = 1,
     ) -> None:
         super().__init__(spec)
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
+        if k < 1:
+            raise ValueError(f"k must be at least 1; got {k}")
         self.num_latent = latent
         self.k = k
         self.criterion = GANLoss(kind, label_smoothing=label_smoothing, saturating=saturating)

@@ -8,9 +8,12 @@ from typing import Any
 import torch
 
 from examples.errors import UsageError
+from examples.harness.config import TrainConfig, build_model
+from examples.model import DataSpec, GenerativeModel
 
 FILE_NAME = "checkpoint.pt"
 KEYS = ("config", "spec", "model", "ema", "optimizers", "scaler", "step", "position", "rng", "best")
+MAX_SHOWN = 12
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -59,6 +62,28 @@ def load_weights(
         for key in own
         if key in weights and weights[key].shape != own[key].shape
     ]
+    if len(problems) > MAX_SHOWN:
+        problems[MAX_SHOWN:] = [f"  and {len(problems) - MAX_SHOWN} more"]
     if problems:
         raise UsageError(f"{path} does not match the model {name}:\n" + "\n".join(problems))
     model.load_state_dict(weights)
+
+
+def load_model(name: str, path: Path) -> GenerativeModel:
+    """The trained model of a checkpoint, on the CPU, in eval mode.
+
+    These are the averaged weights at the best validation step, or else the last ones.
+
+    Raises:
+        UsageError: the checkpoint is missing, damaged, or of another model.
+    """
+    state = load(path)
+    config = TrainConfig(**state["config"])
+    options = config.options if config.model == name else {}
+    model = build_model(name, DataSpec(**state["spec"]), options)
+    weights = state["best"]["model"]
+    if weights is None:
+        averaged = state["ema"].items()
+        weights = {k.removeprefix("module."): v for k, v in averaged if k.startswith("module.")}
+    load_weights(model, weights, name, path)
+    return model.eval()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,21 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from examples.harness import images
-from examples.model import GenerativeModel
+from examples.model import DataSpec, GenerativeModel
 
 LOG_NAME = "log.jsonl"
+LINES = 10
 
 
 def shown(model: GenerativeModel, nats: float) -> str:
     """A loss as people read it: nats and bits per dimension of a likelihood, else the number."""
     if not model.likelihood:
         return f"{nats:.4f}"
-    return f"{nats:.2f} nats, {bits_per_dim(model, nats):.4f} bits/dim"
+    return f"{nats:.2f} nats, {bits_per_dim(model.spec, nats):.4f} bits/dim"
 
 
-def bits_per_dim(model: GenerativeModel, nats: float) -> float:
-    return nats / (math.log(2.0) * model.spec.dims)
+def bits_per_dim(spec: DataSpec, nats: float) -> float:
+    return nats / (math.log(2.0) * spec.dims)
 
 
 class Recorder:
@@ -48,7 +50,11 @@ class Recorder:
         for record in kept:
             self._write(record)
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
-        self.bar = tqdm(total=steps, initial=start, desc=name, unit="step", disable=quiet)
+        # The bar shows itself on a terminal only; elsewhere a line now and then takes its place.
+        self.bar = tqdm(
+            total=steps, initial=start, desc=name, unit="step", disable=True if quiet else None
+        )
+        self.name, self.steps, self.next_line = name, steps, start
 
     def _write(self, record: dict[str, Any]) -> None:
         self.log.write(json.dumps(record) + "\n")
@@ -61,13 +67,18 @@ class Recorder:
     def progress(self, step: int, scalars: dict[str, float]) -> None:
         self.log.flush()
         self.bar.update(step - self.bar.n)
-        text = {k: v for k, v in scalars.items() if k.endswith("loss")}
-        self.bar.set_postfix_str("; ".join(f"{k} {shown(self.model, v)}" for k, v in text.items()))
+        losses = {k: v for k, v in scalars.items() if k.endswith("loss")}
+        text = "; ".join(f"{k} {shown(self.model, v)}" for k, v in losses.items())
+        self.bar.set_postfix_str(text)
+        if self.bar.disable and step >= self.next_line:
+            self.next_line = step + max(1, self.steps // LINES)
+            self.line(f"{self.name} step {step} of {self.steps}: {text}")
 
     def evaluation(self, step: int, nats: float, best: bool) -> None:
         self._write({"step": step, "val": nats})
         self.board.add_scalar("val/loss", nats, step)
-        self.line(f"step {step}: validation {shown(self.model, nats)}{' (best)' if best else ''}")
+        mark = " (best)" if best else ""
+        self.line(f"{self.name} step {step}: validation {shown(self.model, nats)}{mark}")
 
     def samples(self, step: int, items: torch.Tensor) -> None:
         picture = images.picture(items, self.model.spec)
@@ -78,7 +89,8 @@ class Recorder:
 
     def line(self, text: str) -> None:
         if not self.quiet:
-            self.bar.write(text)
+            tqdm.write(text)
+            sys.stdout.flush()
 
     def close(self) -> None:
         self.bar.close()

@@ -104,7 +104,7 @@ class Trainer:
         with _caught_signals() as caught, contextlib.closing(recorder or contextlib.ExitStack()):
             pending: list[dict[str, torch.Tensor]] = []
             while not self._finished() and not self.interrupted:
-                pending.append(self._train_step())
+                pending.append(self.train_step())
                 self.step += 1
                 if self._agree_to_stop(bool(caught)):
                     self.interrupted = True
@@ -116,7 +116,8 @@ class Trainer:
             if recorder is not None:
                 recorder.line(self._summary(caught))
 
-    def _train_step(self) -> dict[str, torch.Tensor]:
+    def train_step(self) -> dict[str, torch.Tensor]:
+        """One turn of every player in the schedule; returns the scalars of the losses."""
         scalars = {}
         self.wrapped.train()
         # Nats per dimension, so that clip_norm means the same on any size of image.

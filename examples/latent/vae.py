@@ -55,8 +55,9 @@ class VAE(GenerativeModel):
 
     def reconstruction_nll(self, batch: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """-log p(x|z), nats per item: z (..., N, latent) to (..., N)."""
-        a = self.decoder(z).float() if z.dtype in (torch.bfloat16, torch.float16) else None
-        a = self.decoder(z) if a is None else a
+        a = self.decoder(z)
+        if a.dtype in (torch.bfloat16, torch.float16):
+            a = a.float()  # levels up to 255 and their products need more than 8 bits
         n, x = self.spec.levels - 1, batch.flatten(1).to(a.dtype)
         log_ways = math.lgamma(n + 1) - torch.lgamma(x + 1) - torch.lgamma(n - x + 1)
         return (n * F.softplus(a) - x * a - log_ways).sum(-1)

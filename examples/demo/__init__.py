@@ -1,0 +1,1 @@
+"""`python -m examples demo`: every model trained on the digits, measured, and shown."""
