@@ -146,7 +146,7 @@ def test_damaged_gzip_is_an_error_not_a_traceback(tmp_path, damage):
     write_mnist(tmp_path, compress=True)
     path = tmp_path / f"{MNIST_FILES[0]}.gz"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(UsageError, match="cannot be read|found"):
+    with pytest.raises(UsageError, match=r"cannot be read|found"):
         small_mnist(tmp_path)
 
 

@@ -69,8 +69,10 @@ class Trainer:
         config = self.config
         # A turn of one player leaves the parameters of the others without gradients.
         ddp = DistributedDataParallelKwargs(find_unused_parameters=len(self.model.players) > 1)
+        # Without cpu=True, accelerate ignores torchrun on a machine that has only CPUs.
+        cpu = config.device == "cpu" or not torch.accelerator.is_available()
         self.accelerator = Accelerator(
-            mixed_precision=config.precision, cpu=config.device == "cpu", kwargs_handlers=[ddp]
+            mixed_precision=config.precision, cpu=cpu, kwargs_handlers=[ddp]
         )
         rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
         optimizers = {
