@@ -20,10 +20,10 @@ class Entry:
 
 
 MODELS = {
-    "gan": Entry("adversarial.gan:GAN", 4000, 3e-4, 128, beta1=0.5, ema_decay=0.995),
+    "gan": Entry("adversarial.gan:GAN", 3000, 1e-3, 64, beta1=0.5, ema_decay=0.995),
     "pixel_cnn": Entry("autoregressive.pixel_cnn:PixelCNN", 2000, 2e-3, 64),
     "pixel_rnn": Entry("autoregressive.pixel_rnn:PixelRNN", 2000, 2e-3, 64),
-    "vae": Entry("latent.vae:VAE", 3000, 1e-3, 128),
+    "vae": Entry("latent.vae:VAE", 2000, 2e-3, 64),
 }
 
 

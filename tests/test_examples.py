@@ -159,14 +159,27 @@ def test_vae_bounds_tighten_with_samples_and_hold():
     assert exact.mean().item() < means[1] < elbo
 
 
-def test_binomial_decoder_with_two_levels_is_bernoulli():
+@torch.no_grad()
+def test_decoder_with_two_levels_is_bernoulli():
+    """The logit is mean / scale."""
     model = make("vae", DataSpec((1, 2, 3), 2))
     batch = torch.randint(2, (5, 1, 2, 3), generator=noise())
     z = torch.randn(5, 4, generator=noise())
+    mean, log_scale = model.decode(z)
     expected = torch.nn.functional.binary_cross_entropy_with_logits(
-        model.decoder(z), batch.flatten(1).float(), reduction="none"
+        mean * torch.exp(-log_scale), batch.flatten(1).float(), reduction="none"
     ).sum(1)
     torch.testing.assert_close(model.reconstruction_nll(batch, z), expected)
+
+
+@pytest.mark.parametrize("shift", [-30.0, 0.0, 30.0])
+@torch.no_grad()
+def test_decoder_sums_to_one_over_the_levels_at_extreme_scales(shift):
+    model = make("vae", DataSpec((1, 1, 1), 17)).double()
+    model.decoder[-1].bias[1] += shift
+    levels = torch.arange(17, dtype=torch.uint8).view(17, 1, 1, 1)
+    z = torch.randn(1, 4, generator=noise()).double().expand(17, 4)
+    assert (-model.reconstruction_nll(levels, z)).exp().sum().item() == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("kind", ["bce", "hinge", "lsgan", "wgan", "rabce"])

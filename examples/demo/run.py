@@ -104,12 +104,15 @@ def train(name: str, dataset: Dataset, out: Path, steps: int | None) -> dict[str
 
 
 def compare(name: str, dataset: Dataset, out: Path) -> dict[str, Any]:
-    """Takes the first steps twice from one seed: on genkern and on the PyTorch reference."""
+    """Takes the first steps twice from one seed, on genkern and on the PyTorch reference.
+
+    Nothing is written: `Trainer.train_step` leaves the run directory alone.
+    """
     sides: dict[str, dict[str, Any]] = {}
     for side in ("genkern", "reference"):
         forced = genkern.use_backend("reference") if side == "reference" else None
         with forced or contextlib.nullcontext():
-            trainer = Trainer(TrainConfig.for_model(name), dataset, out / "unused" / side)
+            trainer = Trainer(TrainConfig.for_model(name), dataset, out / side)
             losses: dict[str, list[float]] = {}
             seconds = []
             for _ in range(COMPARED_STEPS):

@@ -39,7 +39,7 @@ class TrainConfig:
     clip_norm: float = 1.0
     weight_decay: float = 0.0
     eval_every: int = 50
-    patience: int = 8
+    patience: int = 5
     checkpoint_every: int = 500
     sample_every: int = 1000
     seed: int = 0

@@ -12,13 +12,15 @@ from genkern.nn import GaussianLatent
 
 
 class VAE(GenerativeModel):
-    r"""Encoder q(z|x) = N(mu, e^logvar), prior N(0, I), decoder p(x|z) of independent counts.
+    r"""Encoder q(z|x) = N(mu, e^logvar), prior N(0, I), decoder p(x|z) of independent levels.
 
     .. math:: -L(x) = E_{q(z|x)}[-\log p(x \mid z)] + KL(q(z \mid x) \| p(z)), \qquad
-              p(x \mid z) = \prod_i Binomial(x_i; levels - 1, \sigma(a_i(z)))
+              p(x_i \mid z) = \sigma\left(\frac{x_i + d - m_i(z)}{s_i(z)}\right)
+                            - \sigma\left(\frac{x_i - d - m_i(z)}{s_i(z)}\right)
 
-    With two levels the decoder is the paper's Bernoulli (app. C.1); with more it stays a
-    normalised distribution over the levels, so that -L bounds the bits per dimension.
+    The decoder is a logistic distribution of mean m and scale s, cut into the levels (d is half
+    the distance of two); the outer levels take the tails. It sums to 1 over the levels, so that
+    -L bounds the bits per dimension; with two levels it is the paper's Bernoulli (app. C.1).
 
     Args:
         spec: items of integer levels.
@@ -28,7 +30,7 @@ class VAE(GenerativeModel):
     """
 
     def __init__(
-        self, spec: DataSpec, *, hidden: int = 256, latent: int = 16, beta: float = 1.0
+        self, spec: DataSpec, *, hidden: int = 256, latent: int = 8, beta: float = 1.0
     ) -> None:
         super().__init__(spec)
         self.beta = beta
@@ -46,7 +48,7 @@ class VAE(GenerativeModel):
             nn.ReLU(),
             nn.Linear(hidden, hidden),
             nn.ReLU(),
-            nn.Linear(hidden, spec.dims),
+            nn.Linear(hidden, 2 * spec.dims),
         )
 
     def encode(self, batch: torch.Tensor) -> torch.Tensor:
@@ -55,12 +57,25 @@ class VAE(GenerativeModel):
 
     def reconstruction_nll(self, batch: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """-log p(x|z), nats per item: z (..., N, latent) to (..., N)."""
-        a = self.decoder(z)
-        if a.dtype in (torch.bfloat16, torch.float16):
-            a = a.float()  # levels up to 255 and their products need more than 8 bits
-        n, x = self.spec.levels - 1, batch.flatten(1).to(a.dtype)
-        log_ways = math.lgamma(n + 1) - torch.lgamma(x + 1) - torch.lgamma(n - x + 1)
-        return (n * F.softplus(a) - x * a - log_ways).sum(-1)
+        mean, log_scale = self.decode(z)
+        levels = self.spec.levels
+        x = self.spec.scale(batch, mean).flatten(1)
+        width = 2.0 / (levels - 1) * torch.exp(-log_scale)
+        centred = (x - mean) * torch.exp(-log_scale)
+        upper, lower = centred + 0.5 * width, centred - 0.5 * width
+        # log(sigmoid(upper) - sigmoid(lower)), without cancellation
+        log_p = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-width))
+        level = batch.flatten(1)
+        log_p = torch.where(level == 0, F.logsigmoid(upper), log_p)
+        log_p = torch.where(level == levels - 1, F.logsigmoid(-lower), log_p)
+        return -log_p.sum(-1)
+
+    def decode(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and log-scale (..., dims), data in [-1, 1]; scales from e^-7 to e^7."""
+        mean, log_scale = self.decoder(z).chunk(2, dim=-1)
+        if mean.dtype in (torch.bfloat16, torch.float16):
+            mean, log_scale = mean.float(), log_scale.float()
+        return mean, log_scale.clamp(-7.0, 7.0)
 
     def loss(
         self, batch: torch.Tensor, generator: torch.Generator, player: str = "model"
@@ -95,5 +110,5 @@ class VAE(GenerativeModel):
         """Decoder means, rounded, of z drawn from N(0, temperature^2 I)."""
         weight = self.decoder[0].weight
         z = torch.randn(num_samples, self.num_latent, generator=generator, device=weight.device)
-        means = torch.sigmoid(self.decoder(temperature * z.to(weight.dtype)))
-        return self.spec.unscale(2.0 * means - 1.0).view(num_samples, *self.spec.shape)
+        mean, _ = self.decode(temperature * z.to(weight.dtype))
+        return self.spec.unscale(mean).view(num_samples, *self.spec.shape)
