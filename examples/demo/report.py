@@ -109,7 +109,7 @@ def _speeds(models: dict[str, Any]) -> str:
                 f"{c['relative_difference']:.1e}",
                 f"{result['train_seconds']:.1f}",
                 f"{result['steps']}",
-                backends or "not recorded",
+                backends,
             ]
         )
     head = [
@@ -125,8 +125,8 @@ def _speeds(models: dict[str, Any]) -> str:
     steps = next(iter(models.values()))["comparison"]["steps"]
     note = (
         f"<p>Median of {steps} training steps from one seed on either side: genkern's compiled "
-        "operators, and their pure PyTorch references. The difference is that of the losses at "
-        "the last of these steps, relative to max(1, |loss|).</p>"
+        "operators, and their pure PyTorch references. The difference is the largest "
+        "of their losses, relative to max(1, |loss|).</p>"
     )
     return note + _table(head, rows)
 
