@@ -55,7 +55,11 @@ def build_parser() -> argparse.ArgumentParser:
         flag = "--" + name.replace("_", "-")
         train.add_argument(flag, dest=name, type=kind, default=argparse.SUPPRESS, help=text)
     train.add_argument(
-        "--set", nargs="+", metavar="NAME=VALUE", help="options of the model, e.g. hidden=64"
+        "--set",
+        nargs="+",
+        action="extend",
+        metavar="NAME=VALUE",
+        help="options of the model, e.g. hidden=64",
     )
     train.add_argument("--out", type=Path, help="run directory; default runs/MODEL")
     train.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")

@@ -184,12 +184,12 @@ def test_checkpoint_of_other_shapes_names_each_and_changes_nothing(tmp_path, cap
 
 def test_run_directory_is_not_overwritten(tmp_path, capsys):
     run = tmp_path / "run"
-    train(small_config("vae", 1), run)
+    train(small_config("vae", 1, lr=0.002), run)
     before = (run / checkpoint.FILE_NAME).read_bytes()
     assert main(["train", "vae", "--steps", "2", "--out", str(run)]) == 2
     assert "already holds a run; add --resume, or choose another --out" in capsys.readouterr().err
     assert main(["train", "vae", "--lr", "0.5", "--resume", "--out", str(run)]) == 2
-    assert "--resume: lr is 0.001 in the checkpoint; got 0.5" in capsys.readouterr().err
+    assert "--resume: lr is 0.002 in the checkpoint; got 0.5" in capsys.readouterr().err
     assert (run / checkpoint.FILE_NAME).read_bytes() == before
 
 
@@ -227,7 +227,8 @@ def test_validation_selects_and_stops_early(tmp_path):
 
 
 def test_bf16_mixed_precision_trains(tmp_path):
-    run = command("train", "pixel_cnn", "--precision", "bf16", "--steps", 3, "--out", tmp_path)
+    options = ("--precision", "bf16", "--steps", 3, "--set", "hidden=4", "blocks=1")
+    run = command("train", "pixel_cnn", *options, "--out", tmp_path)
     subprocess.run(run, cwd=ROOT, check=True, capture_output=True, env=environment())
     state = checkpoint.load(tmp_path / checkpoint.FILE_NAME)
     assert all(w.dtype == torch.float32 for w in state["model"].values())
@@ -271,6 +272,12 @@ def test_list_names_models_options_and_data_sets(capsys):
     output = capsys.readouterr().out
     for name in ("pixel_cnn", "pixel_rnn", "vae", "gan", "saturating=False", *data.DATASETS):
         assert name in output
+
+
+def test_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(tmp_path):
+    with pytest.raises(UsageError, match=r"vae: the loss is not finite by step 5; .* --lr"):
+        train(small_config("vae", 20, lr=1e30, clip_norm=1e30), tmp_path)
+    assert checkpoint.load(tmp_path / checkpoint.FILE_NAME)["step"] == 0
 
 
 def test_log_is_json_lines(tmp_path):

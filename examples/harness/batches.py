@@ -1,15 +1,23 @@
 """The order of the training data: a function of the seed and the position alone."""
 
+import numpy as np
 import torch
 
 from examples.errors import UsageError
+
+ORDER, NOISE = 0, 1
+
+
+def stream_seed(seed: int, stream: int, index: int) -> int:
+    """The seed of an independent generator: of the order of an epoch, the noise of a process."""
+    return int(np.random.SeedSequence([seed, stream, index]).generate_state(1, np.uint64)[0])
 
 
 class Batches:
     """Draws shuffled batches without end; `position` is all its state.
 
-    Epoch e visits the items in the order of a generator seeded by (seed, e); what is left of an
-    epoch when it no longer fills a batch is skipped. Each process takes its share of every
+    Epoch e visits the items in an order drawn from (seed, e); what is left of an epoch when it
+    no longer fills a batch is skipped. Each process takes its share of every
     batch, so that the order does not depend on how many there are.
 
     Args:
@@ -40,7 +48,7 @@ class Batches:
         """Indices of this process's share of the next batch."""
         epoch, batch = divmod(self.position, len(self.items) // self.batch_size)
         if epoch != self._epoch:
-            generator = torch.Generator().manual_seed((self.seed << 32) + epoch)
+            generator = torch.Generator().manual_seed(stream_seed(self.seed, ORDER, epoch))
             self._epoch, self._order = epoch, torch.randperm(len(self.items), generator=generator)
         self.position += 1
         start = batch * self.batch_size

@@ -50,7 +50,7 @@ class TrainConfig:
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1; got {getattr(self, name)}")
-        for name in ("eval_every", "patience", "checkpoint_every", "sample_every"):
+        for name in ("seed", "eval_every", "patience", "checkpoint_every", "sample_every"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} must be at least 0; got {getattr(self, name)}")
         if not 0.0 <= self.ema_decay < 1.0:

@@ -46,9 +46,10 @@ class Recorder:
         self.out, self.model, self.quiet = out, model, quiet
         out.mkdir(parents=True, exist_ok=True)
         kept = [record for record in read_log(out) if record["step"] <= start]
-        self.log = (out / LOG_NAME).open("w", encoding="utf-8")
-        for record in kept:
-            self._write(record)
+        temporary = out / "log.tmp"
+        temporary.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
+        temporary.replace(out / LOG_NAME)
+        self.log = (out / LOG_NAME).open("a", encoding="utf-8")
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
         # The bar shows itself on a terminal only; elsewhere a line now and then takes its place.
         self.bar = tqdm(

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import gather_object
@@ -16,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from examples.data import Dataset
 from examples.errors import UsageError
 from examples.harness import checkpoint
-from examples.harness.batches import Batches
+from examples.harness.batches import NOISE, Batches, stream_seed
 from examples.harness.config import TrainConfig, build_model
 from examples.harness.recorder import LOG_NAME, Recorder, shown
 from examples.model import GenerativeModel
@@ -90,7 +89,7 @@ class Trainer:
         self.batches = Batches(
             self.dataset.splits["train"], config.batch_size, config.seed, rank, world_size
         )
-        seed = int(np.random.SeedSequence([config.seed, rank]).generate_state(1)[0])
+        seed = stream_seed(config.seed, NOISE, rank)
         torch.manual_seed(seed)
         self.generator = torch.Generator(self.accelerator.device).manual_seed(seed)
 
@@ -181,7 +180,13 @@ class Trainer:
             return
         names = list(pending[0])
         values = torch.stack([torch.stack([s[n].float() for n in names]) for s in pending])
-        rows = self.accelerator.reduce(values, reduction="mean").tolist()
+        values = self.accelerator.reduce(values, reduction="mean")
+        if not values.isfinite().all():
+            raise UsageError(
+                f"{self.config.model}: the loss is not finite by step {self.step}; the last "
+                f"checkpoint in {self.out} is kept (a lower --lr may help)"
+            )
+        rows = values.tolist()
         if recorder is not None:
             for i, row in enumerate(rows):
                 recorder.losses(self.step - len(rows) + 1 + i, dict(zip(names, row, strict=True)))
