@@ -77,6 +77,7 @@ class Recorder:
 
     def evaluation(self, step: int, nats: float, best: bool) -> None:
         self._write({"step": step, "val": nats})
+        self.log.flush()
         self.board.add_scalar("val/loss", nats, step)
         mark = " (best)" if best else ""
         self.line(f"{self.name} step {step}: validation {shown(self.model, nats)}{mark}")

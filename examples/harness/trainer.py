@@ -48,9 +48,8 @@ class Trainer:
         quiet: bool = False,
     ) -> None:
         self.config, self.dataset, self.out, self.quiet = config, dataset, out, quiet
-        if resume_from is None and any(
-            (out / n).exists() for n in (checkpoint.FILE_NAME, LOG_NAME)
-        ):
+        records = (out / checkpoint.FILE_NAME, out / LOG_NAME)
+        if resume_from is None and any(path.exists() for path in records):
             raise UsageError(f"{out} already holds a run; add --resume, or choose another --out")
         self.step, self.interrupted = 0, False
         self.best: dict[str, Any] = {"step": 0, "value": None, "model": None, "stale": 0}
@@ -107,9 +106,9 @@ class Trainer:
             while not self._finished() and not self.interrupted:
                 pending.append(self.train_step())
                 self.step += 1
-                if self._agree_to_stop(bool(caught)):
-                    self.interrupted = True
-                if self.interrupted or self.step % LOG_EVERY == 0 or self._due("eval_every"):
+                self.interrupted = self._agree_to_stop(bool(caught))
+                # A checkpoint must not be ahead of the log.
+                if self.step % LOG_EVERY == 0 or self._due("eval_every", "checkpoint_every"):
                     self._flush(pending, recorder)
                 self._periodic(recorder)
             self._flush(pending, recorder)
@@ -159,9 +158,9 @@ class Trainer:
             model.load_state_dict(self.best["model"])
         return model.to(self.accelerator.device).eval()
 
-    def _due(self, option: str) -> bool:
-        every = getattr(self.config, option)
-        return every > 0 and self.step % every == 0
+    def _due(self, *options: str) -> bool:
+        periods = [getattr(self.config, option) for option in options]
+        return any(every > 0 and self.step % every == 0 for every in periods)
 
     def _finished(self) -> bool:
         patience = self.config.patience
@@ -169,8 +168,10 @@ class Trainer:
 
     def _agree_to_stop(self, caught: bool) -> bool:
         """Whether any process was told to stop; asked rarely where there are several."""
-        if self.accelerator.num_processes == 1 or self.step % LOG_EVERY:
-            return caught and self.accelerator.num_processes == 1
+        if self.accelerator.num_processes == 1:
+            return caught
+        if self.step % LOG_EVERY:
+            return False
         flag = torch.tensor(float(caught), device=self.accelerator.device)
         return self.accelerator.reduce(flag).item() > 0
 
