@@ -98,7 +98,7 @@ class VAE(GenerativeModel):
         mu, logvar = self.encode(batch).chunk(2, dim=1)
         eps = torch.randn(num_samples, *mu.shape, generator=generator, device=mu.device)
         eps = eps.to(mu.dtype)
-        z = genkern.gaussian_rsample(mu, logvar, eps=eps)
+        z = genkern.gaussian_rsample(mu, logvar, num_samples=num_samples, eps=eps)
         log_ratio = 0.5 * (eps.square() + logvar - z.square()).sum(-1)
         log_weight = log_ratio - self.reconstruction_nll(batch, z)
         return math.log(num_samples) - log_weight.logsumexp(0)
