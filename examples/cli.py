@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=int, default=0, help="default 0")
     sample.add_argument("--out", type=Path, help="PNG file; default RUN/samples.png")
 
-    demo = commands.add_parser("demo", help="train all models; write a report", allow_abbrev=False)
+    demo = commands.add_parser("demo", help="train four models; write a report", allow_abbrev=False)
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="default runs/demo")
     return parser
 

@@ -5,7 +5,6 @@ import re
 
 import pytest
 
-from examples import registry
 from examples.data import load
 from examples.demo import run
 
@@ -16,7 +15,7 @@ def test_short_demo_writes_its_report_and_fails_its_likelihood_checks(tmp_path, 
     for _ in range(2):  # the second time replaces the first
         assert run.demo(tmp_path, steps=2) == 1
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert set(metrics["models"]) == set(registry.MODELS)
+    assert set(metrics["models"]) == set(run.MODELS)
     for name, result in metrics["models"].items():
         assert result["steps"] == 2
         assert result["comparison"]["relative_difference"] <= run.TOLERANCE, name
@@ -25,9 +24,9 @@ def test_short_demo_writes_its_report_and_fails_its_likelihood_checks(tmp_path, 
     failed = [check["text"] for check in metrics["checks"] if not check["ok"]]
     assert [text.partition(":")[0] for text in failed] == ["pixel_cnn", "pixel_rnn"]
     page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == len(registry.MODELS) + 2
+    assert page.count("data:image/png;base64,") == len(run.MODELS) + 2
     assert not re.search(r'(src|href)="(?!data:)', page)
-    for name in registry.MODELS:
+    for name in run.MODELS:
         assert f"{name} samples" in page
 
 

@@ -1,1 +1,1 @@
-"""`python -m examples demo`: every model trained on the digits, measured, and shown."""
+"""`python -m examples demo`: four models trained on the digits, measured, and shown."""

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def write(metrics: dict[str, Any], spec: DataSpec, out: Path) -> None:
     facts = ", ".join(f"{key} {value}" for key, value in machine.items())
     parts = [
         "<h1>genkern demo</h1>",
-        f"<p>Four models trained on {metrics['data']} in {metrics['wall_seconds']:.0f} s in all. "
+        f"<p>{len(models)} models trained on {metrics['data']} in {metrics['wall_seconds']:.0f} s in all. "
         f"{html.escape(facts)}.</p>",
         "<h2>Checks</h2><ul>",
         *(
@@ -132,9 +133,10 @@ def _speeds(models: dict[str, Any]) -> str:
 
 
 def _curves(models: list[str], spec: DataSpec, out: Path) -> bytes:
-    figure = Figure(figsize=(11, 7), dpi=100, layout="constrained")
+    rows = math.ceil(len(models) / 2)
+    figure = Figure(figsize=(11, 3.5 * rows), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    for axes, name in zip(figure.subplots(2, 2).flat, models, strict=True):
+    for axes, name in zip(figure.subplots(rows, 2).flat, models, strict=False):
         model_class = registry.model_class(name)
         records = read_log(out / name)
         scale = bits_per_dim(spec, 1.0) if model_class.likelihood else 1.0

@@ -26,7 +26,7 @@ class VAE(GenerativeModel):
         spec: items of integer levels.
         hidden: width of the hidden layers of encoder and decoder.
         latent: dimensions of z.
-        beta: weight of the KL (1: the ELBO).
+        beta: weight of the KL in training (1: the ELBO).
     """
 
     def __init__(
@@ -86,7 +86,8 @@ class VAE(GenerativeModel):
         z, kl = self.latent(features, eps=eps)
         reconstruction = self.reconstruction_nll(batch, z).mean()
         kl = kl.mean()
-        return {"loss": reconstruction + self.beta * kl, "reconstruction": reconstruction, "kl": kl}
+        beta = self.beta if self.training else 1.0  # what is evaluated is the bound
+        return {"loss": reconstruction + beta * kl, "reconstruction": reconstruction, "kl": kl}
 
     def iwae_nll(
         self, batch: torch.Tensor, num_samples: int, generator: torch.Generator
