@@ -32,8 +32,8 @@ def write(metrics: dict[str, Any], spec: DataSpec, out: Path) -> None:
     facts = ", ".join(f"{key} {value}" for key, value in machine.items())
     parts = [
         "<h1>genkern demo</h1>",
-        f"<p>{len(models)} models trained on {metrics['data']} in {metrics['wall_seconds']:.0f} s in all. "
-        f"{html.escape(facts)}.</p>",
+        f"<p>{len(models)} models trained on {metrics['data']} and measured in "
+        f"{metrics['wall_seconds']:.0f} s in all. {html.escape(facts)}.</p>",
         "<h2>Checks</h2><ul>",
         *(
             f'<li class="{"ok" if c["ok"] else "failed"}">'
