@@ -1,0 +1,1 @@
+"""Models that factor p(x) over pixels in raster order."""

@@ -1,0 +1,72 @@
+"""Data inside the wheels of scikit-learn and scikit-image."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from examples.data.dataset import Dataset
+from examples.errors import UsageError
+from examples.model import DataSpec
+
+PICTURES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
+PATCH = 32
+
+
+def digits() -> Dataset:
+    """scikit-learn's 1797 handwritten digits: 8x8, 17 levels; test 360, validation 180.
+
+    The split is stratified by class and fixed.
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    source = load_digits()
+    images = source.images.astype(np.uint8)[:, None]
+    x, x_test, y, y_test = train_test_split(
+        images, source.target, test_size=360, stratify=source.target, random_state=0
+    )
+    x_train, x_val, y_train, y_val = train_test_split(
+        x, y, test_size=180, stratify=y, random_state=0
+    )
+    return Dataset(
+        "digits",
+        DataSpec((1, 8, 8), 17),
+        {k: torch.from_numpy(v) for k, v in _splits(x_train, x_val, x_test).items()},
+        {k: torch.from_numpy(v).long() for k, v in _splits(y_train, y_val, y_test).items()},
+    )
+
+
+def patches() -> Dataset:
+    """32x32 RGB patches of scikit-image's photographs, split by area so that none overlap.
+
+    The left 70 % of each picture is for training (patches overlap, stride 8), the next 10 % for
+    validation, the right 20 % for testing (both without overlap).
+    """
+    found = {"train": [], "val": [], "test": []}
+    for picture in _pictures():
+        width = picture.shape[2]
+        bounds = {"train": (0.0, 0.7, 8), "val": (0.7, 0.8, PATCH), "test": (0.8, 1.0, PATCH)}
+        for split, (left, right, stride) in bounds.items():
+            area = picture[:, :, round(left * width) : round(right * width)]
+            tiles = area.unfold(1, PATCH, stride).unfold(2, PATCH, stride)
+            found[split].append(tiles.permute(1, 2, 0, 3, 4).reshape(-1, 3, PATCH, PATCH))
+    splits = {split: torch.cat(tiles) for split, tiles in found.items()}
+    return Dataset("patches", DataSpec((3, PATCH, PATCH), 256), splits, {})
+
+
+def _splits(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
+    return {"train": train, "val": val, "test": test}
+
+
+def _pictures() -> list[torch.Tensor]:
+    # The files are opened directly: skimage.data would download a picture that it lacks.
+    import skimage
+
+    folder = Path(skimage.__file__).parent / "data"
+    missing = [str(folder / name) for name in PICTURES if not (folder / name).is_file()]
+    if missing:
+        raise UsageError("patches: scikit-image lacks its pictures: " + ", ".join(missing))
+    opened = (Image.open(folder / name).convert("RGB") for name in PICTURES)
+    return [torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in opened]

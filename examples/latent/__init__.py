@@ -1,0 +1,1 @@
+"""Models with a latent variable and an encoder."""

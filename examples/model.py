@@ -1,0 +1,88 @@
+"""What every model of `examples` offers, and all that the harness knows about one."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a model is told about its data.
+
+    Args:
+        shape: of one item: (C, H, W) for images, (D,) for points.
+        levels: items are integers 0 .. levels - 1; None: real numbers.
+    """
+
+    shape: tuple[int, ...]
+    levels: int | None
+
+    @property
+    def dims(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def is_image(self) -> bool:
+        return len(self.shape) == 3
+
+    def scale(self, items: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """Levels 0 .. levels - 1 to [-1, 1], in the dtype of ``like``; real numbers unchanged."""
+        items = items.to(like.dtype)
+        return items if self.levels is None else items * (2.0 / (self.levels - 1)) - 1.0
+
+    def unscale(self, values: torch.Tensor) -> torch.Tensor:
+        """The inverse of `scale`, rounded to the nearest level."""
+        if self.levels is None:
+            return values
+        levels = ((values + 1.0) * ((self.levels - 1) / 2.0)).round()
+        return levels.clamp(0, self.levels - 1).to(torch.uint8)
+
+
+class GenerativeModel(nn.Module):
+    """Base of the models: a loss to minimise, and samples.
+
+    A model is trained by its players in turn (`players`, `schedule`); most have one, a GAN has
+    two. Calling the model computes a loss, so that wrappers such as DDP see every forward pass.
+    """
+
+    #: The loss is a negative log-likelihood (or a bound on it) in nats per item.
+    likelihood: ClassVar[bool] = True
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    @staticmethod
+    def unsupported(spec: DataSpec) -> str | None:
+        """Why the model cannot be trained on such data, or None."""
+        return None if spec.levels is not None else "it needs integer levels"
+
+    @property
+    def players(self) -> dict[str, nn.Module]:
+        """The parts that have an optimiser each."""
+        return {"model": self}
+
+    @property
+    def schedule(self) -> tuple[str, ...]:
+        """The players of one training step, in turn; each turn takes a fresh batch."""
+        return ("model",)
+
+    def loss(
+        self, batch: torch.Tensor, generator: torch.Generator, player: str = "model"
+    ) -> dict[str, torch.Tensor]:
+        """Scalars to log; the one named "loss" is minimised by the player."""
+        raise NotImplementedError
+
+    def sample(
+        self, num_samples: int, generator: torch.Generator, temperature: float = 1.0
+    ) -> torch.Tensor:
+        """Draws items (num_samples, *spec.shape): levels as uint8, or real numbers."""
+        raise NotImplementedError
+
+    def forward(
+        self, batch: torch.Tensor, generator: torch.Generator, player: str = "model"
+    ) -> dict[str, torch.Tensor]:
+        return self.loss(batch, generator, player)

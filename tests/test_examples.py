@@ -1,0 +1,214 @@
+"""The models of the examples: exact likelihoods, causality, bounds, learning, sampling."""
+
+import itertools
+
+import pytest
+import torch
+
+from examples import data, registry
+from examples.errors import UsageError
+from examples.harness.config import build_model
+from examples.model import DataSpec, GenerativeModel
+
+SMALL = {
+    "gan": {"hidden": 32, "latent": 8},
+    "pixel_cnn": {"hidden": 8, "blocks": 2},
+    "pixel_rnn": {"hidden": 8, "layers": 2},
+    "vae": {"hidden": 32, "latent": 4},
+}
+RASTER = ("pixel_cnn", "pixel_rnn")
+DIGITS = DataSpec((1, 8, 8), 17)
+
+
+def make(name: str, spec: DataSpec = DIGITS, seed: int = 0) -> GenerativeModel:
+    """A small model with weights large enough that every path matters."""
+    torch.manual_seed(seed)
+    model = build_model(name, spec, SMALL[name])
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def noise(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def all_images(spec: DataSpec) -> torch.Tensor:
+    values = itertools.product(range(spec.levels), repeat=spec.dims)
+    return torch.tensor(list(values), dtype=torch.uint8).view(-1, *spec.shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [
+        ("pixel_cnn", DataSpec((1, 2, 2), 2)),
+        ("pixel_rnn", DataSpec((1, 2, 2), 2)),
+        ("pixel_cnn", DataSpec((3, 2, 2), 2)),
+        ("pixel_cnn", DataSpec((3, 1, 1), 5)),
+        ("pixel_rnn", DataSpec((1, 1, 3), 4)),
+    ],
+)
+@torch.no_grad()
+def test_likelihoods_of_all_images_sum_to_one(name, spec):
+    model = make(name, spec).double()
+    total = (-model.nll(all_images(spec))).exp().sum().item()
+    assert total == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [
+        ("pixel_cnn", DataSpec((1, 5, 6), 17)),
+        ("pixel_rnn", DataSpec((1, 5, 6), 17)),
+        ("pixel_cnn", DataSpec((3, 4, 3), 4)),
+    ],
+)
+@torch.no_grad()
+def test_future_pixels_never_leak(name, spec):
+    """Changing one value leaves all logits up to and including its own bitwise the same."""
+    model = make(name, spec)
+    C, H, W = spec.shape
+    images = torch.randint(spec.levels, (2, C, H, W), generator=noise(), dtype=torch.uint8)
+
+    def in_order(logits: torch.Tensor) -> torch.Tensor:
+        return logits.permute(0, 3, 4, 2, 1).reshape(2, spec.dims, spec.levels)
+
+    before, later_changed = in_order(model.logits(images)), 0
+    for place, (row, col, colour) in enumerate(itertools.product(range(H), range(W), range(C))):
+        changed = images.clone()
+        changed[:, colour, row, col] = (changed[:, colour, row, col] + 1) % spec.levels
+        after = in_order(model.logits(changed))
+        assert torch.equal(after[:, : place + 1], before[:, : place + 1])
+        later_changed += not torch.equal(after, before)
+    assert later_changed == spec.dims - 1
+
+
+def test_pixel_rnn_refuses_colours():
+    with pytest.raises(UsageError, match=r"pixel_rnn cannot be .* one channel"):
+        build_model("pixel_rnn", DataSpec((3, 4, 4), 4), {})
+
+
+@pytest.mark.parametrize("name", registry.MODELS)
+def test_loss_of_every_player_falls_within_a_few_steps(name):
+    """On one batch with the same noise, against an opponent that stands still."""
+    batch = data.load("digits").splits["train"][:64]
+    for player in make(name).players:
+        model = make(name).eval()
+        optimizer = torch.optim.Adam(model.players[player].parameters(), 1e-2)
+        losses = []
+        for _ in range(20):
+            optimizer.zero_grad()
+            loss = model(batch, noise(), player)["loss"]
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert losses[-1] < 0.9 * losses[0], player
+
+
+@pytest.mark.parametrize("name", registry.MODELS)
+def test_samples_are_items_and_follow_the_generator(name):
+    model = make(name).eval()
+    first, again, other = (model.sample(3, noise(seed)) for seed in (0, 0, 1))
+    assert first.shape == (3, *DIGITS.shape)
+    assert first.dtype == torch.uint8
+    assert first.max() < DIGITS.levels
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("name", RASTER)
+def test_samples_have_the_frequencies_of_the_likelihood(name):
+    spec = DataSpec((1, 2, 2), 2)
+    model = make(name, spec).eval()
+    samples = model.sample(4000, noise()).flatten(1).long()
+    found = (samples @ torch.tensor([8, 4, 2, 1])).bincount(minlength=16) / len(samples)
+    with torch.no_grad():
+        expected = (-model.nll(all_images(spec))).exp()
+    error = (expected * (1 - expected) / len(samples)).sqrt()
+    assert ((found - expected).abs() <= 5 * error).all()
+
+
+@pytest.mark.parametrize("name", RASTER)
+def test_low_temperature_takes_the_likeliest_level(name):
+    model = make(name, DataSpec((1, 3, 3), 5))
+    samples = model.sample(2, noise(), temperature=1e-4)
+    with torch.no_grad():
+        assert torch.equal(model.logits(samples).argmax(1), samples.long())
+    with pytest.raises(UsageError, match="temperature must be positive; got 0"):
+        model.sample(1, noise(), temperature=0)
+
+
+@torch.no_grad()
+def test_vae_bounds_tighten_with_samples_and_hold():
+    """-log p(x) <= E[IWAE_64] <= E[IWAE_1] = -ELBO, with p(x) by quadrature over a 1-D latent."""
+    spec = DataSpec((1, 2, 2), 3)
+    torch.manual_seed(0)
+    model = build_model("vae", spec, {"hidden": 8, "latent": 1}).double()
+    for parameter in model.parameters():
+        parameter.data += 0.5 * torch.randn_like(parameter)
+    images = all_images(spec)
+    z = torch.linspace(-12, 12, 4001, dtype=torch.float64)[:, None, None]
+    prior = torch.distributions.Normal(0.0, 1.0).log_prob(z[..., 0])
+    joint = prior - model.reconstruction_nll(images, z.expand(-1, len(images), 1))
+    exact = -joint.logsumexp(0) - torch.log(z[1, 0, 0] - z[0, 0, 0])
+    assert (-exact).exp().sum().item() == pytest.approx(1.0, abs=1e-6)
+    repeats = images.repeat_interleave(50, 0)
+    elbo = model.loss(repeats, noise())["loss"].item()
+    means = [model.iwae_nll(repeats, k, noise()).mean().item() for k in (1, 64)]
+    assert means[0] == pytest.approx(elbo, abs=0.05)
+    assert exact.mean().item() < means[1] < elbo
+
+
+@torch.no_grad()
+def test_decoder_with_two_levels_is_bernoulli():
+    """The logit is mean / scale."""
+    model = make("vae", DataSpec((1, 2, 3), 2))
+    batch = torch.randint(2, (5, 1, 2, 3), generator=noise())
+    z = torch.randn(5, 4, generator=noise())
+    mean, log_scale = model.decode(z)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(
+        mean * torch.exp(-log_scale), batch.flatten(1).float(), reduction="none"
+    ).sum(1)
+    torch.testing.assert_close(model.reconstruction_nll(batch, z), expected)
+
+
+@pytest.mark.parametrize("shift", [-30.0, 0.0, 30.0])
+@torch.no_grad()
+def test_decoder_sums_to_one_over_the_levels_at_extreme_scales(shift):
+    model = make("vae", DataSpec((1, 1, 1), 17)).double()
+    model.decoder[-1].bias[1] += shift
+    levels = torch.arange(17, dtype=torch.uint8).view(17, 1, 1, 1)
+    z = torch.randn(1, 4, generator=noise()).double().expand(17, 4)
+    assert (-model.reconstruction_nll(levels, z)).exp().sum().item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("kind", ["bce", "hinge", "lsgan", "wgan", "rabce"])
+def test_gan_losses_reach_only_their_player(kind):
+    torch.manual_seed(0)
+    model = build_model("gan", DataSpec((2,), None), {"kind": kind, "hidden": 16, "k": 3})
+    assert model.schedule == ("discriminator",) * 3 + ("generator",)
+    batch = torch.randn(8, 2, generator=noise())
+    model(batch, noise(), "discriminator")["loss"].backward()
+    assert all(p.grad is None for p in model.generator.parameters())
+    assert any(p.grad.abs().sum() > 0 for p in model.discriminator.parameters())
+    model(batch, noise(), "generator")["loss"].backward()
+    assert any(p.grad.abs().sum() > 0 for p in model.generator.parameters())
+
+
+def test_saturating_generator_minimises_log_one_minus_d():
+    batch = data.load("digits").splits["train"][:8]
+    losses = {}
+    for saturating in (False, True):
+        torch.manual_seed(0)
+        model = build_model("gan", DIGITS, {"saturating": saturating}).eval()
+        losses[saturating] = model(batch, noise(), "generator")["loss"].item()
+    with torch.no_grad():
+        probability = torch.sigmoid(model.discriminator(model.generate(8, noise())))
+    assert losses[False] == pytest.approx(-probability.log().mean().item(), rel=1e-4)
+    assert losses[True] == pytest.approx((1 - probability).log().mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"kind": "bcee"}, {"k": 0}, {"hiden": 4}])
+def test_wrong_model_options_are_usage_errors(options):
+    with pytest.raises(UsageError, match="gan"):
+        build_model("gan", DIGITS, options)
