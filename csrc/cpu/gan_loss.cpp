@@ -26,7 +26,7 @@ enum class Reduction : int64_t { kNone, kMean, kSum };
 struct Problem {
   GanKind kind;
   GanMode mode;
-  double target;
+  double label_smoothing;
   Reduction reduction;
 
   bool relativistic() const { return kind == GanKind::kRabce; }
@@ -119,7 +119,7 @@ Pair shifts(const Problem& problem, const Logits<T>& real, const Logits<T>& fake
 // Calls f with the terms of the real and of the fake side.
 template <typename A, typename F>
 void with_terms(const Problem& problem, F f) {
-  const auto real = core::gan_real_side(problem.kind, problem.mode, problem.target);
+  const auto real = core::gan_real_side(problem.kind, problem.mode, 1 - problem.label_smoothing);
   const auto fake = core::gan_fake_side(problem.kind, problem.mode);
   const auto call = [&]<typename Term>(Term) {
     f(Term{A(real.scale), A(real.target)}, Term{A(fake.scale), A(fake.target)});
@@ -185,17 +185,17 @@ void backward(const Problem& problem, const T* d_loss, const Logits<T>& real, co
   });
 }
 
-Problem problem_of(int64_t kind, int64_t mode, double target, int64_t reduction) {
-  return {GanKind(kind), GanMode(mode), target, Reduction(reduction)};
+Problem problem_of(int64_t kind, int64_t mode, double label_smoothing, int64_t reduction) {
+  return {GanKind(kind), GanMode(mode), label_smoothing, Reduction(reduction)};
 }
 }  // namespace
 
 Tensor gan_loss_forward(const std::optional<Tensor>& real, const Tensor& fake, int64_t kind,
-                        int64_t mode, double target, int64_t reduction) {
-  const auto problem = problem_of(kind, mode, target, reduction);
+                        int64_t mode, double label_smoothing, int64_t reduction) {
+  const auto problem = problem_of(kind, mode, label_smoothing, reduction);
   const auto r = dense(real), f = dense(fake);
   Tensor out =
-      problem.reduction == Reduction::kNone ? new_empty(fake, fake.sizes()) : new_empty(fake, {});
+      problem.reduction == Reduction::kNone ? new_tensor(fake, fake.sizes()) : new_tensor(fake, {});
   dispatch_floating(
       fake, [&]<typename T>(T) { forward<T>(problem, logits<T>(r), logits<T>(f), data<T>(out)); });
   return out;
@@ -204,12 +204,12 @@ Tensor gan_loss_forward(const std::optional<Tensor>& real, const Tensor& fake, i
 // A gradient that is not wanted comes back with no elements.
 std::tuple<Tensor, Tensor> gan_loss_backward(const Tensor& d_loss,
                                              const std::optional<Tensor>& real, const Tensor& fake,
-                                             int64_t kind, int64_t mode, double target,
+                                             int64_t kind, int64_t mode, double label_smoothing,
                                              int64_t reduction, bool needs_real, bool needs_fake) {
-  const auto problem = problem_of(kind, mode, target, reduction);
+  const auto problem = problem_of(kind, mode, label_smoothing, reduction);
   const auto d = dense(d_loss), r = dense(real), f = dense(fake);
-  Tensor d_real = needs_real ? new_empty(*real, real->sizes()) : new_empty(fake, {0});
-  Tensor d_fake = needs_fake ? new_empty(fake, fake.sizes()) : new_empty(fake, {0});
+  Tensor d_real = needs_real ? new_tensor(*real, real->sizes()) : new_tensor(fake, {0});
+  Tensor d_fake = needs_fake ? new_tensor(fake, fake.sizes()) : new_tensor(fake, {0});
   dispatch_floating(fake, [&]<typename T>(T) {
     backward<T>(problem, data<const T>(*d), logits<T>(r), logits<T>(f),
                 needs_real ? data<T>(d_real) : nullptr, needs_fake ? data<T>(d_fake) : nullptr);
