@@ -162,14 +162,6 @@ inline VecF log1p_nonnegative(VecF x) {
   const VecF lost = (x - (u - 1.0f)) / u;  // what rounding 1 + x dropped
   return log(u) + (x < 1e7f ? lost : VecF{});
 }
-// The same for x in [0, 1].
-inline VecF log1p_unit(VecF x) {
-  const VecF u = 1.0f + x;
-  return log_normal(u) + (x - (u - 1.0f)) / u;
-}
-inline Vec<double> log1p_unit(Vec<double> x) {
-  return detail::by_lane(x, [](double v) { return std::log1p(v); });
-}
 inline Vec<double> log1p_nonnegative(Vec<double> x) {
   return detail::by_lane(x, [](double v) { return std::log1p(v); });
 }

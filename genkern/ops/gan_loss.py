@@ -171,7 +171,8 @@ def _run_scales(op, real, fake, options):
             f"got {len(fake)}"
         )
     reals = [None] * len(fake) if real is None else real
-    losses = [_run(op, *pair, options, f"[{i}]") for i, pair in enumerate(zip(reals, fake))]
+    pairs = enumerate(zip(reals, fake, strict=True))
+    losses = [_run(op, *pair, options, f"[{i}]") for i, pair in pairs]
     total = losses[0]
     for i, loss in enumerate(losses[1:], 1):
         checks.check_shape(
