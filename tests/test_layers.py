@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PYTHON = ("genkern", "triton_kernels", "examples", "benchmarks", "tests")
 SOURCES = (*PYTHON, "csrc", "setup.py")
-MAX_FUNCTION, MAX_FILE, MAX_COLUMNS = 50, 300, 100
+MAX_FUNCTION, MAX_KERNEL, MAX_FILE, MAX_COLUMNS = 50, 120, 300, 100
 
 
 def files(pattern: str) -> list[str]:
@@ -176,7 +176,7 @@ def include_violations(path: str, source: str) -> list[str]:
     parts = PurePosixPath(path).parts
     layer = parts[1] if len(parts) > 2 else parts[-1]
     system = {
-        "bind.h": r"[\w.]+|torch/.+",
+        "bind.h": r"(sys/)?[\w.]+|torch/.+",
         "module.cpp": r"[\w.]+|pybind11/.+",
         "sampler": r"[\w.]+|pybind11/.+",
         "cuda": r"[\w.]+|cuda/.+",
@@ -226,7 +226,7 @@ def test_the_layer_test_catches_a_forbidden_include(path, line):
 
 
 def long_functions(source: str) -> list[str]:
-    """Functions of more than MAX_FUNCTION lines, docstrings not counted."""
+    """Functions of more than MAX_FUNCTION lines, docstrings not counted; kernels may be longer."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -234,7 +234,8 @@ def long_functions(source: str) -> list[str]:
             first = node.body[0]
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 lines -= first.end_lineno - first.lineno + 1
-            if lines > MAX_FUNCTION:
+            is_kernel = any("triton.jit" in ast.unparse(d) for d in node.decorator_list)
+            if lines > (MAX_KERNEL if is_kernel else MAX_FUNCTION):
                 found.append(f"{node.name}: {lines} lines")
     return found
 
@@ -260,4 +261,6 @@ def test_the_size_test_counts_code_and_not_docstrings():
     body = "\n".join("    x = 1" for _ in range(MAX_FUNCTION))
     docstring = '    """' + "\n" * 60 + '    """'
     assert long_functions(f"def f():\n{body}\n")
+    assert not long_functions(f"@triton.jit\ndef f_kernel():\n{body}\n")
+    assert long_functions(f"@triton.jit\ndef f_kernel():\n{body}\n{body}\n{body}\n")
     assert not long_functions("def f():\n" + docstring + "\n" + "    x = 1\n" * (MAX_FUNCTION - 1))
