@@ -13,10 +13,20 @@
 
 namespace genkern {
 
+using torch::stable::contiguous;
 using torch::stable::new_empty;
 using torch::stable::new_zeros;
 using torch::stable::parallel_for;
 using torch::stable::Tensor;
+
+// Like new_empty, which looks the op up by name and boxes its arguments at every call.
+inline Tensor new_tensor(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef sizes) {
+  AtenTensorHandle handle;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_aten_new_empty(like.get(), sizes.data(),
+                                                          int64_t(sizes.size()), nullptr, nullptr,
+                                                          nullptr, 0, nullptr, &handle));
+  return Tensor(handle);
+}
 
 inline int64_t num_threads() { return torch::stable::get_num_threads(); }
 

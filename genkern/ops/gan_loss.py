@@ -1,13 +1,291 @@
-"""Provisional: the reference. Replaced by the slice's owner."""
+"""GAN losses on logits: the real and the fake terms in one call, forward and backward."""
 
+from collections.abc import Sequence
+
+import torch
+
+from genkern import checks, library
+from genkern.reference import differentiable_backward
 from genkern.reference import gan_loss as reference
 
+Logits = torch.Tensor | Sequence[torch.Tensor]
 
-def gan_d_loss(real_logits, fake_logits, *, kind="bce", label_smoothing=0.0, reduction="mean"):
-    r, f = reference.d_terms(real_logits, fake_logits, kind, label_smoothing)
-    return r.mean() + f.mean()
+# The kernels know kinds, modes and reductions by their places in these lists.
+KINDS = ("bce", "hinge", "lsgan", "wgan", "rabce")
+_DISCRIMINATOR, _GENERATOR, _SATURATING_GENERATOR = range(3)
+_SMOOTHED = ("bce", "lsgan", "rabce")
+_SATURATED = ("bce", "rabce")
+_HALF = (torch.bfloat16, torch.float16)
 
 
-def gan_g_loss(fake_logits, real_logits=None, *, kind="bce", saturating=False, reduction="mean"):
-    f, r = reference.g_terms(fake_logits, real_logits, kind, saturating)
-    return f.mean() + (0.0 if r is None else r.mean())
+def _fake_backward(
+    d_loss, real, fake, kind, mode, label_smoothing, reduction, needs_real, needs_fake
+):
+    return (
+        fake.new_empty(real.shape if needs_real else (0,)),
+        fake.new_empty(fake.shape if needs_fake else (0,)),
+    )
+
+
+_forward = library.define(
+    "gan_loss_forward(Tensor? real, Tensor fake, int kind, int mode, float label_smoothing, "
+    "int reduction) -> Tensor",
+    lambda real, fake, kind, mode, label_smoothing, reduction: fake.new_empty(
+        () if reduction else fake.shape
+    ),
+)
+_backward = library.define(
+    "gan_loss_backward(Tensor d_loss, Tensor? real, Tensor fake, int kind, int mode, "
+    "float label_smoothing, int reduction, bool needs_real, bool needs_fake) "
+    "-> (Tensor, Tensor)",
+    _fake_backward,
+)
+
+
+def _reference(real, fake, kind, mode, label_smoothing, reduction):
+    dtype = fake.dtype
+    if dtype in _HALF:  # in single precision, rounded once
+        real, fake = None if real is None else real.float(), fake.float()
+    names = (KINDS[kind], checks.REDUCTIONS[reduction])
+    if mode == _DISCRIMINATOR:
+        loss = reference.d_loss(real, fake, names[0], label_smoothing, names[1])
+    else:
+        loss = reference.g_loss(fake, real, names[0], mode == _SATURATING_GENERATOR, names[1])
+    return loss.to(dtype)
+
+
+class GanLossFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, real, fake, kind, mode, label_smoothing, reduction):
+        ctx.save_for_backward(real, fake)
+        ctx.options = (kind, mode, label_smoothing, reduction)
+        return _forward(real, fake, kind, mode, label_smoothing, reduction)
+
+    @staticmethod
+    def backward(ctx, d_loss):
+        real, fake = ctx.saved_tensors
+        needs_real, needs_fake = ctx.needs_input_grad[:2]
+        if torch.is_grad_enabled():  # create_graph: the formula is differentiable again
+            d_real, d_fake = differentiable_backward(
+                lambda real, fake: _reference(real, fake, *ctx.options),
+                (real, fake),
+                (needs_real, needs_fake),
+                (d_loss,),
+            )
+            return d_real, d_fake, None, None, None, None
+        d_real, d_fake = _backward(d_loss, real, fake, *ctx.options, needs_real, needs_fake)
+        return (
+            d_real if needs_real else None,
+            d_fake if needs_fake else None,
+            None,
+            None,
+            None,
+            None,
+        )
+
+
+def check_d_options(op: str, kind: str, label_smoothing: float, reduction: str) -> tuple:
+    checks.check_option(op, "kind", kind, KINDS)
+    checks.check_option(op, "reduction", reduction, checks.REDUCTIONS)
+    if type(label_smoothing) is not float or label_smoothing != 0.0:
+        checks.check_number(op, "label_smoothing", label_smoothing, minimum=0, maximum=1)
+        if label_smoothing != 0.0 and kind not in _SMOOTHED:
+            raise ValueError(
+                f"{op}: label_smoothing must be 0 for kind {kind!r} (it smooths the targets of "
+                f"{', '.join(_SMOOTHED)}); got {label_smoothing!r}"
+            )
+    return KINDS.index(kind), _DISCRIMINATOR, label_smoothing, checks.REDUCTIONS.index(reduction)
+
+
+def check_g_options(op: str, kind: str, saturating: bool, reduction: str) -> tuple:
+    checks.check_option(op, "kind", kind, KINDS)
+    checks.check_option(op, "reduction", reduction, checks.REDUCTIONS)
+    mode = _GENERATOR
+    if saturating is not False:
+        if saturating is not True:
+            raise TypeError(f"{op}: saturating must be a bool; got {type(saturating).__name__}")
+        if kind not in _SATURATED:
+            raise ValueError(
+                f"{op}: saturating must be False for kind {kind!r} (only "
+                f"{', '.join(_SATURATED)} have a saturating form); got True"
+            )
+        mode = _SATURATING_GENERATOR
+    return KINDS.index(kind), mode, 0.0, checks.REDUCTIONS.index(reduction)
+
+
+def _check_logits(op, real, fake, reduction, at):
+    """Both tensors, in the dtype to compute in."""
+    fake_name, real_name = f"fake_logits{at}", f"real_logits{at}"
+    checks.check_tensor(op, fake_name, fake)
+    half = fake.dtype in _HALF
+    if real is not None:
+        checks.check_tensor(op, real_name, real)
+        half = half or real.dtype in _HALF
+    if half and checks.autocast_dtype(fake) is not None:
+        # A loss: single precision under autocast.
+        fake = fake.float() if fake.dtype in _HALF else fake
+        real = real.float() if real is not None and real.dtype in _HALF else real
+    if real is not None:
+        checks.check_like(op, fake_name, fake, real_name, real)
+        if not reduction and real.shape != fake.shape:
+            raise ValueError(
+                f"{op}: {fake_name} must have the shape of {real_name} = {tuple(real.shape)} "
+                f"for reduction 'none' (no broadcasting); got {tuple(fake.shape)}"
+            )
+    return real, fake
+
+
+def _run(op, real, fake, options, at=""):
+    # These few attribute reads pass the usual case; at 64 logits a check costs as much as a kernel.
+    if not (
+        type(fake) is torch.Tensor
+        and type(real) is torch.Tensor
+        and fake.dtype is real.dtype is torch.float32
+        and fake.is_cpu
+        and real.is_cpu
+        and options[3]
+    ):
+        real, fake = _check_logits(op, real, fake, options[3], at)
+    if library.choose("gan_loss", fake) == "reference":
+        return _reference(real, fake, *options)
+    if torch.is_grad_enabled() and (
+        fake.requires_grad or (real is not None and real.requires_grad)
+    ):
+        return GanLossFunction.apply(real, fake, *options)
+    return _forward(real, fake, *options)
+
+
+def _run_scales(op, real, fake, options):
+    """The sum over the scales of a multi-scale discriminator."""
+    lists = {"fake_logits": fake} if real is None else {"real_logits": real, "fake_logits": fake}
+    for name, logits in lists.items():
+        if not isinstance(logits, (list, tuple)):
+            raise TypeError(
+                f"{op}: {name} must be a list like the other logits; got {type(logits).__name__}"
+            )
+        if not logits:
+            raise ValueError(f"{op}: {name} must hold at least one tensor; got an empty list")
+    if real is not None and len(real) != len(fake):
+        raise ValueError(
+            f"{op}: fake_logits must have as many scales as real_logits = {len(real)}; "
+            f"got {len(fake)}"
+        )
+    reals = [None] * len(fake) if real is None else real
+    pairs = enumerate(zip(reals, fake, strict=True))
+    losses = [_run(op, *pair, options, f"[{i}]") for i, pair in pairs]
+    total = losses[0]
+    for i, loss in enumerate(losses[1:], 1):
+        checks.check_shape(
+            op, f"fake_logits[{i}]", loss, total.shape, "fake_logits[0].shape", ValueError
+        )
+        total = total + loss
+    return total
+
+
+def gan_d_loss(
+    real_logits: Logits,
+    fake_logits: Logits,
+    *,
+    kind: str = "bce",
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> torch.Tensor:
+    r"""Loss of a GAN's discriminator on logits, in nats for the cross-entropies.
+
+    With r = ``real_logits``, f = ``fake_logits``, s(x) = log(1 + e^x), t = 1 - label_smoothing:
+
+    .. math::
+        bce:&\quad \overline{t s(-r) + (1 - t) s(r)} + \overline{s(f)} \\
+        hinge:&\quad \overline{\max(1 - r, 0)} + \overline{\max(1 + f, 0)} \\
+        lsgan:&\quad \tfrac12 \overline{(r - t)^2} + \tfrac12 \overline{f^2} \\
+        wgan:&\quad -\overline{r} + \overline{f} \\
+        rabce:&\quad \tfrac12 \text{ bce of } r - \overline{f} \text{ and } f - \overline{r}
+
+    Equivalent for "bce" to ``F.binary_cross_entropy_with_logits(r, torch.ones_like(r)) +
+    F.binary_cross_entropy_with_logits(f, torch.zeros_like(f))``, without its NaN at infinite
+    logits.
+
+    Args:
+        real_logits: any shape, float32, float64, bfloat16 or float16; any strides. Or a list of
+            tensors, one a scale; the losses of the scales are added.
+        fake_logits: as ``real_logits``; its size may differ unless ``reduction`` is "none".
+        kind: "bce", "hinge", "lsgan", "wgan" or "rabce" (relativistic average).
+        label_smoothing: in [0, 1]; the real target is 1 - label_smoothing ("bce", "lsgan",
+            "rabce"), one-sided.
+        reduction: "mean" adds the means of the real and of the fake terms, "sum" their sums,
+            "none" the terms themselves, element by element.
+
+    Returns:
+        A scalar, or the shape of the logits for "none"; in their dtype (float32 for bfloat16
+        and float16 under autocast).
+
+    Raises:
+        TypeError: the logits are not floating-point tensors.
+        ValueError: an option is unknown, out of range or without meaning for ``kind``; sizes
+            differ for "none"; a list is empty or the lists differ in length.
+        RuntimeError: devices or dtypes differ.
+
+    Differentiable any number of times. Under data parallelism the means of "rabce" are those of
+    each process.
+    Source: Goodfellow et al. 2014 sec. 3 (bce); Salimans et al. 2016 sec. 3.4 (smoothing); Lim
+    and Ye 2017 (hinge); Mao et al. 2017 eq. 2 (lsgan); Arjovsky et al. 2017 alg. 1 (wgan);
+    Jolicoeur-Martineau 2019 sec. 4 (rabce).
+    """
+    options = check_d_options("gan_d_loss", kind, label_smoothing, reduction)
+    if isinstance(real_logits, (list, tuple)) or isinstance(fake_logits, (list, tuple)):
+        return _run_scales("gan_d_loss", real_logits, fake_logits, options)
+    if real_logits is None:
+        raise TypeError("gan_d_loss: real_logits must be a Tensor; got NoneType")
+    return _run("gan_d_loss", real_logits, fake_logits, options)
+
+
+def gan_g_loss(
+    fake_logits: Logits,
+    real_logits: Logits | None = None,
+    *,
+    kind: str = "bce",
+    saturating: bool = False,
+    reduction: str = "mean",
+) -> torch.Tensor:
+    r"""Loss of a GAN's generator on logits, in nats for the cross-entropies.
+
+    With f = ``fake_logits``, r = ``real_logits``, s(x) = log(1 + e^x):
+
+    .. math::
+        bce:&\quad \overline{s(-f)}, \text{ saturating } -\overline{s(f)} \\
+        hinge, wgan:&\quad -\overline{f} \\
+        lsgan:&\quad \tfrac12 \overline{(f - 1)^2} \\
+        rabce:&\quad \tfrac12 \overline{s(-(f - \overline{r}))} + \tfrac12 \overline{s(r -
+        \overline{f})}, \text{ saturating } -\tfrac12 \overline{s(f - \overline{r})} - \tfrac12
+        \overline{s(-(r - \overline{f}))}
+
+    Equivalent for "bce" to ``F.softplus(-f).mean()``, saturating ``-F.softplus(f).mean()``.
+
+    Args:
+        fake_logits: any shape, float32, float64, bfloat16 or float16; any strides. Or a list of
+            tensors, one a scale; the losses of the scales are added.
+        real_logits: as ``fake_logits``, for kind "rabce" and only there.
+        kind: "bce", "hinge", "lsgan", "wgan" or "rabce" (relativistic average).
+        saturating: the minimax form, whose gradient vanishes where the discriminator wins
+            ("bce", "rabce").
+        reduction: as in `gan_d_loss`.
+
+    Returns:
+        A scalar, or the shape of the logits for "none"; in their dtype (float32 for bfloat16
+        and float16 under autocast).
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as in `gan_d_loss`; ValueError also where
+            ``real_logits`` are missing for "rabce" or given to another kind.
+
+    Differentiable any number of times.
+    Source: as for `gan_d_loss`; Goodfellow et al. 2014 sec. 3 for both forms of "bce".
+    """
+    options = check_g_options("gan_g_loss", kind, saturating, reduction)
+    if (real_logits is None) is (kind == "rabce"):
+        needs = "given" if kind == "rabce" else "None"
+        got = "None" if real_logits is None else type(real_logits).__name__
+        raise ValueError(f"gan_g_loss: real_logits must be {needs} for kind {kind!r}; got {got}")
+    if isinstance(fake_logits, (list, tuple)) or isinstance(real_logits, (list, tuple)):
+        return _run_scales("gan_g_loss", real_logits, fake_logits, options)
+    return _run("gan_g_loss", real_logits, fake_logits, options)

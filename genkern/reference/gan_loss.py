@@ -1,11 +1,16 @@
 """What the GAN losses mean, in plain PyTorch: one term per logit, then one reduction."""
 
 import torch
+import torch.nn.functional as F
 
 
 def softplus(x: torch.Tensor) -> torch.Tensor:
-    """log(1 + e^x), without the switch to the identity of F.softplus."""
-    return torch.logaddexp(x, torch.zeros_like(x))
+    """log(1 + e^x), without the switch to the identity of F.softplus.
+
+    Its second derivative is finite everywhere; that of ``torch.logaddexp(x, 0)`` is NaN where
+    e^|x| overflows.
+    """
+    return -F.logsigmoid(-x)
 
 
 def cross_entropy(logits: torch.Tensor, target: float) -> torch.Tensor:
@@ -51,3 +56,32 @@ def g_terms(
             return -0.5 * softplus(v), -0.5 * softplus(-u)
         return 0.5 * softplus(-v), 0.5 * softplus(u)
     raise ValueError(f"kind {kind!r}")
+
+
+def reduce(terms: torch.Tensor, reduction: str) -> torch.Tensor:
+    if reduction == "mean":
+        return terms.mean()
+    return terms.sum() if reduction == "sum" else terms
+
+
+def d_loss(
+    real: torch.Tensor,
+    fake: torch.Tensor,
+    kind: str = "bce",
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> torch.Tensor:
+    of_real, of_fake = d_terms(real, fake, kind, label_smoothing)
+    return reduce(of_real, reduction) + reduce(of_fake, reduction)
+
+
+def g_loss(
+    fake: torch.Tensor,
+    real: torch.Tensor | None = None,
+    kind: str = "bce",
+    saturating: bool = False,
+    reduction: str = "mean",
+) -> torch.Tensor:
+    of_fake, of_real = g_terms(fake, real, kind, saturating)
+    loss = reduce(of_fake, reduction)
+    return loss if of_real is None else loss + reduce(of_real, reduction)
