@@ -10,30 +10,61 @@ namespace detail {
 template <typename A>
 using LaneIndex = Vec<std::conditional_t<sizeof(A) == 8, int64_t, int32_t>>;
 
-// a[start] b[start] a[start + 1] b[start + 1] ...
-template <typename A>
-inline Vec<A> zip(Vec<A> a, Vec<A> b, int start) {
+inline constexpr int kPart = 16;  // bytes within which shuffles are cheap on every x86 level
+
+// Alternates the elements of the lower (upper) halves of each 16-byte part of a and b.
+template <typename A, bool kUpper>
+inline Vec<A> zip_parts(Vec<A> a, Vec<A> b) {
+  constexpr int E = kPart / sizeof(A);
   LaneIndex<A> indices;
-  for (int i = 0; i < kLanes<A>; ++i) indices[i] = start + i / 2 + (i % 2) * kLanes<A>;
+  for (int i = 0; i < kLanes<A>; ++i)
+    indices[i] = i / E * E + (kUpper ? E / 2 : 0) + i % E / 2 + (i % 2) * kLanes<A>;
   return __builtin_shuffle(a, b, indices);
+}
+
+// Of each pair of runs of elements: the first (second) of a, then that of b.
+template <typename A, int kRun, bool kSecond>
+inline Vec<A> pair_runs(Vec<A> a, Vec<A> b) {
+  LaneIndex<A> indices;
+  for (int i = 0; i < kLanes<A>; ++i) {
+    const int base = i / (2 * kRun) * (2 * kRun) + i % kRun + (kSecond ? kRun : 0);
+    indices[i] = base + ((i / kRun) % 2) * kLanes<A>;
+  }
+  return __builtin_shuffle(a, b, indices);
+}
+
+template <typename A, int kRun>
+__attribute__((always_inline)) inline void transpose_parts(Vec<A> (&r)[kLanes<A>]) {
+  if constexpr (kRun < kLanes<A>) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes<A>; ++i)
+      if (!(i & kRun)) {
+        const Vec<A> a = r[i], b = r[i + kRun];
+        r[i] = pair_runs<A, kRun, false>(a, b);
+        r[i + kRun] = pair_runs<A, kRun, true>(a, b);
+      }
+    transpose_parts<A, 2 * kRun>(r);
+  }
 }
 }  // namespace detail
 
-// The square of registers `r`, transposed: log2(lanes) rounds of perfect shuffles.
+// The square of registers `r`, transposed: within 16-byte parts first, then the parts.
 template <typename A>
-inline void transpose(Vec<A> (&r)[kLanes<A>]) {
-  constexpr int L = kLanes<A>;
-#pragma GCC unroll 16
-  for (int round = 1; round < L; round *= 2) {
+__attribute__((always_inline)) inline void transpose(Vec<A> (&r)[kLanes<A>]) {
+  constexpr int L = kLanes<A>, E = detail::kPart / int(sizeof(A));
+#pragma GCC unroll 4
+  for (int round = 1; round < E; round *= 2) {
     Vec<A> t[L];
 #pragma GCC unroll 16
-    for (int i = 0; i < L / 2; ++i) {
-      t[2 * i] = detail::zip<A>(r[i], r[i + L / 2], 0);
-      t[2 * i + 1] = detail::zip<A>(r[i], r[i + L / 2], L / 2);
+    for (int i = 0; i < L; i += 2) {
+      const int from = i / E * E + i % E / 2;
+      t[i] = detail::zip_parts<A, false>(r[from], r[from + E / 2]);
+      t[i + 1] = detail::zip_parts<A, true>(r[from], r[from + E / 2]);
     }
 #pragma GCC unroll 16
     for (int i = 0; i < L; ++i) r[i] = t[i];
   }
+  detail::transpose_parts<A, E>(r);
 }
 
 template <typename T>
