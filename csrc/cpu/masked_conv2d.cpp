@@ -157,7 +157,7 @@ void convolve_area(const Plan& plan, const A* image, const Area& area, const Blo
 
 template <typename T>
 void convolve(const Plan& plan, const Accumulate<T>* images, const Accumulate<T>* packed,
-              const T* bias, int64_t count, Image<T> to) {
+              const std::vector<Accumulate<T>>& bias, int64_t count, Image<T> to) {
   using A = Accumulate<T>;
   constexpr int64_t L = kLanes<A>;
   const Geometry& s = plan.geometry;
@@ -170,10 +170,11 @@ void convolve(const Plan& plan, const Accumulate<T>* images, const Accumulate<T>
       for (size_t i = 0; i < plan.writes.size(); ++i) {
         const Block& block = plan.writes[i];
         const int64_t width = vectors_of(block, L) * L;
-        A start[2 * L] = {};
-        for (int64_t c = 0; bias && c < block.width; ++c)
-          start[c] = core::to_accumulate(bias[block.start + c]);
-        for (int64_t p = 0; p < pixels; ++p) std::copy_n(start, width, sums + p * width);
+        alignas(64) A start[2 * L] = {};
+        if (!bias.empty()) std::copy_n(bias.data() + block.start, block.width, start);
+        for (int64_t p = 0; p < pixels; ++p)
+          for (int64_t v = 0; v < width; v += L)
+            core::store(sums + p * width + v, core::load(start + v));
         convolve_area(plan, images + n * plan.image_size(), area, block,
                       packed + plan.packed_start[i], sums);
         T* p = to.data + n * to.n + block.start * to.c + area.y_begin * to.y + area.x_begin * to.x;
@@ -302,13 +303,15 @@ Tensor masked_conv2d_forward(const Tensor& input, const Tensor& weight,
     flatten(s, from, to);
     const Plan plan = plan_of(s, /*mirrored=*/false, kLanes<A>);
     const Tensor packed = pack_weight<T>(plan, weight, kScalarType<A>);
+    std::vector<A> offsets;
+    for (int64_t c = 0; bias && c < weight.size(0); ++c)
+      offsets.push_back(core::to_accumulate(data<const T>(*bias)[c * bias->stride(0)]));
     const int64_t N = input.size(0), group = group_size(plan.image_size() * sizeof(A), N);
     const Tensor scratch = new_scratch<A>(input, plan, group);
     for (int64_t n = 0; n < N; n += group, from.data += group * from.n, to.data += group * to.n) {
       const int64_t count = std::min(group, N - n);
       load_images(plan, from, count, data<A>(scratch));
-      convolve<T>(plan, data<const A>(scratch), data<const A>(packed), data<const T>(bias), count,
-                  to);
+      convolve<T>(plan, data<const A>(scratch), data<const A>(packed), offsets, count, to);
     }
   });
   return output;
@@ -338,7 +341,7 @@ void backward(const Tensor& d_output, const Tensor& input, const Tensor& weight,
     const int64_t count = std::min(group, N - n);
     load_images(d_plan, dy, count, data<A>(dy_scratch));
     if (d_input)
-      convolve<T>(d_plan, data<const A>(dy_scratch), data<const A>(packed), nullptr, count, dx);
+      convolve<T>(d_plan, data<const A>(dy_scratch), data<const A>(packed), {}, count, dx);
     if (d_weight) load_images(plan, x, count, data<A>(x_scratch));
     accumulate(plan, d_plan, tasks, count, data<const A>(x_scratch), data<const A>(dy_scratch),
                d_packed, d_bias_sums);

@@ -84,7 +84,12 @@ class MaskedConv2dFunction(torch.autograd.Function):
         )
         if needs[1] and d_weight.stride() != weight.stride():
             d_weight = torch.empty_like(weight).copy_(d_weight)
-        return (*(d if need else None for d, need in zip((d_input, d_weight, d_bias), needs)), None)
+        return (
+            d_input if needs[0] else None,
+            d_weight if needs[1] else None,
+            d_bias if needs[2] else None,
+            None,
+        )
 
 
 def _check(input, weight, bias, mask_type, data_channels, dilation) -> None:
@@ -110,9 +115,7 @@ def _check(input, weight, bias, mask_type, data_channels, dilation) -> None:
         checks.check_shape(_OP, "bias", bias, (C_out,), "(weight.shape[0],)")
     checks.check_option(_OP, "mask_type", mask_type, ("A", "B"))
     most = max(1, min(C_in, C_out))
-    checks.check_number(
-        _OP, "data_channels", data_channels, minimum=1, maximum=most, integer=True
-    )
+    checks.check_number(_OP, "data_channels", data_channels, minimum=1, maximum=most, integer=True)
     checks.check_number(_OP, "dilation", dilation, minimum=1, integer=True)
 
 
