@@ -77,6 +77,7 @@ inline std::vector<Segment> segments_of(const Plan& plan, int64_t group) {
   const int64_t low = std::max<int64_t>(0, b - reach), high = std::min(s.kernel_w - 1, b + reach);
   const int64_t rows = std::min(a, (s.height - 1) / d);
   std::vector<Segment> segments;
+  segments.reserve((rows + 1) * plan.reads.size() * (d == 1 ? 1 : high - low + 1));
   int64_t packed = 0;
   const auto add = [&](int64_t up, const Block& block, int64_t first, int64_t last) {
     const int64_t row = plan.mirrored ? up * d : -up * d;

@@ -2,33 +2,20 @@
 //
 // A group of images is copied into padded scratch, then worked on by all threads. Every sum is
 // formed by one thread in an order that depends on the shapes alone.
-#include "../core/masked_conv2d.h"
+#include <array>
 
-#include "../bind.h"
+#include "masked_conv2d_packing.h"
 
 namespace genkern::cpu {
 namespace {
 
-using namespace core::masked_conv2d;
-using core::Accumulate;
-using core::kLanes;
+using namespace masked_conv2d;
 
 constexpr int64_t kPixels = 128;       // of one block of sums; with kFactors, what stays in L1
 constexpr int64_t kFactors = 256;      // packed weights that all pixels of the block use at once
 constexpr int64_t kStripPixels = 256;  // of one partial sum of a weight gradient
 constexpr int64_t kTaskFactors = 48;   // of one task of the weight gradient
 constexpr int64_t kScratch = 1 << 20;  // bytes of scratch images per thread, about the L2 cache
-constexpr int64_t kWork = 1 << 19;     // multiplications that are worth waking another thread
-
-template <typename T>
-struct Image {
-  T* data;
-  int64_t n, c, y, x;  // strides, in elements
-
-  explicit Image(const Tensor& t)
-      : data(genkern::data<T>(t)), n(t.stride(0)), c(t.stride(1)), y(t.stride(2)), x(t.stride(3)) {}
-  bool is_one_row(int64_t width) const { return y == width * x; }
-};
 
 struct Area {
   int64_t y_begin, y_end, x_begin, x_end;
@@ -50,79 +37,6 @@ void for_areas(const Geometry& s, int64_t pixels, int64_t begin, int64_t end, F&
     f(n, Area{y, y + rows, s.width * column / columns, s.width * (column + 1) / columns});
     begin += rows;
   }
-}
-
-template <typename T>
-void load_images(const Plan& plan, Image<const T> from, int64_t count, Accumulate<T>* to) {
-  const Geometry& s = plan.geometry;
-  const int64_t H = s.height, W = s.width, padded = plan.padded_width;
-  const int64_t blocks = int64_t(plan.reads.size());
-  const int64_t grain = kWork / (8 * W * 2 * kLanes<Accumulate<T>>)+1;
-  parallel_for(0, count * blocks * H, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t y = i % H, n = i / H / blocks;
-      const Block& block = plan.reads[i / H % blocks];
-      auto* row = to + n * plan.image_size() + plan.position(block, y, 0);
-      auto* inside = row + plan.pad_left * block.width;
-      std::fill(row, inside, 0);
-      core::interleave(from.data + n * from.n + block.start * from.c + y * from.y, from.c, from.x,
-                       block.width, W, inside);
-      std::fill(inside + W * block.width, row + padded * block.width, 0);
-    }
-  });
-}
-
-// ---- weights -------------------------------------------------------------------------------
-
-struct WeightStrides {
-  int64_t write, read, y, x;  // of the written and the read channels, and of the taps
-};
-
-template <typename T>
-WeightStrides strides_of(const Plan& plan, const Tensor& weight) {
-  const int64_t o = weight.stride(0), i = weight.stride(1);
-  return {plan.mirrored ? i : o, plan.mirrored ? o : i, weight.stride(2), weight.stride(3)};
-}
-
-int64_t vectors_of(const Block& block, int64_t lanes) { return block.width > lanes ? 2 : 1; }
-
-// Calls f(position in the packed weight, offset in the weight) for every live factor of a block.
-template <typename F>
-void for_factors(const Plan& plan, size_t index, const WeightStrides& strides, int64_t lanes,
-                 F&& f) {
-  const Block& block = plan.writes[index];
-  const int64_t width = vectors_of(block, lanes) * lanes;
-  for (const Segment& s : plan.segments[block.group]) {
-    const int64_t origin = block.start * strides.write + s.channel * strides.read +
-                           s.tap_row * strides.y + s.tap_column * strides.x;
-    for (int64_t c = 0; c < s.width; ++c)
-      for (int64_t lane = 0; lane < block.width; ++lane)
-        for (int64_t tap = 0; tap < s.length / s.width; ++tap)
-          f(plan.packed_start[index] + (s.packed + tap * s.width + c) * width + lane,
-            origin + c * strides.read + lane * strides.write + tap * s.tap_step * strides.x);
-  }
-}
-
-template <typename T>
-Tensor pack_weight(const Plan& plan, const Tensor& weight, torch::headeronly::ScalarType dtype) {
-  using A = Accumulate<T>;
-  constexpr int64_t L = kLanes<A>;
-  Tensor packed = new_empty(weight, {std::max<int64_t>(1, plan.packed_start.back())}, dtype);
-  const auto strides = strides_of<T>(plan, weight);
-  const T* from = data<const T>(weight);
-  A* to = data<A>(packed);
-  const int64_t blocks = int64_t(plan.writes.size());
-  const int64_t grain = kWork * blocks / (8 * plan.packed_start.back() + 1) + 1;
-  parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      if (plan.writes[i].width % L != 0)  // lanes without a channel
-        std::fill(to + plan.packed_start[i], to + plan.packed_start[i + 1], A(0));
-      for_factors(plan, i, strides, L, [=](int64_t position, int64_t offset) {
-        to[position] = core::to_accumulate(from[offset]);
-      });
-    }
-  });
-  return packed;
 }
 
 // ---- output and gradient of the input ------------------------------------------------------
@@ -172,9 +86,11 @@ void convolve(const Plan& plan, const Accumulate<T>* images, const Accumulate<T>
         const int64_t width = vectors_of(block, L) * L;
         alignas(64) A start[2 * L] = {};
         if (!bias.empty()) std::copy_n(bias.data() + block.start, block.width, start);
-        for (int64_t p = 0; p < pixels; ++p)
-          for (int64_t v = 0; v < width; v += L)
-            core::store(sums + p * width + v, core::load(start + v));
+        const auto low = core::load(start), high = core::load(start + L);
+        for (int64_t p = 0; p < pixels * width; p += width) {
+          core::store(sums + p, low);
+          if (width > L) core::store(sums + p + L, high);
+        }
         convolve_area(plan, images + n * plan.image_size(), area, block,
                       packed + plan.packed_start[i], sums);
         T* p = to.data + n * to.n + block.start * to.c + area.y_begin * to.y + area.x_begin * to.x;
@@ -265,27 +181,16 @@ void flatten(Geometry& s, const Images&... images) {
 }
 
 Tensor new_image(const Tensor& like, int64_t channels, bool channels_last) {
-  using torch::headeronly::MemoryFormat;
-  return torch::stable::empty(
-      {like.size(0), channels, like.size(2), like.size(3)}, like.scalar_type(), std::nullopt,
-      like.device(), std::nullopt,
-      channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  const std::array<int64_t, 4> size{like.size(0), channels, like.size(2), like.size(3)};
+  if (!channels_last) return new_empty(like, size);  // the cheaper call
+  return torch::stable::empty(size, like.scalar_type(), std::nullopt, like.device(), std::nullopt,
+                              torch::headeronly::MemoryFormat::ChannelsLast);
 }
-
-template <typename A>
-constexpr auto kScalarType = std::is_same_v<A, double> ? torch::headeronly::ScalarType::Double
-                                                       : torch::headeronly::ScalarType::Float;
 
 // Images that are worked on together: they share the caches of all threads.
 int64_t group_size(int64_t bytes_per_image, int64_t images) {
   return std::clamp<int64_t>(num_threads() * kScratch / std::max<int64_t>(1, bytes_per_image), 1,
                              std::max<int64_t>(1, images));
-}
-
-template <typename A>
-Tensor new_scratch(const Tensor& like, const Plan& plan, int64_t images) {
-  // The slack lets a tile load whole registers at the end of the last image.
-  return new_empty(like, {images * plan.image_size() + 2 * kLanes<A>}, kScalarType<A>);
 }
 
 }  // namespace
@@ -302,20 +207,24 @@ Tensor masked_conv2d_forward(const Tensor& input, const Tensor& weight,
     Geometry s = geometry_of(input, weight, data_channels, dilation, exclude_centre);
     flatten(s, from, to);
     const Plan plan = plan_of(s, /*mirrored=*/false, kLanes<A>);
-    const Tensor packed = pack_weight<T>(plan, weight, kScalarType<A>);
-    std::vector<A> offsets;
-    for (int64_t c = 0; bias && c < weight.size(0); ++c)
-      offsets.push_back(core::to_accumulate(data<const T>(*bias)[c * bias->stride(0)]));
     const int64_t N = input.size(0), group = group_size(plan.image_size() * sizeof(A), N);
-    const Tensor scratch = new_scratch<A>(input, plan, group);
+    const int64_t scratch_size = group * plan.image_size(), packed_size = plan.packed_start.back();
+    Workspace<A> workspace(input, {scratch_size, packed_size});
+    A *scratch = workspace.take(scratch_size), *packed = workspace.take(packed_size);
+    pack_weight<T>(plan, weight, packed);
+    std::vector<A> start(bias ? weight.size(0) : 0);
+    for (size_t c = 0; c < start.size(); ++c)
+      start[c] = core::to_accumulate(data<const T>(*bias)[int64_t(c) * bias->stride(0)]);
     for (int64_t n = 0; n < N; n += group, from.data += group * from.n, to.data += group * to.n) {
       const int64_t count = std::min(group, N - n);
-      load_images(plan, from, count, data<A>(scratch));
-      convolve<T>(plan, data<const A>(scratch), data<const A>(packed), offsets, count, to);
+      load_images(plan, from, count, scratch);
+      convolve<T>(plan, scratch, packed, start, count, to);
     }
   });
   return output;
 }
+
+namespace {
 
 template <typename T>
 void backward(const Tensor& d_output, const Tensor& input, const Tensor& weight, Geometry s,
@@ -323,41 +232,39 @@ void backward(const Tensor& d_output, const Tensor& input, const Tensor& weight,
   using A = Accumulate<T>;
   constexpr int64_t L = kLanes<A>;
   Image<const T> dy(d_output), x(input);
-  Image<T> dx(d_input ? *d_input : input);
-  flatten(s, dy, x, dx);
+  Image<T> dx = d_input ? Image<T>(*d_input) : Image<T>();
+  flatten(s, dy, x);  // d_input is dense: one row whenever the others are
   const Plan plan = plan_of(s, /*mirrored=*/false, L), d_plan = plan_of(s, /*mirrored=*/true, L);
   const auto tasks = tasks_of(plan, d_weight, d_bias);
-  const int64_t N = input.size(0);
-  const int64_t bytes = (d_plan.image_size() + (d_weight ? plan.image_size() : 0)) * sizeof(A);
-  const int64_t group = group_size(bytes, N);
-  const Tensor dy_scratch = new_scratch<A>(d_output, d_plan, group);
-  const Tensor x_scratch = new_scratch<A>(input, plan, d_weight ? group : 0);
-  const Tensor packed = d_input ? pack_weight<T>(d_plan, weight, kScalarType<A>) : x_scratch;
-  const int64_t packed_size = d_weight ? plan.packed_start.back() : 0;
-  const Tensor sums =
-      new_zeros(weight, {packed_size + int64_t(plan.writes.size()) * 2 * L}, kScalarType<A>);
-  A *d_packed = data<A>(sums), *d_bias_sums = d_packed + packed_size;
+  const int64_t N = input.size(0), x_size = d_weight ? plan.image_size() : 0;
+  const int64_t group = group_size((d_plan.image_size() + x_size) * sizeof(A), N);
+  const int64_t blocks = int64_t(plan.writes.size());
+  const std::array<int64_t, 5> sizes{group * d_plan.image_size(), group * x_size,
+                                     d_input ? d_plan.packed_start.back() : 0,
+                                     d_weight ? plan.packed_start.back() : 0, blocks * 2 * L};
+  Workspace<A> workspace(d_output, {sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]});
+  A *dy_scratch = workspace.take(sizes[0]), *x_scratch = workspace.take(sizes[1]);
+  A *packed = workspace.take(sizes[2]), *d_packed = workspace.take(sizes[3]);
+  A* d_bias_sums = workspace.take(sizes[4]);
+  if (d_input) pack_weight<T>(d_plan, weight, packed);
+  std::fill_n(d_packed, sizes[3], 0);
+  std::fill_n(d_bias_sums, sizes[4], 0);
   for (int64_t n = 0; n < N; n += group) {
     const int64_t count = std::min(group, N - n);
-    load_images(d_plan, dy, count, data<A>(dy_scratch));
-    if (d_input)
-      convolve<T>(d_plan, data<const A>(dy_scratch), data<const A>(packed), {}, count, dx);
-    if (d_weight) load_images(plan, x, count, data<A>(x_scratch));
-    accumulate(plan, d_plan, tasks, count, data<const A>(x_scratch), data<const A>(dy_scratch),
-               d_packed, d_bias_sums);
+    load_images(d_plan, dy, count, dy_scratch);
+    if (d_input) convolve<T>(d_plan, dy_scratch, packed, {}, count, dx);
+    if (d_weight) load_images(plan, x, count, x_scratch);
+    accumulate(plan, d_plan, tasks, count, x_scratch, dy_scratch, d_packed, d_bias_sums);
     dy.data += group * dy.n, x.data += group * x.n, dx.data += group * dx.n;
   }
-  for (size_t i = 0; i < plan.writes.size(); ++i) {
-    const Block& block = plan.writes[i];
-    for (int64_t c = 0; d_bias && c < block.width; ++c)
-      data<T>(*d_bias)[block.start + c] = core::from_accumulate<T>(d_bias_sums[i * 2 * L + c]);
-    if (d_weight)
-      for_factors(plan, i, strides_of<T>(plan, *d_weight), L,
-                  [d_packed, to = data<T>(*d_weight)](int64_t position, int64_t offset) {
-                    to[offset] = core::from_accumulate<T>(d_packed[position]);
-                  });
-  }
+  if (d_weight) unpack_weight<T>(plan, d_packed, *d_weight);
+  for (int64_t i = 0; d_bias && i < blocks; ++i)
+    for (int64_t c = 0; c < plan.writes[i].width; ++c)
+      data<T>(*d_bias)[plan.writes[i].start + c] =
+          core::from_accumulate<T>(d_bias_sums[i * 2 * L + c]);
 }
+
+}  // namespace
 
 std::tuple<Tensor, Tensor, Tensor> masked_conv2d_backward(const Tensor& d_output,
                                                           const Tensor& input, const Tensor& weight,

@@ -94,29 +94,35 @@ class MaskedConv2dFunction(torch.autograd.Function):
 
 def _check(input, weight, bias, mask_type, data_channels, dilation) -> None:
     checks.check_tensor(_OP, "input", input)
-    if input.ndim not in (3, 4):
-        raise RuntimeError(
-            f"{_OP}: input must have shape (N, C, H, W) or (C, H, W); got {tuple(input.shape)}"
-        )
     checks.check_like(_OP, "weight", weight, "input", input)
-    if weight.ndim != 4 or 0 in (weight.shape[0], *weight.shape[2:]):
+    image, kernel = input.shape, weight.shape
+    if len(image) not in (3, 4):
+        raise RuntimeError(
+            f"{_OP}: input must have shape (N, C, H, W) or (C, H, W); got {tuple(image)}"
+        )
+    if len(kernel) != 4 or kernel[0] == 0 or kernel[2] == 0 or kernel[3] == 0:
         raise RuntimeError(
             f"{_OP}: weight must have shape (C_out, C_in, kh, kw) with C_out, kh and kw at least "
-            f"1; got {tuple(weight.shape)}"
+            f"1; got {tuple(kernel)}"
         )
-    C_out, C_in = weight.shape[:2]
-    if input.shape[-3] != C_in:
+    if image[-3] != kernel[1]:
         raise RuntimeError(
-            f"{_OP}: weight.shape[1] must equal the channels of input = {input.shape[-3]}; "
-            f"got weight {tuple(weight.shape)}"
+            f"{_OP}: weight.shape[1] must equal the channels of input = {image[-3]}; "
+            f"got weight {tuple(kernel)}"
         )
     if bias is not None:
         checks.check_like(_OP, "bias", bias, "input", input)
-        checks.check_shape(_OP, "bias", bias, (C_out,), "(weight.shape[0],)")
-    checks.check_option(_OP, "mask_type", mask_type, ("A", "B"))
-    most = max(1, min(C_in, C_out))
-    checks.check_number(_OP, "data_channels", data_channels, minimum=1, maximum=most, integer=True)
-    checks.check_number(_OP, "dilation", dilation, minimum=1, integer=True)
+        if bias.shape != kernel[:1]:
+            checks.check_shape(_OP, "bias", bias, kernel[:1], "(weight.shape[0],)")
+    if mask_type != "A" and mask_type != "B":
+        checks.check_option(_OP, "mask_type", mask_type, ("A", "B"))
+    if data_channels != 1:
+        most = max(1, min(kernel[0], kernel[1]))
+        checks.check_number(
+            _OP, "data_channels", data_channels, minimum=1, maximum=most, integer=True
+        )
+    if dilation != 1:
+        checks.check_number(_OP, "dilation", dilation, minimum=1, integer=True)
 
 
 def masked_conv2d(
