@@ -83,7 +83,7 @@ def check(function, definition, inputs, upstream, settings):
 
 
 @given(problems())
-@settings(max_examples=120)
+@settings(max_examples=80)
 def test_values_and_every_gradient_match_the_float64_reference(problem):
     inputs, upstream, settings = problem
     check(fused(settings), plain(settings), inputs, upstream, settings)
@@ -214,7 +214,7 @@ def test_gradients_of_both_orders(mask_type, data_channels):
     b = torch.randn(3, dtype=F64, requires_grad=True)
     function = fused({"mask_type": mask_type, "data_channels": data_channels, "dilation": 1})
     assert torch.autograd.gradcheck(function, (x, w, b))
-    assert torch.autograd.gradgradcheck(function, (x, w, b))
+    assert torch.autograd.gradgradcheck(function, (x, w, b), fast_mode=True)
     assert torch.autograd.gradcheck(function, (x.detach(), w.detach(), b))
     assert torch.autograd.gradgradcheck(function, (x, w.detach()))
 
@@ -469,6 +469,9 @@ ERRORS = [
     (lambda: call(X, WEIGHT, dilation=0), ValueError, "dilation must be at least 1; got 0"),
     (lambda: call(X, WEIGHT, padding=1), TypeError, "padding"),
     (lambda: nn.MaskedConv2d(2, 3, 3, mask_type="C"), ValueError, "must be one of 'A', 'B'"),
+    (lambda: nn.MaskedConv2d(3, 2, 3, data_channels=3), ValueError,
+     r"MaskedConv2d: data_channels must be in \[1, 2\]; got 3"),
+    (lambda: nn.MaskedConv2d(3, 2, (3, 0)), ValueError, "kernel_size must be at least 1; got 0"),
 ]  # fmt: skip
 
 

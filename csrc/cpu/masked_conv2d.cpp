@@ -15,7 +15,7 @@ constexpr int64_t kPixels = 128;       // of one block of sums; with kFactors, w
 constexpr int64_t kFactors = 256;      // packed weights that all pixels of the block use at once
 constexpr int64_t kStripPixels = 256;  // of one partial sum of a weight gradient
 constexpr int64_t kTaskFactors = 48;   // of one task of the weight gradient
-constexpr int64_t kScratch = 1 << 20;  // bytes of scratch images per thread, about the L2 cache
+constexpr int64_t kScratch = 1 << 19;  // bytes of scratch images per thread, about the L2 cache
 
 struct Area {
   int64_t y_begin, y_end, x_begin, x_end;
