@@ -28,6 +28,19 @@ inline Tensor new_tensor(const Tensor& like, torch::headeronly::IntHeaderOnlyArr
   return Tensor(handle);
 }
 
+// A float32 (or, for A = double, float64) buffer of `count` elements.
+template <typename A>
+Tensor new_workspace(const Tensor& like, int64_t count) {
+  using enum torch::headeronly::ScalarType;
+  return new_empty(like, {count}, std::is_same_v<A, double> ? Double : Float);
+}
+
+inline Tensor new_channels_last(const Tensor& like,
+                                torch::headeronly::IntHeaderOnlyArrayRef sizes) {
+  return torch::stable::empty(sizes, like.scalar_type(), std::nullopt, like.device(), std::nullopt,
+                              torch::headeronly::MemoryFormat::ChannelsLast);
+}
+
 inline int64_t num_threads() { return torch::stable::get_num_threads(); }
 
 #define GENKERN_CHECK STD_TORCH_CHECK

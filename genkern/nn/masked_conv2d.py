@@ -14,7 +14,7 @@ class MaskedConv2d(nn.Module):
 
     Args:
         in_channels, out_channels: channels of the input and the output.
-        kernel_size: an integer k or (kh, kw).
+        kernel_size: an integer k or (kh, kw); the centre tap is (kh // 2, kw // 2).
         mask_type: "A" excludes the centre pixel (first layer), "B" includes it.
         data_channels: colours of the data; features are split in that many contiguous groups.
         dilation: distance between taps, pixels.
@@ -22,7 +22,11 @@ class MaskedConv2d(nn.Module):
 
     The weight is drawn as by nn.Conv2d, with the fan-in of the live taps.
 
-    Shape: (N, in_channels, H, W) to (N, out_channels, H, W).
+    Shape: (N, in_channels, H, W) to (N, out_channels, H, W), or both without N.
+
+    Raises:
+        ValueError: an option is out of range; its name and the range are in the message.
+
     Source: van den Oord et al. 2016, "Pixel recurrent neural networks", sec. 3.4.
     """
 
@@ -42,6 +46,15 @@ class MaskedConv2d(nn.Module):
         super().__init__()
         checks.check_option("MaskedConv2d", "mask_type", mask_type, ("A", "B"))
         kh, kw = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+        for name, value, most in (
+            ("in_channels", in_channels, math.inf),
+            ("out_channels", out_channels, math.inf),
+            ("kernel_size", kh, math.inf),
+            ("kernel_size", kw, math.inf),
+            ("data_channels", data_channels, min(in_channels, out_channels)),
+            ("dilation", dilation, math.inf),
+        ):
+            checks.check_number("MaskedConv2d", name, value, minimum=1, maximum=most, integer=True)
         self.mask_type = mask_type
         self.data_channels = data_channels
         self.dilation = dilation
