@@ -139,10 +139,11 @@ inline double sum_values(int64_t count, const Term& term, F f) {
   return sum_terms<T>(count, [&](auto load) { return term.value(f(load)); });
 }
 
-// Four vectors share one logarithm: log(1 + a) + log(1 + b) = log(1 + (a + b + a b)), in which no
-// small a is lost. Tails are added as quarters, so that four large ones stay finite.
-template <typename T, typename F>
-inline double sum_values(int64_t count, const GanCrossEntropy<Accumulate<T>>& term, F f) {
+// The sum of log(1 + e^-|x|) + tail(x) with x = f(i). Four vectors share one logarithm, since
+// log(1 + a) + log(1 + b) = log(1 + (a + b + a b)), in which no small a is lost. Tails are added as
+// quarters, so that four large ones stay finite.
+template <typename T, typename F, typename Tail>
+inline double sum_softplus(int64_t count, F f, Tail tail) {
   using V = Vec<Accumulate<T>>;
   constexpr int kStep = kLanes<Accumulate<T>>;
   constexpr auto kQuarter = Accumulate<T>(0.25);
@@ -153,16 +154,27 @@ inline double sum_values(int64_t count, const GanCrossEntropy<Accumulate<T>>& te
     for (int u = 0; u < 4; ++u) {
       const V x = f([&](const T* p) { return load(p + i + u * kStep); });
       e[u] = exp_minus_abs(x);
-      tails += kQuarter * term.tail(x);
+      tails += kQuarter * tail(x);
     }
     const V ab = e[0] + e[1] + e[0] * e[1], cd = e[2] + e[3] + e[2] * e[3];
     logs.add(log1p_finite(ab + cd + ab * cd));
     quarters.add(tails);
   }
   const auto rest = [&](auto load) {
-    return term.value(f([&](const T* p) { return load(p + i); }));
+    const V x = f([&](const T* p) { return load(p + i); });
+    return log1p_finite(exp_minus_abs(x)) + tail(x);
   };
-  return term.scale * (logs.total() + 4 * quarters.total()) + sum_terms<T>(count - i, rest);
+  return logs.total() + 4 * quarters.total() + sum_terms<T>(count - i, rest);
+}
+
+template <typename T, typename F>
+inline double sum_values(int64_t count, const GanCrossEntropy<Accumulate<T>>& term, F f) {
+  using V = Vec<Accumulate<T>>;
+  const auto high = 1 - term.target, low = -term.target;
+  if (low != 0 && high != 0)
+    return term.scale * sum_softplus<T>(count, f, [=](V x) { return max(high * x, low * x); });
+  const auto sign = high + low;  // the target is 0 or 1: no product of 0 and inf
+  return term.scale * sum_softplus<T>(count, f, [=](V x) { return max(sign * x, V{}); });
 }
 
 // y[i] = f(i) for i in [0, count), `f` as above.

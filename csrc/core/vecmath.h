@@ -166,20 +166,21 @@ inline Vec<double> log1p_nonnegative(Vec<double> x) {
   return detail::by_lane(x, [](double v) { return std::log1p(v); });
 }
 
-// e^-|x|, 1 ulp, subnormal results included. One clamp fewer than exp, and a shorter chain of
-// dependent products.
+// e^-|x|, 1 ulp, subnormal results included. Two thirds of the instructions of exp: a result of at
+// most 1 leaves room to carry 2^64 in the factor 2^n and 2^-64 in the polynomial, so that neither
+// leaves the normal numbers, and the exponent comes out of the rounding constant ready to use.
 inline VecF exp_minus_abs(VecF x) {
   using namespace detail;
+  constexpr float kBias = kRound + 127 + 64, kSmall = 0x1p-64f;
   x = max(bit_cast<VecF>(bit_cast<VecU>(x) | 0x80000000u), splat(-104.0f));
-  const VecF shifted = x * kLog2e + kRound;
-  const VecF n = shifted - kRound;
+  const VecF shifted = x * kLog2e + kBias;
+  const VecF n = shifted - kBias;
   const VecF r = (x - n * kLn2High) - n * kLn2Low, r2 = r * r;
-  const VecF a = 1.9875691500e-4f * r + 1.3981999507e-3f;
-  const VecF b = 8.3334519073e-3f * r + 4.1665795894e-2f;
-  const VecF c = 1.6666665459e-1f * r + 5.0000001201e-1f;
-  const VecF p = ((a * r2 + b) * r2 + c) * r2 + (r + 1.0f);
-  const VecI k = bit_cast<VecI>(shifted) - bit_cast<VecI>(splat(kRound)), half = k >> 1;
-  return p * power_of_two(half) * power_of_two(k - half);
+  const VecF a = kSmall * 1.9875691500e-4f * r + kSmall * 1.3981999507e-3f;
+  const VecF b = kSmall * 8.3334519073e-3f * r + kSmall * 4.1665795894e-2f;
+  const VecF c = kSmall * 1.6666665459e-1f * r + kSmall * 5.0000001201e-1f;
+  const VecF p = ((a * r2 + b) * r2 + c) * r2 + (kSmall * r + kSmall);
+  return p * bit_cast<VecF>(bit_cast<VecI>(shifted) << 23);
 }
 inline Vec<double> exp_minus_abs(Vec<double> x) { return exp(-abs(x)); }
 
@@ -187,15 +188,15 @@ inline Vec<double> exp_minus_abs(Vec<double> x) { return exp(-abs(x)); }
 // because 1 + x = 2^k (1 + f) with f = 2^-k x + (2^-k - 1) rounded once, and f = x while k = 0.
 inline VecF log1p_finite(VecF x) {
   using namespace detail;
-  const VecI k = (bit_cast<VecI>(1.0f + x) - 0x3F3504F3) >> 23;
-  const VecF s = power_of_two(-k), n = __builtin_convertvector(k, VecF);
+  const VecI k = (bit_cast<VecI>(1.0f + x) - 0x3F3504F3) & 0xFF800000;  // 2^23 times k
+  const VecF s = bit_cast<VecF>(0x3F800000 - k), n = __builtin_convertvector(k, VecF);
   const VecF f = x * s + (s - 1.0f), f2 = f * f;
   const VecF a = 7.0376836292e-2f * f - 1.1514610310e-1f;
   const VecF b = 1.1676998740e-1f * f - 1.2420140846e-1f;
   const VecF c = 1.4249322787e-1f * f - 1.6668057665e-1f;
   const VecF d = 2.0000714765e-1f * f - 2.4999993993e-1f;
   const VecF p = (((a * f2 + b) * f2 + c) * f2 + d) * f + 3.3333331174e-1f;
-  return f + ((p * f - 0.5f) * f2 + n * kLn2Low) + n * kLn2High;
+  return f + ((p * f - 0.5f) * f2 + n * (0x1p-23f * kLn2Low)) + n * (0x1p-23f * kLn2High);
 }
 inline Vec<double> log1p_finite(Vec<double> x) { return log1p_nonnegative(x); }
 
