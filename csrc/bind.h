@@ -20,6 +20,12 @@ using torch::stable::Tensor;
 
 inline int64_t num_threads() { return torch::stable::get_num_threads(); }
 
+// The dtype of core::Accumulate of the element type of `t`.
+inline auto accumulate_dtype(const Tensor& t) {
+  using torch::headeronly::ScalarType;
+  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
 #define GENKERN_CHECK STD_TORCH_CHECK
 #define GENKERN_REGISTER(key, m) STABLE_TORCH_LIBRARY_IMPL(genkern, key, m)
 
