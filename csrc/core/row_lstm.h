@@ -248,8 +248,8 @@ void cell_forward(int64_t W, int64_t valid, const A* gates, const A* c_prev, A* 
   const Indices<A> used = lane_numbers<A>() < Indices<A>{} + int(valid);
   for (int64_t x = 0; x < W; ++x) {
     const Vec<A> o = sigmoid(load(gates)), f = sigmoid(load(gates + L));
-    const Vec<A> i = sigmoid(load(gates + 2 * L)), g = tanh(load(gates + 3 * L));
-    const Vec<A> cell = f * load(c_prev) + i * g, state = o * tanh(cell);
+    const Vec<A> i = sigmoid(load(gates + 2 * L)), g = quick_tanh(load(gates + 3 * L));
+    const Vec<A> cell = f * load(c_prev) + i * g, state = o * quick_tanh(cell);
     store(c, cell);
     store(h, used ? state : Vec<A>{});
     if (saved) {
@@ -270,7 +270,7 @@ void cell_backward(int64_t W, int64_t valid, const A* gates, const A* c_prev, co
   for (int64_t x = 0; x < W; ++x) {
     const Vec<A> o = load(gates), f = load(gates + L);
     const Vec<A> i = load(gates + 2 * L), g = load(gates + 3 * L);
-    const Vec<A> squashed = tanh(load(c)), dh = load(d_h);
+    const Vec<A> squashed = quick_tanh(load(c)), dh = load(d_h);
     const Vec<A> dc = load(d_c) + dh * o * (1 - squashed * squashed);
     const Vec<A> d_o = dh * squashed * o * (1 - o), d_f = dc * load(c_prev) * f * (1 - f);
     const Vec<A> d_i = dc * g * i * (1 - i), d_g = dc * i * (1 - g * g);

@@ -105,11 +105,11 @@ Results row_lstm_forward(const Tensor& input_gates, const Tensor& weight_hh,
                          input_gates.size(3), weight_hh.size(2)};
     const auto saved_dtype = accumulate_dtype(input_gates);
     const int64_t rows = save ? s.N : 0;
-    Tensor h = new_empty(input_gates, {s.N, s.hidden, s.H, s.W});
+    Tensor h = new_large(input_gates, {s.N, s.hidden, s.H, s.W});
     Tensor h_n = new_empty(input_gates, {s.N, s.hidden, s.W});
     Tensor c_n = new_empty(input_gates, {s.N, s.hidden, s.W});
-    Tensor gates = new_empty(input_gates, {rows, s.H, 4 * s.padded(), s.W}, saved_dtype);
-    Tensor cells = new_empty(input_gates, {rows, s.H, s.padded(), s.W}, saved_dtype);
+    Tensor gates = new_large(input_gates, {rows, s.H, 4 * s.padded(), s.W}, saved_dtype);
+    Tensor cells = new_large(input_gates, {rows, s.H, s.padded(), s.W}, saved_dtype);
     if (s.N * s.hidden * s.W > 0) {
       const rl::Buffer<A> packed(s.weight_size(), /*zero=*/true);
       const T* weight = data<const T>(weight_hh);
