@@ -24,8 +24,9 @@ using torch::stable::Tensor;
 
 inline int64_t num_threads() { return torch::stable::get_num_threads(); }
 
-// An uninitialised result that is large enough for page faults to show (0.25 us a kB on some virtual
-// machines, as much as the work on it): asks for huge pages, where the system gives them on request.
+// An uninitialised result that is large enough for page faults to show (0.25 us a kB on some
+// virtual machines, as much as the work on it): asks for huge pages, where the system gives them on
+// request.
 inline Tensor new_large(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef shape,
                         std::optional<torch::headeronly::ScalarType> dtype = std::nullopt) {
   Tensor result = new_empty(like, shape, dtype);
@@ -33,7 +34,8 @@ inline Tensor new_large(const Tensor& like, torch::headeronly::IntHeaderOnlyArra
   constexpr uintptr_t kHugePage = 2 << 20;
   const auto begin = reinterpret_cast<uintptr_t>(result.data_ptr());
   const auto end = begin + uintptr_t(result.numel() * int64_t(result.element_size()));
-  const auto from = (begin + kHugePage - 1) / kHugePage * kHugePage, to = end / kHugePage * kHugePage;
+  const auto from = (begin + kHugePage - 1) / kHugePage * kHugePage,
+             to = end / kHugePage * kHugePage;
   if (from < to) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);
 #endif
   return result;

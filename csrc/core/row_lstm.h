@@ -89,10 +89,11 @@ inline void transpose_stage(Vec<A>* rows) {
   if constexpr (2 * kStep < L) transpose_stage<A, 2 * kStep>(rows);
 }
 
-// panel[x][lane] = rows[lane][x]; lanes from `count` on become 0.
+// panel[x][lane] = rows[lane][x]; lanes from `count` on become 0. The rows lie a plane apart, which
+// no hardware prefetcher follows: `next` is the distance to those that will be wanted next, or 0.
 template <typename T>
 void rows_to_panel(const T* rows, int64_t stride, int64_t count, int64_t W, Accumulate<T>* panel,
-                   int64_t pixel) {
+                   int64_t pixel, int64_t next = 0) {
   using A = Accumulate<T>;
   constexpr int64_t L = kLanes<A>;
   if (W < L) {
@@ -105,7 +106,11 @@ void rows_to_panel(const T* rows, int64_t stride, int64_t count, int64_t W, Accu
     x = std::min(x, W - L);  // the last block overlaps its neighbour instead of being partial
     Vec<A> v[L];
 #pragma GCC unroll 16
-    for (int64_t i = 0; i < L; ++i) v[i] = i < count ? load(rows + i * stride + x) : Vec<A>{};
+    for (int64_t i = 0; i < L; ++i) {
+      v[i] = i < count ? load(rows + i * stride + x) : Vec<A>{};
+      __builtin_prefetch(reinterpret_cast<const char*>(rows + i * stride + x) +
+                         next * int64_t(sizeof(T)));
+    }
     transpose_stage<A, 1>(v);
 #pragma GCC unroll 16
     for (int64_t i = 0; i < L; ++i) store(panel + (x + i) * pixel, v[i]);
@@ -198,7 +203,8 @@ inline void store_tile(A* c, int64_t row, int64_t vector, const Vec<A> (&acc)[kR
 // for the W pixels of a row: the convolution along the row. kRow is L for states, 4 L for gates;
 // c has strides `pixel` and `vector`.
 template <typename A, int kVectors, int kRow>
-void convolve_row(const Shape<A>& s, const A* a, const A* w, A* c, int64_t pixel, int64_t vector) {
+[[gnu::noinline]] void convolve_row(const Shape<A>& s, const A* a, const A* w, A* c, int64_t pixel,
+                                    int64_t vector) {
   constexpr int L = kLanes<A>, kAccumulators = kManyRegisters ? 24 : 12;
   constexpr int kPixels = std::min(12, kAccumulators / kVectors);
   const int64_t window = s.taps * kRow, panel = s.span() * kRow;
@@ -223,8 +229,8 @@ void convolve_row(const Shape<A>& s, const A* a, const A* w, A* c, int64_t pixel
 
 // d[q][gate] += sum_{panels} sum_x h[panel][x * L + q] d_gates[panel][x][gate],  q < taps * L.
 template <typename A>
-void correlate_panels(const Shape<A>& s, int panels, const A* const* h, const A* const* d_gates,
-                      A* d) {
+[[gnu::noinline]] void correlate_panels(const Shape<A>& s, int panels, const A* const* h,
+                                        const A* const* d_gates, A* d) {
   constexpr int L = kLanes<A>;
   for_each_tile<kManyRegisters ? 6 : 3>(s.taps * L, [&]<typename Size>(int64_t q, Size) {
     Vec<A> acc[Size::value][4];

@@ -47,7 +47,7 @@ struct Forward {
     const int64_t plane = s.H * s.W, valid = s.valid(b), unit = b * L;
     for (int64_t gate = 0; gate < 4; ++gate)
       rl::rows_to_panel(input + (n * 4 + gate) * s.hidden * plane + unit * plane + r * s.W, plane,
-                        valid, s.W, sums + gate * L, 4 * L);
+                        valid, s.W, sums + gate * L, 4 * L, s.W);
     rl::convolve_row<A, 4, L>(s, image.state[r % 2], weight + b * s.weight_size() / s.blocks(),
                               sums, 4 * L, L);
     A* state = image.state[(r + 1) % 2] + (b * s.span() + s.halo()) * L;

@@ -13,10 +13,11 @@ namespace {
 using core::Accumulate;
 namespace rl = core::row_lstm;
 
-constexpr int64_t kImages = 256;         // images whose rows are held at a time
-constexpr int64_t kRingBytes = 1 << 20;  // about the size of the rows held
-constexpr int64_t kTasks = 64;           // pieces of the weight gradient, if the batch allows it
-constexpr int kChunk = 4;  // panels of a pass of the weight gradient: first-level cache
+constexpr int64_t kImages = 256;          // images whose rows are held at a time, at most
+constexpr int64_t kRingBytes = 1 << 20;   // about the size of the rows held: the second-level cache
+constexpr int64_t kPartsBytes = 4 << 20;  // for a weight gradient of each image
+constexpr int64_t kTasks = 64;            // pieces of the weight gradient, if the batch allows it
+constexpr int kChunk = 4;                 // panels of one pass of it: the first-level cache
 
 template <typename T>
 struct Backward {
@@ -29,12 +30,13 @@ struct Backward {
   T *d_input, *d_h0, *d_c0;
   A* d_weight;  // [image group][gate block][state block][tap][lane][gate][lane], or null
 
-  int64_t images() const { return std::min(s.N, kImages); }
   int64_t pairs() const { return (s.blocks() + 1) / 2; }
-  int64_t gate_row() const { return 4 * s.state_size(); }
+  // One sum of weight gradients for each group of images, added up at the end. The number depends
+  // on the shapes alone: so do the bits of the result.
   int64_t groups() const {
+    if (s.N <= kImages && s.N * s.weight_size() * int64_t(sizeof(A)) <= kPartsBytes) return s.N;
     const int64_t tiles = s.blocks() * s.blocks();
-    return std::min(images(), (kTasks + tiles - 1) / tiles);
+    return std::min({s.N, kImages, (kTasks + tiles - 1) / tiles});
   }
 
   // The rows held of each image. Slot r % slots has d_gates of row r beside the state of row r - 1:
@@ -43,16 +45,24 @@ struct Backward {
     int64_t slots;
     rl::Buffer<A> gates, states, d_cell;
   };
-  Ring make_ring() const {
-    const int64_t bytes = images() * 5 * s.state_size() * int64_t(sizeof(A));
-    const int64_t rows = d_weight ? std::clamp<int64_t>(kRingBytes / bytes, 1, s.H) : 1;
-    const int64_t panels = images() * (rows + 1);
-    return {rows + 1, rl::Buffer<A>(panels * gate_row(), true),
-            rl::Buffer<A>(d_weight ? panels * s.state_size() : 0, true),
-            rl::Buffer<A>(images() * s.blocks() * s.W * L)};
+  Ring make_ring(int64_t images) const {
+    const int64_t bytes = images * 5 * s.state_size() * int64_t(sizeof(A));
+    const int64_t slots = (d_weight ? std::clamp<int64_t>(kRingBytes / bytes, 1, s.H) : 1) + 1;
+    Ring ring{slots, rl::Buffer<A>(images * slots * 4 * s.state_size()),
+              rl::Buffer<A>(d_weight ? images * slots * s.state_size() : 0),
+              rl::Buffer<A>(images * s.blocks() * s.W * L)};
+    for (int64_t panel = 0; panel < images * slots * s.blocks(); ++panel) {
+      clear_halo(ring.gates.get() + panel * s.span() * 4 * L, 4 * L);
+      if (d_weight) clear_halo(ring.states.get() + panel * s.span() * L, L);
+    }
+    return ring;
+  }
+  void clear_halo(A* panel, int64_t pixel) const {
+    std::fill_n(panel, s.halo() * pixel, A(0));
+    std::fill_n(panel + (s.halo() + s.W) * pixel, s.halo() * pixel, A(0));
   }
   A* ring_gates(const Ring& ring, int64_t image, int64_t r) const {
-    return ring.gates.get() + (image * ring.slots + r % ring.slots) * gate_row();
+    return ring.gates.get() + (image * ring.slots + r % ring.slots) * 4 * s.state_size();
   }
   A* ring_states(const Ring& ring, int64_t image, int64_t r) const {  // the state above row r
     return ring.states.get() + (image * ring.slots + r % ring.slots) * s.state_size();
@@ -85,7 +95,7 @@ struct Backward {
       A* panel = dh + (b - begin) * size;
       const int64_t unit = n * s.hidden + b * L;
       if (d_h)
-        rl::rows_to_panel(d_h + unit * plane + r * s.W, plane, s.valid(b), s.W, panel, L);
+        rl::rows_to_panel(d_h + unit * plane + r * s.W, plane, s.valid(b), s.W, panel, L, -s.W);
       else
         std::fill_n(panel, size, A(0));
       if (r + 1 < s.H) continue;
@@ -111,91 +121,131 @@ struct Backward {
     }
   }
 
-  // Rows end - 1 down to begin of the images from `first` on.
+  // Rows end - 1 down to begin of `count` images from `first` on.
   void rows(const Ring& ring, int64_t first, int64_t count, int64_t begin, int64_t end) const {
-    const int64_t scratch_size = 4 * s.W * L;
-    if (!rl::split_rows(s, num_threads())) {
-      parallel_for(0, count, 1, [&](int64_t image, int64_t stop) {
-        const rl::Buffer<A> scratch(scratch_size);
-        for (; image < stop; ++image)
-          for (int64_t r = end - 1; r >= begin; --r)
-            for (int64_t p = 0; p < pairs(); ++p)
-              pair_of_blocks(ring, image, first + image, r, p, scratch.get());
-      });
+    if (rl::split_rows(s, num_threads())) {
+      for (int64_t r = end - 1; r >= begin; --r)
+        parallel_for(0, count * pairs(), 1, [&](int64_t i, int64_t stop) {
+          const rl::Buffer<A> scratch(4 * s.W * L);
+          for (; i < stop; ++i)
+            pair_of_blocks(ring, i / pairs(), first + i / pairs(), r, i % pairs(), scratch.get());
+        });
       return;
     }
-    for (int64_t r = end - 1; r >= begin; --r)
-      parallel_for(0, count * pairs(), 1, [&](int64_t i, int64_t stop) {
-        const rl::Buffer<A> scratch(scratch_size);
-        for (; i < stop; ++i)
-          pair_of_blocks(ring, i / pairs(), first + i / pairs(), r, i % pairs(), scratch.get());
-      });
+    parallel_for(0, count, 1, [&](int64_t i, int64_t stop) {
+      const rl::Buffer<A> scratch(4 * s.W * L);
+      for (; i < stop; ++i)
+        for (int64_t r = end - 1; r >= begin; --r)
+          for (int64_t p = 0; p < pairs(); ++p)
+            pair_of_blocks(ring, i, first + i, r, p, scratch.get());
+    });
   }
 
   // Gradients of the state and the cell above the first row.
-  void initial_state(const Ring& ring, int64_t first, int64_t count) const {
-    parallel_for(0, count * pairs(), 1, [&](int64_t i, int64_t stop) {
-      const rl::Buffer<A> scratch(2 * s.W * L);
-      for (; i < stop; ++i) {
-        const int64_t image = i / pairs(), begin = 2 * (i % pairs());
-        std::fill_n(scratch.get(), 2 * s.W * L, A(0));
-        if (d_h0) convolve(ring_gates(ring, image, 0), i % pairs(), scratch.get());
-        for (int64_t b = begin; b < std::min(begin + 2, s.blocks()); ++b) {
-          const int64_t to = ((first + image) * s.hidden + b * L) * s.W;
-          const A* dh = scratch.get() + (b - begin) * s.W * L;
-          const A* dc = ring.d_cell.get() + (image * s.blocks() + b) * s.W * L;
-          if (d_h0) rl::panel_to_rows(dh, L, s.valid(b), s.W, d_h0 + to, s.W);
-          if (d_c0) rl::panel_to_rows(dc, L, s.valid(b), s.W, d_c0 + to, s.W);
-        }
-      }
-    });
-  }
-
-  // Adds the products d_gates[r] (x) h[r - 1] of rows begin <= r < end to d_weight.
-  void correlate(const Ring& ring, int64_t count, int64_t begin, int64_t end) const {
-    const int64_t blocks = s.blocks(), tiles = blocks * blocks, tile = s.taps * L * 4 * L;
-    parallel_for(0, groups() * tiles, 1, [&](int64_t i, int64_t stop) {
-      for (; i < stop; ++i) {
-        const int64_t group = i / tiles, gate_block = i % tiles / blocks, block = i % blocks;
-        const A *states[kChunk], *d_gates[kChunk];
-        int filled = 0;
-        const auto flush = [&] {
-          rl::correlate_panels(s, filled, states, d_gates, d_weight + i * tile);
-          filled = 0;
-        };
-        for (int64_t image = count * group / groups(); image < count * (group + 1) / groups();
-             ++image)
-          for (int64_t r = begin; r < end; ++r) {
-            states[filled] = ring_states(ring, image, r) + block * s.span() * L;
-            d_gates[filled] = ring_gates(ring, image, r) + gate_block * s.span() * 4 * L;
-            if (++filled == kChunk) flush();
-          }
-        flush();
-      }
-    });
-  }
-
-  void run() const {
-    const Ring ring = make_ring();
-    for (int64_t first = 0; first < s.N; first += images()) {
-      const int64_t count = std::min(images(), s.N - first);
-      for (int64_t end = s.H; end > 0;) {
-        const int64_t begin = std::max<int64_t>(0, end - (ring.slots - 1));
-        rows(ring, first, count, begin, end);
-        if (d_weight) correlate(ring, count, begin + 1, std::min(end + 1, s.H));
-        end = begin;
-      }
-      if (d_h0 || d_c0) initial_state(ring, first, count);
-      if (d_weight && h0) {
-        parallel_for(0, count, 1, [&](int64_t image, int64_t stop) {
-          for (; image < stop; ++image)
-            for (int64_t b = 0; b < s.blocks(); ++b)
-              load_panel(h0, first + image, b,
-                         ring_states(ring, image, 0) + (b * s.span() + s.halo()) * L);
-        });
-        correlate(ring, count, 0, 1);
-      }
+  void initial_state(const Ring& ring, int64_t image, int64_t n, int64_t pair, A* dh) const {
+    const int64_t begin = 2 * pair, size = s.W * L;
+    std::fill_n(dh, 2 * size, A(0));
+    if (d_h0) convolve(ring_gates(ring, image, 0), pair, dh);
+    for (int64_t b = begin; b < std::min(begin + 2, s.blocks()); ++b) {
+      const int64_t to = (n * s.hidden + b * L) * s.W;
+      const A* dc = ring.d_cell.get() + (image * s.blocks() + b) * size;
+      if (d_h0) rl::panel_to_rows(dh + (b - begin) * size, L, s.valid(b), s.W, d_h0 + to, s.W);
+      if (d_c0) rl::panel_to_rows(dc, L, s.valid(b), s.W, d_c0 + to, s.W);
     }
+  }
+
+  // h0 takes its place as the state above the first row.
+  void load_h0(const Ring& ring, int64_t image, int64_t n) const {
+    for (int64_t b = 0; b < s.blocks(); ++b)
+      load_panel(h0, n, b, ring_states(ring, image, 0) + (b * s.span() + s.halo()) * L);
+  }
+
+  // Adds d_gates[r] (x) h[r - 1] of rows end > r >= begin of some images to one tile (gate block,
+  // state block) of `sum`.
+  void correlate(const Ring& ring, int64_t image, int64_t stop, int64_t begin, int64_t end,
+                 int64_t tile, A* sum) const {
+    const int64_t gate_block = tile / s.blocks(), block = tile % s.blocks();
+    const A *states[kChunk], *d_gates[kChunk];
+    int filled = 0;
+    sum += tile * s.taps * L * 4 * L;
+    for (; image < stop; ++image)
+      for (int64_t r = end - 1; r >= begin; --r) {
+        states[filled] = ring_states(ring, image, r) + block * s.span() * L;
+        d_gates[filled] = ring_gates(ring, image, r) + gate_block * s.span() * 4 * L;
+        if (++filled < kChunk) continue;
+        rl::correlate_panels(s, filled, states, d_gates, sum);
+        filled = 0;
+      }
+    rl::correlate_panels(s, filled, states, d_gates, sum);
+  }
+
+  // Images apart: one thread takes one image from the last row to the first, and its part of the
+  // weight gradient along with it.
+  void run_images() const {
+    const int64_t tiles = s.blocks() * s.blocks();
+    parallel_for(0, s.N, 1, [&](int64_t n, int64_t stop) {
+      const Ring ring = make_ring(1);
+      const rl::Buffer<A> scratch(4 * s.W * L);
+      for (; n < stop; ++n) {
+        const auto add = [&](int64_t begin, int64_t end) {
+          for (int64_t t = 0; t < tiles; ++t)
+            correlate(ring, 0, 1, begin, end, t, d_weight + n * s.weight_size());
+        };
+        for (int64_t end = s.H, begin; end > 0; end = begin) {
+          begin = std::max<int64_t>(0, end - (ring.slots - 1));
+          for (int64_t r = end - 1; r >= begin; --r)
+            for (int64_t p = 0; p < pairs(); ++p) pair_of_blocks(ring, 0, n, r, p, scratch.get());
+          if (d_weight) add(begin + 1, std::min(end + 1, s.H));
+        }
+        if (d_h0 || d_c0)
+          for (int64_t p = 0; p < pairs(); ++p) initial_state(ring, 0, n, p, scratch.get());
+        if (!d_weight || !h0) continue;
+        load_h0(ring, 0, n);
+        add(0, 1);
+      }
+    });
+  }
+
+  // Images together: some rows of all of them, then the weight gradient of these rows, by tiles.
+  void run_rows() const {
+    const int64_t images = std::min(s.N, kImages), tiles = s.blocks() * s.blocks();
+    const Ring ring = make_ring(images);
+    for (int64_t first = 0; first < s.N; first += images) {
+      const int64_t count = std::min(images, s.N - first), groups = this->groups();
+      const auto add = [&](int64_t begin, int64_t end) {
+        parallel_for(0, groups * tiles, 1, [&](int64_t i, int64_t stop) {
+          for (; i < stop; ++i) {
+            const int64_t g = i / tiles;
+            correlate(ring, count * g / groups, count * (g + 1) / groups, begin, end, i % tiles,
+                      d_weight + g * s.weight_size());
+          }
+        });
+      };
+      for (int64_t end = s.H, begin; end > 0; end = begin) {
+        begin = std::max<int64_t>(0, end - (ring.slots - 1));
+        rows(ring, first, count, begin, end);
+        if (d_weight) add(begin + 1, std::min(end + 1, s.H));
+      }
+      if (d_h0 || d_c0)
+        parallel_for(0, count * pairs(), 1, [&](int64_t i, int64_t stop) {
+          const rl::Buffer<A> scratch(2 * s.W * L);
+          for (; i < stop; ++i)
+            initial_state(ring, i / pairs(), first + i / pairs(), i % pairs(), scratch.get());
+        });
+      if (!d_weight || !h0) continue;
+      parallel_for(0, count, 1, [&](int64_t image, int64_t stop) {
+        for (; image < stop; ++image) load_h0(ring, image, first + image);
+      });
+      add(0, 1);
+    }
+  }
+
+  // With one image a group both ways add the same numbers in the same order.
+  void run() const {
+    if ((!d_weight || groups() == s.N) && !rl::split_rows(s, num_threads()))
+      run_images();
+    else
+      run_rows();
   }
 };
 
