@@ -24,9 +24,8 @@ using torch::stable::Tensor;
 
 inline int64_t num_threads() { return torch::stable::get_num_threads(); }
 
-// An uninitialised result that is large enough for page faults to show (0.25 us a kB on some
-// virtual machines, as much as the work on it): asks for huge pages, where the system gives them on
-// request.
+// An uninitialised result, in huge pages where the system gives them on request: a fault of 1 to
+// 3 us for every 4 kB of it can cost as much as the work that fills it.
 inline Tensor new_large(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef shape,
                         std::optional<torch::headeronly::ScalarType> dtype = std::nullopt) {
   Tensor result = new_empty(like, shape, dtype);
