@@ -100,6 +100,8 @@ int main() {
   const auto exact_tanh = [](double x) { return std::tanh(x); };
   measure("tanh", [](VecF x) { return tanh(x); }, exact_tanh, -10, 10, 0);
   measure("tanh", [](VecF x) { return tanh(x); }, exact_tanh, 1e-30, 10, 1);
+  measure("quick_tanh", [](VecF x) { return quick_tanh(x); }, exact_tanh, -10, 10, 0);
+  measure("quick_tanh", [](VecF x) { return quick_tanh(x); }, exact_tanh, 1e-30, 10, 1);
   measure("softplus", [](VecF x) { return softplus(x); }, softplus_exact, -80, 80, 0);
   measure_noise();
   check_conversions();

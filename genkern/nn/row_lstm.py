@@ -5,7 +5,9 @@ import math
 import torch
 from torch import nn
 
+from genkern import checks
 from genkern.nn.masked_conv2d import MaskedConv2d
+from genkern.ops.masked_conv2d import masked_conv2d
 from genkern.ops.row_lstm import row_lstm
 
 
@@ -17,11 +19,22 @@ class RowLSTM(nn.Module):
         hidden_size: channels of the recurrent state (h in the paper).
         kernel_size: odd width k of both convolutions along the row, pixels.
         mask_type: mask of the input-to-state convolution.
-        residual: adds a 1 x 1 convolution of the state to the input; otherwise the state is
-            the output and ``features`` counts input channels only.
+        data_channels: colours of the data. The units of the state, and with each unit its four
+            gates, belong to that many contiguous groups; so do the features.
+        residual: adds a 1 x 1 convolution (mask "B") of the state to the input; otherwise the
+            state is the output and ``features`` counts input channels only.
         learned_state: learns the state above the first row, one value a channel; otherwise 0.
 
+    ``state_dict``: ``input_to_state.weight`` (4h, features, 1, k), ``input_to_state.bias`` (4h),
+    ``weight_hh`` (4h, h, k), all in the gate order o, f, i, g, units within a gate, whatever
+    ``data_channels``; ``h0``, ``c0`` (h); ``output.weight`` (features, h, 1, 1), ``output.bias``.
+
     Shape: (N, features, H, W) to (N, features or hidden_size, H, W).
+
+    Raises:
+        TypeError, ValueError: a size is not a positive integer, ``kernel_size`` is even,
+            ``mask_type`` unknown, or "A" with a residual, which would pass the centre pixel on.
+
     Source: van den Oord et al. 2016, "Pixel recurrent neural networks", sec. 3.1 and 3.3.
     """
 
@@ -35,32 +48,80 @@ class RowLSTM(nn.Module):
         data_channels: int = 1,
         residual: bool = True,
         learned_state: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if kernel_size % 2 == 0 or kernel_size < 1:
-            raise ValueError(f"RowLSTM: kernel_size must be odd and positive; got {kernel_size}")
+        for name, value in (
+            ("features", features),
+            ("hidden_size", hidden_size),
+            ("kernel_size", kernel_size),
+            ("data_channels", data_channels),
+        ):
+            checks.check_number("RowLSTM", name, value, minimum=1, integer=True)
+        if kernel_size % 2 == 0:
+            raise ValueError(f"RowLSTM: kernel_size must be odd; got {kernel_size}")
+        checks.check_option("RowLSTM", "mask_type", mask_type, ("A", "B"))
+        if mask_type == "A" and residual:
+            raise ValueError(
+                "RowLSTM: residual must be False with mask_type 'A', because the residual passes "
+                "the centre pixel on; got True"
+            )
+        place = {"device": device, "dtype": dtype}
+        self.data_channels = data_channels
         self.input_to_state = MaskedConv2d(
             features,
             4 * hidden_size,
             (1, kernel_size),
             mask_type=mask_type,
             data_channels=data_channels,
+            **place,
         )
-        self.weight_hh = nn.Parameter(torch.empty(4 * hidden_size, hidden_size, kernel_size))
-        self.h0 = nn.Parameter(torch.zeros(hidden_size)) if learned_state else None
-        self.c0 = nn.Parameter(torch.zeros(hidden_size)) if learned_state else None
+        self.weight_hh = nn.Parameter(
+            torch.empty(4 * hidden_size, hidden_size, kernel_size, **place)
+        )
+        self.h0 = nn.Parameter(torch.empty(hidden_size, **place)) if learned_state else None
+        self.c0 = nn.Parameter(torch.empty(hidden_size, **place)) if learned_state else None
         self.output = (
-            MaskedConv2d(hidden_size, features, 1, data_channels=data_channels)
+            MaskedConv2d(hidden_size, features, 1, data_channels=data_channels, **place)
             if residual
             else None
         )
-        bound = 1.0 / math.sqrt(hidden_size * kernel_size)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        self.input_to_state.reset_parameters()
+        if self.output is not None:
+            self.output.reset_parameters()
+        bound = 1.0 / math.sqrt(self.weight_hh[0].numel())
         nn.init.uniform_(self.weight_hh, -bound, bound)
+        if self.h0 is not None and self.c0 is not None:
+            nn.init.zeros_(self.h0)
+            nn.init.zeros_(self.c0)
+
+    def _gates(self, input: torch.Tensor) -> torch.Tensor:
+        layer = self.input_to_state
+        if self.data_channels == 1:
+            return layer(input)
+        # Colours split each gate, so that a unit has one colour. A single convolution would split
+        # the 4h channels, and whole gates would belong to a colour: blue's input gate, say, would
+        # let blue into the units of red.
+        per_gate = zip(layer.weight.chunk(4), layer.bias.chunk(4), strict=True)
+        options = {"mask_type": layer.mask_type, "data_channels": self.data_channels}
+        return torch.cat([masked_conv2d(input, w, b, **options) for w, b in per_gate], dim=1)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        gates = self.input_to_state(input)
+        gates = self._gates(input)
         shape = (input.shape[0], self.weight_hh.shape[1], input.shape[3])
         h0 = None if self.h0 is None else self.h0[:, None].expand(shape).to(gates.dtype)
         c0 = None if self.c0 is None else self.c0[:, None].expand(shape).to(gates.dtype)
         h, _ = row_lstm(gates, self.weight_hh, h0, c0)
         return h if self.output is None else input + self.output(h)
+
+    def extra_repr(self) -> str:
+        _, hidden_size, kernel_size = self.weight_hh.shape
+        return (
+            f"{self.input_to_state.weight.shape[1]}, {hidden_size}, kernel_size={kernel_size}, "
+            f"mask_type={self.input_to_state.mask_type!r}, data_channels={self.data_channels}, "
+            f"residual={self.output is not None}, learned_state={self.h0 is not None}"
+        )

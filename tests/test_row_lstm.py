@@ -1,0 +1,583 @@
+"""row_lstm, row_lstm_step, nn.RowLSTM."""
+
+import copy
+import math
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from contract import check_compiled, double, machine_levels, probe, run
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import DTYPES, LAYOUTS, lay_out, sizes
+from tolerance import assert_close
+
+import genkern
+from genkern import nn
+from genkern.reference import row_lstm as reference
+
+F64 = torch.float64
+
+
+def fused(input_gates, weight_hh, h0, c0):
+    h, (h_n, c_n) = genkern.row_lstm(input_gates, weight_hh, h0, c0)
+    return h, h_n, c_n
+
+
+def make(N, hidden, H, W, k, dtype, *, states=True, scale=1.0, seed=0, layout="contiguous"):
+    """Inputs (gates, weight, h0, c0) and upstream gradients of (h, h_n, c_n)."""
+    generator = torch.Generator().manual_seed(seed)
+    normal = lambda *shape: torch.randn(shape, generator=generator, dtype=F64)  # noqa: E731
+    values = [normal(N, 4 * hidden, H, W) * scale]
+    values.append(normal(4 * hidden, hidden, k) / max(1, hidden * k) ** 0.5)
+    values += [normal(N, hidden, W).tanh(), normal(N, hidden, W)] if states else [None, None]
+    upstream = [normal(N, hidden, H, W), normal(N, hidden, W), normal(N, hidden, W)]
+    place = lambda t: t if t is None else lay_out(t.to(dtype), layout)  # noqa: E731
+    return [place(t) for t in values], [place(t) for t in upstream]
+
+
+def forward_errors(gates, K, h, c):
+    """For each row what the backward pass needs, and first-order rounding errors `e_` in units of
+    eps: a sum errs by the sum of its absolute terms, sigmoid passes on at most 1/4 of an error."""
+    k, rows = K.shape[2] // 2, []
+    e_h, e_c = torch.zeros_like(h), torch.zeros_like(c)
+    for r in range(gates.shape[2]):
+        x = gates[:, :, r]
+        e_gates = x.abs() + F.conv1d(h.abs() + e_h, K.abs(), padding=k)
+        o, f, i, g = (x + F.conv1d(h, K, padding=k)).chunk(4, 1)
+        o, f, i, g = o.sigmoid(), f.sigmoid(), i.sigmoid(), g.tanh()
+        eo, ef, ei, eg = e_gates.chunk(4, 1)
+        row = dict(o=o, f=f, i=i, g=g, eo=eo, ef=ef, ei=ei, eg=eg, h=h, e_h=e_h, c=c, e_c=e_c)
+        e_c = f * e_c + c.abs() * (ef / 4 + f) + g.abs() * (ei / 4 + i) + i * eg
+        c = f * c + i * g
+        row["t"], row["e_t"] = c.tanh(), e_c
+        h = o * c.tanh()
+        e_h = o * e_c + row["t"].abs() * (eo / 4 + o)
+        row["e_out"] = e_h
+        rows.append(row)
+    return rows, e_h, e_c
+
+
+def backward_errors(rows, K, d_h, d_h_n, d_c_n):
+    """Magnitudes `a` of the gradients and their errors `b`, row by row from the last one."""
+    k, weight, d_gates = K.shape[2] // 2, torch.zeros_like(K), []
+    a_h, a_c = d_h_n.abs(), d_c_n.abs()
+    b_h, b_c = torch.zeros_like(a_h), torch.zeros_like(a_c)
+    for r in reversed(range(len(rows))):
+        v = rows[r]
+        o, f, i, g, t, c = (v[n] for n in ("o", "f", "i", "g", "t", "c"))
+        a_h = a_h + d_h[:, :, r].abs()
+        b_h = b_h + a_h
+        b_c = b_c + b_h * o + a_h * (v["eo"] / 4 + 2 * o * v["e_t"])
+        a_c = a_c + a_h * o * (1 - t * t)
+        a = [a_h * t.abs() / 4, a_c * c.abs() / 4, a_c * g.abs() / 4, a_c * i]
+        b = [b_h * t.abs() / 4 + a_h * (v["e_t"] + v["eo"]) / 4]
+        b += [b_c * c.abs() / 4 + a_c * (v["e_c"] + c.abs() * v["ef"]) / 4]
+        b += [b_c * g.abs() / 4 + a_c * (v["eg"] + v["ei"]) / 4]
+        b += [b_c * i + a_c * (v["ei"] / 4 + 2 * v["eg"])]
+        a, b = torch.cat(a, 1), torch.cat(b, 1)
+        b = b + a
+        d_gates.append(b)
+        outer = lambda x, y: torch.nn.grad.conv1d_weight(x, K.shape, y, padding=k)  # noqa: E731
+        weight = weight + outer(v["h"].abs(), a + b) + outer(v["e_h"], a)
+        a_h, b_h = (F.conv_transpose1d(x, K.abs(), padding=k) for x in (a, a + b))
+        a_c, b_c = a_c * f, b_c * f + a_c * (v["ef"] / 4 + f)
+    return torch.stack(d_gates[::-1], 2), weight, b_h, b_c
+
+
+def check(function, definition, inputs, upstream):
+    """Values and every gradient of ``function`` against the float64 definition."""
+    got, got_grads = run(function, inputs, upstream)
+    exact, exact_upstream = double(inputs), double(upstream)
+    want, want_grads = run(definition, exact, exact_upstream)
+    gates, K = exact[:2]
+    N, _, H, W = gates.shape
+    d_h, d_h_n, d_c_n = (
+        torch.zeros_like(y) if d is None else d for y, d in zip(want, exact_upstream, strict=True)
+    )
+    terms = 4 * K.shape[1] * K.shape[2]
+    if gates.numel() == 0:
+        value_scales, grad_scales = [0.0] * 3, [0.0] * 4
+    else:
+        zeros = torch.zeros_like(d_h_n)
+        states = [zeros if s is None else s for s in exact[2:]]
+        rows, e_h, e_c = forward_errors(gates, K, *states)
+        value_scales = [torch.stack([v["e_out"] for v in rows], 2), e_h, e_c]
+        grad_scales = backward_errors(rows, K, d_h, d_h_n, d_c_n)
+    for name, a, b, scale in zip(("h", "h_n", "c_n"), got, want, value_scales, strict=True):
+        assert a.dtype == inputs[0].dtype
+        assert_close(a, b, terms=terms, scale=scale, name=name)
+    names = ("input_gates", "weight_hh", "h0", "c0")
+    for name, x, a, b, scale in zip(names, inputs, got_grads, want_grads, grad_scales, strict=True):
+        if x is None:
+            continue
+        b = torch.zeros_like(x, dtype=F64) if b is None else b
+        assert a.dtype == x.dtype
+        count = terms * (max(1, N * H * W) if name == "weight_hh" else 1)
+        assert_close(a, b, terms=count, scale=scale, name=f"d_{name}")
+
+
+@st.composite
+def problems(draw):
+    N, H = draw(sizes(4)), draw(st.integers(1, 6))
+    hidden, W = draw(st.sampled_from([1, 2, 3, 8, 17, 33])), draw(sizes(21))
+    k = draw(st.sampled_from([1, 3, 3, 5, 9]))
+    dtype, states = draw(st.sampled_from(DTYPES)), draw(st.booleans())
+    inputs, upstream = make(N, hidden, H, W, k, dtype, seed=draw(st.integers(0, 2**20)))
+    layout = st.sampled_from(LAYOUTS)
+    inputs = [lay_out(t, draw(layout)) for t in inputs]
+    upstream = [lay_out(t, draw(layout)) for t in upstream]
+    kept = draw(st.sampled_from([(1, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1)]))
+    if not states:
+        inputs[2:] = [None, None]
+    return inputs, [d if keep else None for d, keep in zip(upstream, kept, strict=True)]
+
+
+@given(problems())
+def test_values_and_every_gradient_match_the_float64_reference(problem):
+    check(fused, reference.forward, *problem)
+    assert genkern.last_backend("row_lstm") == "cpu"
+
+
+SHAPES = [  # N, hidden, H, W, k: the paths through the tiles, the ring of rows and the image groups
+    (3, 16, 12, 28, 3),
+    (2, 64, 9, 13, 3),
+    (1, 40, 5, 32, 5),
+    (2, 96, 3, 33, 1),
+    (300, 8, 5, 3, 3),
+    (270, 24, 4, 9, 3),
+    (1, 128, 3, 8, 3),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_larger_shapes(shape):
+    check(fused, reference.forward, *make(*shape, torch.float32))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_of_inputs_and_upstream_gradients(dtype, layout):
+    check(fused, reference.forward, *make(3, 5, 4, 7, 3, dtype, layout=layout))
+
+
+def test_stride_0_states_and_gradients_reduce_properly():
+    (gates, weight, _, _), _ = make(3, 4, 3, 5, 3, F64)
+    results = []
+    for function in (fused, reference.forward):
+        h0, c0 = (torch.linspace(-1, 1, 4, dtype=F64).requires_grad_() for _ in range(2))
+        h, _, c_n = function(gates, weight, *(s[:, None].expand(3, 4, 5) for s in (h0, c0)))
+        (h.sum() + c_n.sum()).backward()
+        results.append((h, h0.grad, c0.grad))
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_rows_in_chunks_equal_all_rows_at_once():
+    (gates, weight, h0, c0), (d_h, d_h_n, d_c_n) = make(2, 7, 6, 9, 3, F64)
+
+    def chunked(gates, weight, h0, c0):
+        first, state = genkern.row_lstm(gates[:, :, :2], weight, h0, c0)
+        second, (h_n, c_n) = genkern.row_lstm(gates[:, :, 2:], weight, *state)
+        return torch.cat([first, second], 2), h_n, c_n
+
+    inputs, upstream = (gates, weight, h0, c0), (d_h, d_h_n, d_c_n)
+    torch.testing.assert_close(run(chunked, inputs, upstream), run(fused, inputs, upstream))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_steps_equal_all_rows_at_once(dtype):
+    inputs, upstream = make(2, 7, 5, 9, 3, F64)
+
+    def steps(gates, weight, h, c):
+        rows = []
+        for r in range(gates.shape[2]):
+            h, c = genkern.row_lstm_step(gates[:, :, r], h, c, weight)
+            rows.append(h)
+        return torch.stack(rows, 2), h, c
+
+    torch.testing.assert_close(run(steps, inputs, upstream), run(fused, inputs, upstream))
+    row = [x.to(dtype) for x in (inputs[0][:, :, 0], *inputs[2:], inputs[1])]
+    h, c = genkern.row_lstm_step(*row)
+    want_h, want_c = reference.step(*double(row))
+    assert h.dtype == c.dtype == dtype
+    assert_close(h, want_h, terms=21, scale=4.0)
+    assert_close(c, want_c, terms=21, scale=4.0)
+
+
+def test_half_precision_carries_the_state_in_float32():
+    # c grows by sigmoid(0) tanh(0.01): after 300 rows a bfloat16 cell would have stopped at 1.
+    gates = torch.zeros(1, 4, 300, 1)
+    gates[:, 1], gates[:, 3] = 20.0, 0.01
+    c_n = genkern.row_lstm(gates.bfloat16(), torch.zeros(4, 1, 1).bfloat16())[1][1]
+    want = reference.forward(gates.bfloat16().double(), torch.zeros(4, 1, 1, dtype=F64))[2]
+    assert_close(c_n, want, terms=300, scale=want)
+
+
+def test_saturated_gates_and_long_memory():
+    inputs, upstream = make(2, 3, 5, 4, 3, torch.float32, scale=300.0)
+    check(fused, reference.forward, inputs, upstream)
+    gates = torch.zeros(1, 4, 4096, 1)
+    gates[:, 1], gates[:, 0] = 200.0, 200.0  # forget 1, output 1
+    c0 = torch.full((1, 1, 1), 0.3, requires_grad=True)
+    h, (_, c_n) = genkern.row_lstm(gates, torch.zeros(4, 1, 1), torch.zeros(1, 1, 1), c0)
+    assert c_n.item() == c0.item() and h[0, 0, -1, 0].item() == pytest.approx(math.tanh(0.3))
+    c_n.backward()
+    assert c0.grad.item() == 1.0
+
+
+def test_integer_gates_give_exact_zeros():
+    gates = torch.zeros(2, 12, 3, 5)
+    h, (h_n, c_n) = genkern.row_lstm(gates, torch.ones(12, 3, 3))
+    assert not h.any() and not h_n.any() and not c_n.any()
+
+
+def test_a_pixel_reaches_only_its_cone_and_nan_propagates():
+    (gates, weight, h0, c0), _ = make(1, 5, 6, 15, 3, torch.float32)
+    before = genkern.row_lstm(gates, weight, h0, c0)[0]
+    gates[0, :, 2, 7] = math.nan
+    after = genkern.row_lstm(gates, weight, h0, c0)[0]
+    row, column = torch.meshgrid(torch.arange(6), torch.arange(15), indexing="ij")
+    cone = (row >= 2) & ((column - 7).abs() <= row - 2)
+    assert torch.equal(before[0, :, ~cone], after[0, :, ~cone])
+    assert after[0, :, cone].isnan().all()
+
+
+def test_infinite_state_does_not_become_nan_through_unused_lanes():
+    inputs, _ = make(1, 3, 3, 5, 3, torch.float32)
+    inputs[2] = torch.full((1, 3, 5), math.inf)
+    inputs[1] = inputs[1].abs()
+    got, want = fused(*inputs), reference.forward(*double(inputs))
+    assert want[0].isfinite().all()
+    assert_close(got[0], want[0], terms=9, scale=8.0)
+
+
+# ---- gradients of every kind -----------------------------------------------------------------
+
+
+def test_gradients_of_both_orders():
+    inputs, _ = make(2, 2, 3, 3, 3, F64)
+    leaves = [x.requires_grad_() for x in inputs]
+    assert torch.autograd.gradcheck(fused, leaves)
+    assert torch.autograd.gradgradcheck(fused, leaves)
+    gates, weight = leaves[:2]
+    assert torch.autograd.gradcheck(lambda *x: fused(*x, None, None), (gates, weight))
+    assert torch.autograd.gradgradcheck(lambda *x: fused(*x, None, None), (gates, weight))
+
+
+def test_second_derivative_through_inputs_that_share_a_parent():
+    def curvature(function):
+        x = torch.linspace(-1, 1, 12, dtype=F64).view(12, 1).requires_grad_()
+        gates = x.square().view(1, 4, 3, 1)
+        weight = x.sin()[:4].view(4, 1, 1)
+        (first,) = torch.autograd.grad(
+            function(gates, weight, None, None)[0].sum(), x, create_graph=True
+        )
+        return torch.autograd.grad(first.square().sum(), x)[0]
+
+    torch.testing.assert_close(curvature(fused), curvature(reference.forward))
+
+
+@pytest.mark.parametrize("needed", range(16))
+def test_only_the_gradients_that_are_needed(needed):
+    inputs, upstream = make(2, 3, 4, 5, 3, F64)
+    leaves = [x.requires_grad_(bool(needed >> i & 1)) for i, x in enumerate(inputs)]
+    outputs = fused(*leaves)
+    assert outputs[0].requires_grad == bool(needed)
+    if not needed:
+        return
+    torch.autograd.backward(outputs, upstream)
+    _, want = run(reference.forward, inputs, upstream)
+    for i, (x, grad) in enumerate(zip(leaves, want, strict=True)):
+        assert (x.grad is not None) == bool(needed >> i & 1)
+        if x.grad is not None:
+            torch.testing.assert_close(x.grad, grad)
+
+
+def test_backward_twice_and_changed_inputs():
+    (gates, weight, _, _), _ = make(1, 2, 3, 4, 3, F64, states=False)
+    gates.requires_grad_()
+    h = genkern.row_lstm(gates, weight)[0]
+    h.sum().backward(retain_graph=True)
+    first = gates.grad.clone()
+    h.sum().backward()
+    assert torch.equal(gates.grad, 2 * first)
+    with pytest.raises(RuntimeError, match="a second time"):
+        h.sum().backward()
+    h = genkern.row_lstm(gates, weight)[0]
+    weight.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        h.sum().backward()
+
+
+def test_inputs_are_not_written():
+    inputs, upstream = make(2, 5, 3, 6, 3, torch.float32)
+    before = [x.clone() for x in (*inputs, *upstream)]
+    run(fused, inputs, upstream)
+    assert all(torch.equal(a, b) for a, b in zip((*inputs, *upstream), before, strict=True))
+
+
+def test_nothing_is_saved_without_gradients():
+    inputs, _ = make(1, 3, 2, 4, 3, torch.float32)
+    saved = torch.ops.genkern.row_lstm_forward.default(*inputs, False)[3:]
+    assert all(t.numel() == 0 for t in saved)
+    with torch.no_grad():
+        assert genkern.row_lstm(*(x.requires_grad_() for x in inputs))[0].grad_fn is None
+
+
+@pytest.mark.parametrize(
+    "shape", [(0, 3, 2, 4, 3), (2, 3, 2, 0, 3), (0, 0, 1, 0, 1), (1, 0, 2, 3, 1)]
+)
+def test_empty_batches_rows_and_states(shape):
+    check(fused, reference.forward, *make(*shape, torch.float32))
+
+
+# ---- machines --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", machine_levels())
+def test_thread_count_does_not_change_a_bit(level):
+    # Few images, whose rows are divided; many; a weight gradient of each image, and of groups.
+    code = """
+shapes = [(1, 64, 6, 29, 3), (1, 80, 4, 16, 3), (5, 17, 7, 11, 3), (70, 24, 3, 9, 5)]
+for shape in (*shapes, (3, 128, 4, 12, 3), (300, 8, 3, 4, 3)):
+    N, hidden, H, W, k = shape
+    x = [torch.randn(N, 4 * hidden, H, W), torch.randn(4 * hidden, hidden, k) / hidden]
+    x = [t.requires_grad_() for t in (*x, torch.randn(N, hidden, W), torch.randn(N, hidden, W))]
+    h, (h_n, c_n) = genkern.row_lstm(*x)
+    (h.square().sum() + h_n.sum() + c_n.square().sum()).backward()
+    print(digest(h, h_n, c_n, *(t.grad for t in x)))
+"""
+    one, two, three = (probe(code, level=level, threads=t) for t in (1, 2, 3))
+    assert one == two == three
+
+
+@pytest.mark.parametrize("level", machine_levels())
+def test_every_level_matches_the_float64_reference(level):
+    code = """
+import sys
+sys.path.insert(0, "tests")
+from test_row_lstm import check, fused, make, reference
+for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+    for shape in ((2, 17, 3, 13, 3), (1, 1, 2, 1, 1), (2, 40, 4, 20, 5)):
+        check(fused, reference.forward, *make(*shape, dtype))
+print("checked")
+"""
+    assert probe(code, level=level) == "checked\n"
+
+
+def test_opcheck():
+    inputs, upstream = make(2, 3, 4, 5, 3, torch.float32)
+    forward = torch.ops.genkern.row_lstm_forward.default
+    backward = torch.ops.genkern.row_lstm_backward.default
+    torch.library.opcheck(forward, (*inputs, True))
+    torch.library.opcheck(forward, (*inputs[:2], None, None, False))
+    gates, cells = forward(*inputs, True)[3:]
+    torch.library.opcheck(backward, (*upstream, *inputs[1:], gates, cells, *(True,) * 4))
+    none = (None, None)
+    saved = forward(*inputs[:2], *none, True)[3:]
+    needs = (True, False, False, False)
+    torch.library.opcheck(backward, (upstream[0], *none, inputs[1], *none, *saved, *needs))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiles_to_one_graph(dynamic):
+    inputs, _ = make(2, 3, 4, 5, 3, torch.float32)
+    check_compiled(lambda x, *rest: fused(x * 2, *rest), inputs, dynamic=dynamic)
+
+
+def test_functorch_export_and_the_reference_backend():
+    inputs, _ = make(3, 2, 3, 4, 3, torch.float32)
+    gates, weight = inputs[:2]
+    got = torch.func.vmap(lambda x: genkern.row_lstm(x[None], weight)[0][0])(gates)
+    torch.testing.assert_close(got, genkern.row_lstm(gates, weight)[0])
+
+    class Model(torch.nn.Module):
+        def forward(self, gates, weight):
+            return genkern.row_lstm(gates, weight)[0]
+
+    exported = torch.export.export(Model(), (gates, weight)).module()
+    torch.testing.assert_close(exported(gates, weight), genkern.row_lstm(gates, weight)[0])
+    with genkern.use_backend("reference"):
+        slow = fused(*inputs)
+        assert genkern.last_backend("row_lstm") == "reference"
+    torch.testing.assert_close(fused(*inputs), slow)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_autocast_takes_its_dtype_and_leaves_float64_alone(backend):
+    inputs, _ = make(2, 5, 3, 6, 3, torch.float32)
+    leaves = [x.requires_grad_() for x in inputs]
+    with genkern.use_backend(backend), torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = fused(*leaves)
+        assert fused(*double(inputs))[0].dtype == F64
+    assert all(y.dtype == torch.bfloat16 for y in outputs)
+    outputs[0].sum().backward()
+    assert all(x.grad.dtype == torch.float32 for x in leaves)
+    if backend == "cpu":
+        want = reference.forward(*double([x.bfloat16() for x in leaves]))
+        assert_close(outputs[2].detach(), want[2], terms=15, scale=4.0)
+
+
+# ---- errors ----------------------------------------------------------------------------------
+
+X, K, S = torch.ones(2, 12, 4, 5), torch.ones(12, 3, 3), torch.ones(2, 3, 5)
+ERRORS = [
+    (lambda: genkern.row_lstm([1.0], K), TypeError,
+     "row_lstm: input_gates must be a Tensor; got list"),
+    (lambda: genkern.row_lstm(X.int(), K), TypeError,
+     "row_lstm: input_gates must be one of float32, float64, bfloat16, float16; got int32"),
+    (lambda: genkern.row_lstm(X, K.double()), RuntimeError,
+     "row_lstm: weight_hh must be float32 like input_gates; got float64"),
+    (lambda: genkern.row_lstm(X, K.to("meta")), RuntimeError,
+     "row_lstm: weight_hh must be on cpu like input_gates; got meta"),
+    (lambda: genkern.row_lstm(X[0], K), RuntimeError,
+     r"row_lstm: input_gates must have shape \(N, 4h, H, W\); got \(12, 4, 5\)"),
+    (lambda: genkern.row_lstm(X, K[0]), RuntimeError,
+     r"row_lstm: weight_hh must have shape \(4h, h, k\); got \(3, 3\)"),
+    (lambda: genkern.row_lstm(X, K[:9]), RuntimeError,
+     r"row_lstm: weight_hh must have shape \(4h, h, k\); got \(9, 3, 3\)"),
+    (lambda: genkern.row_lstm(X, K[:, :, :2]), RuntimeError,
+     r"row_lstm: weight_hh must have an odd width k = shape\[2\]; got \(12, 3, 2\)"),
+    (lambda: genkern.row_lstm(X[:, :8], K), RuntimeError,
+     r"row_lstm: input_gates.shape\[1\] must equal weight_hh.shape\[0\] = 12; got"),
+    (lambda: genkern.row_lstm(X[:, :, :0], K), RuntimeError,
+     "the number of rows, must be larger than 0"),
+    (lambda: genkern.row_lstm(X, K, S), RuntimeError,
+     "row_lstm: h0 and c0 must be given together; got h0 and no c0"),
+    (lambda: genkern.row_lstm(X, K, None, S), RuntimeError, "got c0 and no h0"),
+    (lambda: genkern.row_lstm(X, K, S, S[:1]), RuntimeError,
+     r"row_lstm: c0 must have shape \(N, h, W\) = \(2, 3, 5\); got \(1, 3, 5\)"),
+    (lambda: genkern.row_lstm(X, K, S.double(), S), RuntimeError,
+     "row_lstm: h0 must be float32 like input_gates; got float64"),
+    (lambda: genkern.row_lstm_step(X, S, S, K), RuntimeError,
+     r"row_lstm_step: input_gates_row must have shape \(N, 4h, W\); got \(2, 12, 4, 5\)"),
+    (lambda: genkern.row_lstm_step(X[:, :, 0], S, None, K), TypeError,
+     "row_lstm_step: c must be a Tensor; got NoneType"),
+    (lambda: nn.RowLSTM(4, 3, kernel_size=2), ValueError, "kernel_size must be odd; got 2"),
+    (lambda: nn.RowLSTM(4, 0), ValueError, "RowLSTM: hidden_size must be at least 1; got 0"),
+    (lambda: nn.RowLSTM(4, 3, mask_type="C"), ValueError, "mask_type must be one of 'A', 'B'"),
+    (lambda: nn.RowLSTM(4, 3, mask_type="A"), ValueError, "residual must be False with mask_type"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("call, error, text", ERRORS)
+def test_errors_name_op_argument_and_value(call, error, text):
+    with pytest.raises(error, match=text):
+        call()
+
+
+# ---- the module ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("features, hidden", [(6, 3), (12, 6), (7, 4), (9, 8)])
+def test_colours_see_earlier_pixels_and_earlier_colours_only(features, hidden, residual):
+    """Bitwise: a changed pixel and colour leaves all outputs before it in raster order alone."""
+    layer = nn.RowLSTM(features, hidden, data_channels=3, residual=residual)
+    input = torch.randn(1, features, 4, 5)
+    ends = lambda n: [(n * (g + 1) + 2) // 3 for g in range(3)]  # noqa: E731
+    colour_of = lambda n: torch.tensor([sum(c >= e for e in ends(n)) for c in range(n)])  # noqa: E731
+    before = layer(input)[0]
+    order = lambda n: (  # noqa: E731
+        torch.arange(20).view(1, 4, 5) * 3 + colour_of(n).view(n, 1, 1)
+    )
+    position, source = order(before.shape[0]), order(features)
+    for y, x in ((0, 0), (1, 2), (2, 4)):
+        for colour in range(3):
+            changed = input.clone()
+            at = source[:, y, x] == (y * 5 + x) * 3 + colour
+            changed[0, at, y, x] += 1.0
+            same = layer(changed)[0] == before
+            moment = (y * 5 + x) * 3 + colour
+            assert same[position < moment].all()
+            assert not same[position == moment].all()
+
+
+def test_colours_split_each_gate():
+    layer = nn.RowLSTM(6, 3, data_channels=3, residual=False, learned_state=False)
+    input, conv = torch.randn(2, 6, 3, 4), layer.input_to_state
+    want = [
+        genkern.masked_conv2d(input, w, b, data_channels=3)
+        for w, b in zip(conv.weight.chunk(4), conv.bias.chunk(4), strict=True)
+    ]
+    assert torch.equal(layer(input), genkern.row_lstm(torch.cat(want, 1), layer.weight_hh)[0])
+
+
+def test_layer_is_convolution_scan_and_residual():
+    layer = nn.RowLSTM(6, 4, dtype=F64)
+    torch.nn.init.normal_(layer.h0), torch.nn.init.normal_(layer.c0)
+    input = torch.randn(2, 6, 3, 5, dtype=F64, requires_grad=True)
+    gates = genkern.masked_conv2d(input, layer.input_to_state.weight, layer.input_to_state.bias)
+    state = [s[:, None].expand(2, 4, 5) for s in (layer.h0, layer.c0)]
+    want = input + layer.output(reference.forward(gates, layer.weight_hh, *state)[0])
+    torch.testing.assert_close(layer(input), want)
+    wanted = [input, *layer.parameters()]
+    got_grads = torch.autograd.grad(layer(input).square().sum(), wanted)
+    torch.testing.assert_close(got_grads, torch.autograd.grad(want.square().sum(), wanted))
+
+
+def test_module_copies_loads_and_casts():
+    layer = nn.RowLSTM(6, 4, mask_type="A", residual=False)
+    names = {"input_to_state.weight", "input_to_state.bias", "weight_hh", "h0", "c0"}
+    assert set(layer.state_dict()) == names and "mask_type='A'" in repr(layer)
+    input = torch.randn(1, 6, 3, 5)
+    other = nn.RowLSTM(6, 4, mask_type="A", residual=False)
+    other.load_state_dict(layer.state_dict())
+    for clone in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)), other):
+        assert torch.equal(clone(input), layer(input))
+    plain = nn.RowLSTM(6, 4, residual=False, learned_state=False)
+    assert plain.h0 is None and plain(input).shape == (1, 4, 3, 5)
+    assert layer.bfloat16()(input.bfloat16()).dtype == torch.bfloat16
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert plain(input).dtype == torch.bfloat16
+
+
+# ---- tests of the tests ----------------------------------------------------------------------
+
+
+def permuted(order):
+    def function(gates, weight, h0, c0):
+        swap = lambda t: torch.cat([t.chunk(4)[i] for i in order])  # noqa: E731
+        return reference.forward(swap(gates.transpose(0, 1)).transpose(0, 1), swap(weight), h0, c0)
+
+    return function
+
+
+def edge_lost(gates, weight, h0, c0):
+    wide = F.pad(gates, (0, 1)), weight, F.pad(h0, (0, 1)), F.pad(c0, (0, 1))
+    return [t[..., :-1] for t in reference.forward(*wide)]
+
+
+MUTANTS = {
+    "gate order i, f, o, g": permuted((2, 1, 0, 3)),
+    "gate order of torch": permuted((2, 1, 3, 0)),
+    "h0 dropped": lambda x, w, h0, c0: reference.forward(x, w, h0 * 0, c0),
+    "c0 dropped": lambda x, w, h0, c0: reference.forward(x, w, h0, c0 * 0),
+    "no halo": edge_lost,
+    "taps mirrored": lambda x, w, h0, c0: reference.forward(x, w.flip(2), h0, c0),
+    "taps shifted": lambda x, w, h0, c0: reference.forward(x, w.roll(1, 2), h0, c0),
+    "last unit ignored": lambda x, w, h0, c0: reference.forward(
+        x, torch.cat([w[:, :-1], w[:, -1:] * 0], 1), h0, c0
+    ),
+    "gradient of h0 stopped": lambda x, w, h0, c0: reference.forward(
+        x, w, h0.detach() + 0 * h0, c0
+    ),
+    "gradient of the weight through half of the batch": lambda x, w, h0, c0: tuple(
+        torch.cat(pair)
+        for pair in zip(
+            reference.forward(x[:1], w, h0[:1], c0[:1]),
+            reference.forward(x[1:], w.detach(), h0[1:], c0[1:]),
+            strict=True,
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_property_test_catches_mutants(name, dtype):
+    inputs, upstream = make(2, 5, 4, 7, 3, dtype)
+    check(fused, reference.forward, inputs, upstream)
+    with pytest.raises(AssertionError):
+        check(fused, MUTANTS[name], inputs, upstream)
