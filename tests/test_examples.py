@@ -44,6 +44,7 @@ def all_images(spec: DataSpec) -> torch.Tensor:
         ("pixel_cnn", DataSpec((1, 2, 2), 2)),
         ("pixel_rnn", DataSpec((1, 2, 2), 2)),
         ("pixel_cnn", DataSpec((3, 2, 2), 2)),
+        ("pixel_rnn", DataSpec((3, 2, 2), 2)),
         ("pixel_cnn", DataSpec((3, 1, 1), 5)),
         ("pixel_rnn", DataSpec((1, 1, 3), 4)),
     ],
@@ -61,6 +62,7 @@ def test_likelihoods_of_all_images_sum_to_one(name, spec):
         ("pixel_cnn", DataSpec((1, 5, 6), 17)),
         ("pixel_rnn", DataSpec((1, 5, 6), 17)),
         ("pixel_cnn", DataSpec((3, 4, 3), 4)),
+        ("pixel_rnn", DataSpec((3, 4, 3), 4)),
     ],
 )
 @torch.no_grad()
@@ -81,11 +83,6 @@ def test_future_pixels_never_leak(name, spec):
         assert torch.equal(after[:, : place + 1], before[:, : place + 1])
         later_changed += not torch.equal(after, before)
     assert later_changed == spec.dims - 1
-
-
-def test_pixel_rnn_refuses_colours():
-    with pytest.raises(UsageError, match=r"pixel_rnn cannot be .* one channel"):
-        build_model("pixel_rnn", DataSpec((3, 4, 4), 4), {})
 
 
 @pytest.mark.parametrize("name", registry.MODELS)
