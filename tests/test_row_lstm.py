@@ -145,8 +145,8 @@ SHAPES = [  # N, hidden, H, W, k: the paths through the tiles, the ring of rows 
     (2, 64, 9, 13, 3),
     (1, 40, 5, 32, 5),
     (2, 96, 3, 33, 1),
-    (300, 8, 5, 3, 3),
-    (270, 24, 4, 9, 3),
+    (300, 8, 2, 3, 3),
+    (258, 24, 2, 5, 3),
     (1, 128, 3, 8, 3),
 ]
 
@@ -258,11 +258,11 @@ def test_infinite_state_does_not_become_nan_through_unused_lanes():
 def test_gradients_of_both_orders():
     inputs, _ = make(2, 2, 3, 3, 3, F64)
     leaves = [x.requires_grad_() for x in inputs]
+    stateless = lambda *x: fused(*x, None, None)  # noqa: E731
     assert torch.autograd.gradcheck(fused, leaves)
-    assert torch.autograd.gradgradcheck(fused, leaves)
-    gates, weight = leaves[:2]
-    assert torch.autograd.gradcheck(lambda *x: fused(*x, None, None), (gates, weight))
-    assert torch.autograd.gradgradcheck(lambda *x: fused(*x, None, None), (gates, weight))
+    assert torch.autograd.gradcheck(stateless, leaves[:2])
+    assert torch.autograd.gradgradcheck(fused, leaves, fast_mode=True)
+    assert torch.autograd.gradgradcheck(stateless, leaves[:2], fast_mode=True)
 
 
 def test_second_derivative_through_inputs_that_share_a_parent():

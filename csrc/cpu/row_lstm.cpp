@@ -59,6 +59,11 @@ struct Forward {
       saved_gates = gates + 4 * panel;
       saved_cell = cells + panel;
       if (r > 0) previous_cell = saved_cell - s.padded() * s.W;
+      if (b + 1 == s.blocks()) {  // lanes that this level does not use
+        const int64_t used = L * s.W, unused = (s.padded() - s.blocks() * L) * s.W;
+        std::fill_n(saved_gates + 4 * used, 4 * unused, A(0));
+        std::fill_n(saved_cell + used, unused, A(0));
+      }
     }
     rl::cell_forward(s.W, valid, sums, previous_cell, saved_cell, state, saved_gates);
     rl::panel_to_rows(state, L, valid, s.W, h + (n * s.hidden + unit) * plane + r * s.W, plane);

@@ -1,6 +1,7 @@
 """One Row LSTM layer."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -67,7 +68,7 @@ class RowLSTM(nn.Module):
                 "RowLSTM: residual must be False with mask_type 'A', because the residual passes "
                 "the centre pixel on; got True"
             )
-        place = {"device": device, "dtype": dtype}
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
         self.data_channels = data_channels
         self.input_to_state = MaskedConv2d(
             features,
@@ -106,8 +107,12 @@ class RowLSTM(nn.Module):
         # Colours split each gate, so that a unit has one colour. A single convolution would split
         # the 4h channels, and whole gates would belong to a colour: blue's input gate, say, would
         # let blue into the units of red.
+        assert layer.bias is not None  # for the type checker: the layer is made here, with a bias
+        options: dict[str, Any] = {
+            "mask_type": layer.mask_type,
+            "data_channels": self.data_channels,
+        }
         per_gate = zip(layer.weight.chunk(4), layer.bias.chunk(4), strict=True)
-        options = {"mask_type": layer.mask_type, "data_channels": self.data_channels}
         return torch.cat([masked_conv2d(input, w, b, **options) for w, b in per_gate], dim=1)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:

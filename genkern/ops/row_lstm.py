@@ -71,16 +71,15 @@ class RowLSTMFunction(torch.autograd.Function):
         return tuple(d if need else None for d, need in zip(found, needs, strict=True))
 
 
-def _cast(op: str, **tensors: Tensor | None) -> list[Tensor | None]:
+def _cast(op: str, **tensors: Tensor) -> list[Tensor]:
     """Checks the types; inside autocast, everything but float64 takes the autocast dtype."""
     for name, tensor in tensors.items():
-        if tensor is not None:
-            checks.check_tensor(op, name, tensor)
-    first = next(t for t in tensors.values() if t is not None)
+        checks.check_tensor(op, name, tensor)
+    first = next(iter(tensors.values()))
     dtype = checks.autocast_dtype(first)
     if dtype is None or first.dtype == torch.float64:
         return list(tensors.values())
-    return [t if t is None else t.to(dtype) for t in tensors.values()]
+    return [t.to(dtype) for t in tensors.values()]
 
 
 def _check(op: str, gates_name: str, gates: Tensor, weight_hh: Tensor, **states: Tensor) -> None:
@@ -160,7 +159,7 @@ def row_lstm(
     if (h0 is None) != (c0 is None):
         given, missing = ("h0", "c0") if c0 is None else ("c0", "h0")
         raise RuntimeError(f"{op}: h0 and c0 must be given together; got {given} and no {missing}")
-    states = {} if h0 is None else {"h0": h0, "c0": c0}
+    states = {} if h0 is None or c0 is None else {"h0": h0, "c0": c0}
     gates, weight_hh, *cast = _cast(op, input_gates=input_gates, weight_hh=weight_hh, **states)
     _check(op, "input_gates", gates, weight_hh, **dict(zip(states, cast, strict=True)))
     if gates.shape[2] == 0:
@@ -168,7 +167,8 @@ def row_lstm(
             f"{op}: input_gates.shape[2], the number of rows, must be larger than 0; "
             f"got input_gates {tuple(gates.shape)}"
         )
-    h, h_n, c_n = _run(gates, weight_hh, *(cast or (None, None)))
+    h0, c0 = cast or (None, None)
+    h, h_n, c_n = _run(gates, weight_hh, h0, c0)
     return h, (h_n, c_n)
 
 
