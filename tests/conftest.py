@@ -41,6 +41,9 @@ def pytest_terminal_summary(terminalreporter):
             f"at most {worst['shared']} bytes shared, {worst['registers']} registers, "
             f"{worst['spills']} bytes spilled"
         )
-    ops, total = {op: s["kernels"] for op, _, s in found}, sum(s["configurations"] for *_, s in found)
+    ops, total = (
+        {op: s["kernels"] for op, _, s in found},
+        sum(s["configurations"] for *_, s in found),
+    )
     chips = len({c for _, c, _ in found})
     terminalreporter.line(f"{sum(ops.values())} kernels x configurations x {chips} chips = {total}")

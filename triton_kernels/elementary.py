@@ -16,50 +16,28 @@ def accumulator(dtype: torch.dtype) -> tl.dtype:
 
 
 @triton.jit
-def _reduce_exp(x):
-    """n and r with x = n log 2 + r, |r| <= log(2) / 2; n is a rounded float32."""
-    n = (x * 1.44269504 + 12582912.0) - 12582912.0
-    return n, (x - n * 0.693359375) - n * -2.12194440e-4
-
-
-@triton.jit
 def exp(x):
     """e^x; float32 within 3 ulp, results below 2^-126 may be 0."""
     if x.dtype == tl.float64:
         return tl.exp(x)
     else:
-        x = tl.where(x < -104.0, -104.0, tl.where(x > 89.0, 89.0, x))  # keeps NaN
-        n, r = _reduce_exp(x)
+        x = tl.maximum(x, -104.0, propagate_nan=tl.PropagateNan.ALL)
+        x = tl.minimum(x, 89.0, propagate_nan=tl.PropagateNan.ALL)
+        n = (x * 1.44269504 + 12582912.0) - 12582912.0  # x = n log 2 + r
+        r = (x - n * 0.693359375) - n * -2.12194440e-4
         # Half of 2^n, so that n = 128 is representable.
         return (tl.exp(r) * tl.exp2(n - 1.0)) * 2.0
 
 
 @triton.jit
-def expm1(x):
-    """e^x - 1; float32 within 3 ulp."""
+def expm1_parts(x, e):
+    """e^x - 1 and e^x - 1 - x, given e = e^x within a few ulp; float32 does not cancel around 0."""
+    far = e - 1.0
     if x.dtype == tl.float64:
-        # Kahan: (u - 1) x / log u, in which the rounding of u = e^x cancels.
-        u = tl.exp(x)
-        near = tl.where(u == 1.0, x, (u - 1.0) * x / tl.log(tl.where(u == 1.0, 2.0, u)))
-        return tl.where(tl.abs(x) < 1.0, near, u - 1.0)
-    else:
-        x = tl.where(x < -30.0, -30.0, tl.where(x > 89.0, 89.0, x))
-        n, r = _reduce_exp(x)
-        p = 1.9875691500e-4 * r + 1.3981999507e-3
-        p = p * r + 8.3334519073e-3
-        p = p * r + 4.1665795894e-2
-        p = p * r + 1.6666665459e-1
-        p = p * r + 5.0000001201e-1
-        p = p * r * r + r
-        s = tl.exp2(n - 1.0)
-        return 2.0 * (s * p + (s - 0.5))
-
-
-@triton.jit
-def expm1_minus_x(x):
-    """e^x - 1 - x, in float32 without cancellation around 0."""
-    if x.dtype == tl.float64:
-        return expm1(x) - tl.where(x > 1e300, 1e300, x)
+        # Kahan: (u - 1) x / log u, in which the error of u = e^x cancels.
+        near = tl.where(far == 0.0, x, far * x / tl.log(tl.where(far == 0.0, 2.0, e)))
+        em1 = tl.where(tl.abs(x) < 1.0, near, far)
+        return em1, em1 - tl.where(x > 1e300, 1e300, x)
     else:
         p = 2.4801587e-5 * x + 1.9841270e-4
         p = p * x + 1.3888889e-3
@@ -67,9 +45,11 @@ def expm1_minus_x(x):
         p = p * x + 4.1666667e-2
         p = p * x + 1.6666667e-1
         p = p * x + 0.5
+        rest = p * x * x
+        is_near = tl.abs(x) < 0.5
         # The limit at +inf is +inf, and not inf - inf.
-        far = expm1(x) - tl.where(x > 1e30, 1e30, x)
-        return tl.where(tl.abs(x) < 0.5, p * x * x, far)
+        far_rest = far - tl.minimum(x, 1e30, propagate_nan=tl.PropagateNan.ALL)
+        return tl.where(is_near, rest + x, far), tl.where(is_near, rest, far_rest)
 
 
 @triton.jit
@@ -104,14 +84,28 @@ def log1p_unit(x):
 
 
 @triton.jit
-def sincospi(t):
-    """sin(pi t), cos(pi t) for t in [-1, 1]; float32 within 2 ulp."""
-    if t.dtype == tl.float64:
-        return tl.sin(t * 3.141592653589793), tl.cos(t * 3.141592653589793)
+def _sinpi_cospi_quarter(r):
+    """sin(pi r), cos(pi r) for r in [-1/4, 1/4]."""
+    if r.dtype == tl.float64:
+        x = r * 3.141592653589793
+        x2 = x * x
+        s = 2.8114572543455206e-15 * x2 - 7.647163731819816e-13  # Taylor, to x^17
+        s = s * x2 + 1.6059043836821613e-10
+        s = s * x2 - 2.505210838544172e-08
+        s = s * x2 + 2.7557319223985893e-06
+        s = s * x2 - 1.984126984126984e-04
+        s = s * x2 + 8.333333333333333e-03
+        s = s * x2 - 1.6666666666666666e-01
+        s = s * x2 * x + x
+        c = 4.779477332387385e-14 * x2 - 1.1470745597729725e-11  # to x^16
+        c = c * x2 + 2.08767569878681e-09
+        c = c * x2 - 2.755731922398589e-07
+        c = c * x2 + 2.48015873015873e-05
+        c = c * x2 - 1.388888888888889e-03
+        c = c * x2 + 4.1666666666666664e-02
+        c = c * x2 - 0.5
+        return s, c * x2 + 1.0
     else:
-        shifted = 2.0 * t + 12582912.0
-        q = shifted.to(tl.int32, bitcast=True) - 0x4B400000
-        r = t - 0.5 * (shifted - 12582912.0)  # exact, in [-1/4, 1/4]
         r2 = r * r
         s = 8.2145886e-2 * r2 - 5.9926453e-1
         s = s * r2 + 2.5501640
@@ -121,11 +115,20 @@ def sincospi(t):
         c = c * r2 - 1.3352628
         c = c * r2 + 4.0587121
         c = c * r2 - 4.9348022
-        c = c * r2 + 1.0
-        swapped = (q & 1) != 0
-        y = tl.where(swapped, c, s)
-        x = tl.where(swapped, s, c)
-        return tl.where((q & 2) != 0, -y, y), tl.where(((q + 1) & 2) != 0, -x, x)
+        return s, c * r2 + 1.0
+
+
+@triton.jit
+def sincospi(t, DTYPE: tl.constexpr):
+    """sin(pi t), cos(pi t) for float32 t in [-1, 1], computed in DTYPE; within 2 ulp."""
+    shifted = 2.0 * t + 12582912.0
+    q = shifted.to(tl.int32, bitcast=True) - 0x4B400000
+    r = t - 0.5 * (shifted - 12582912.0)  # exact, in [-1/4, 1/4]
+    s, c = _sinpi_cospi_quarter(r.to(DTYPE))
+    is_swapped = (q & 1) != 0
+    y = tl.where(is_swapped, c, s)
+    x = tl.where(is_swapped, s, c)
+    return tl.where((q & 2) != 0, -y, y), tl.where(((q + 1) & 2) != 0, -x, x)
 
 
 @triton.jit
@@ -137,7 +140,7 @@ def normal_pair(a, b, DTYPE: tl.constexpr):
     u = (a >> 1).to(tl.int32).to(tl.float32) * 4.656612873077393e-10 + 2.3283064365386963e-10
     t = b.to(tl.int32, bitcast=True).to(tl.float32) * 4.656612873077393e-10
     radius = tl.sqrt(-2.0 * log_normal_range(u.to(DTYPE)))
-    sine, cosine = sincospi(t.to(DTYPE))
+    sine, cosine = sincospi(t, DTYPE)
     return radius * cosine, radius * sine
 
 

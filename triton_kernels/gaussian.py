@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 import triton
-
 from genkern.triton_kernels import launch
 from genkern.triton_kernels.elementary import accumulator
 from genkern.triton_kernels.gaussian_kernels import (
@@ -13,9 +12,9 @@ from genkern.triton_kernels.gaussian_kernels import (
     gaussian_forward_kernel,
 )
 
-_TILE = 128  # Philox blocks of a tile: one a thread
 _WARPS = 4
 _MAX_SPLITS = 512
+_FEWEST_PROGRAMS = 4  # a processor, before long rows are split
 
 
 def unsupported(
@@ -32,13 +31,15 @@ def unsupported(
 
 
 def _options(N: int, D: int, S: int, dtype: torch.dtype) -> dict[str, Any]:
-    """Tile and specialisations of a problem, from static facts and alignment alone."""
-    width = 8 if D <= 64 else 32 if D <= 256 else _TILE
+    """Tile and specialisations, of the dtype, the row length and alignment."""
+    tile = 128 if dtype == torch.float64 else 256  # Philox blocks: one or two a thread
+    width = next((w for w in (8, 32, 128) if 8 * w >= D), tile)
     return {
+        "MANY": S > 1,
         "ALIGNED": D % 4 == 0,
         "BLOCKS": S <= 1 or N * D % 4 == 0,  # every sample starts at a Philox block
         "DTYPE": accumulator(dtype),
-        "BR": _TILE // width,
+        "BR": tile // width,
         "BC": width,
         "num_warps": _WARPS,
     }
@@ -53,6 +54,13 @@ def _floor(free_bits: float) -> float:
     return free_bits if free_bits > 0 else float("-inf")
 
 
+def _splits(rows: int, blocks: int, BC: int, processors: int) -> tuple[int, int]:
+    """Programs of one row, and blocks of each: few long rows are split over the processors."""
+    wanted = min(_FEWEST_PROGRAMS * processors // rows, triton.cdiv(blocks, 2 * BC), _MAX_SPLITS)
+    split_blocks = triton.cdiv(triton.cdiv(blocks, max(1, wanted)), BC) * BC
+    return triton.cdiv(blocks, split_blocks), split_blocks
+
+
 def forward(
     mu: torch.Tensor,
     logvar: torch.Tensor,
@@ -65,10 +73,8 @@ def forward(
     with_kl: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     launch.require(
-        unsupported(
-            "gaussian_forward", mu, seed=seed, logvar=logvar, prior_mu=prior_mu,
-            prior_logvar=prior_logvar, eps=eps,
-        )
+        unsupported("gaussian_forward", mu, seed=seed, logvar=logvar, prior_mu=prior_mu,
+                    prior_logvar=prior_logvar, eps=eps)
     )  # fmt: skip
     leading = () if num_samples is None else (num_samples,)
     has_z = eps is not None or seed is not None
@@ -77,26 +83,25 @@ def forward(
     kl = mu.new_empty(N if with_kl else 0)
     if mu.numel() == 0:
         return z, kl.zero_()
-    D, S = mu.numel() // N, 1 if num_samples is None or not z.numel() else num_samples
-    if not with_kl and not z.numel():
+    if z.numel() == 0 and not with_kl:
         return z, kl
+    D, S = mu.numel() // N, max(1, z.numel() // mu.numel())
     options = _options(N, D, S, mu.dtype)
     BR, BC, blocks = options["BR"], options["BC"], _row_blocks(D)
-    # Few long rows: each is split, so that every processor has work.
-    wanted = 4 * launch.processors(mu) // (N * S) if BR == 1 else 1
-    splits = max(1, min(wanted, triton.cdiv(blocks, 2 * BC), _MAX_SPLITS))
-    split_blocks = triton.cdiv(triton.cdiv(blocks, splits), BC) * BC
-    splits = triton.cdiv(blocks, split_blocks)
+    splits, split_blocks = 1, triton.cdiv(blocks, BC) * BC
+    if BR == 1:
+        splits, split_blocks = _splits(N * S, blocks, BC, launch.processors(mu))
     partial = done = None
     if splits > 1 and with_kl:
         partial = mu.new_empty((N, splits), dtype=torch.promote_types(mu.dtype, torch.float32))
         done = launch.counters(mu, N)
+    p_z, p_eps, p_seed = (z, eps, seed) if z.numel() else (None,) * 3
+    programs = launch.programs("gaussian_forward", triton.cdiv(N, BR) * splits * S)
     with launch.on(mu):
-        gaussian_forward_kernel[(triton.cdiv(N, BR) * splits * S,)](
-            mu, logvar, prior_mu, prior_logvar, eps if z.numel() else None,
-            seed if z.numel() else None, z if z.numel() else None, kl if with_kl else None,
+        gaussian_forward_kernel[programs](
+            mu, logvar, prior_mu, prior_logvar, p_eps, p_seed, p_z, kl if with_kl else None,
             partial, done, N, D, S, splits, split_blocks, _floor(free_bits),
-            MAX_SPLITS=1 if partial is None else _MAX_SPLITS, **options,
+            MAX_SPLITS=_MAX_SPLITS if splits > 1 else 1, **options,
         )  # fmt: skip
     return z, kl
 
@@ -115,10 +120,8 @@ def backward(
     needs_d_eps: bool,
 ) -> tuple[torch.Tensor, ...]:
     launch.require(
-        unsupported(
-            "gaussian_backward", mu, seed=seed, logvar=logvar, prior_mu=prior_mu,
-            prior_logvar=prior_logvar, eps=eps, d_z=d_z, d_kl=d_kl,
-        )
+        unsupported("gaussian_backward", mu, seed=seed, logvar=logvar, prior_mu=prior_mu,
+                    prior_logvar=prior_logvar, eps=eps, d_z=d_z, d_kl=d_kl)
     )  # fmt: skip
     d_mu, d_logvar = mu.new_empty(mu.shape), mu.new_empty(mu.shape)
     prior_shape = mu.shape if prior_mu is not None else (0,)
@@ -127,16 +130,18 @@ def backward(
     gradients = (d_mu, d_logvar, d_prior_mu, d_prior_logvar, d_eps)
     if mu.numel() == 0:
         return gradients
-    N = mu.shape[0]
-    D, S = mu.numel() // N, 1 if num_samples is None else num_samples
-    if d_z is None or d_z.numel() == 0 or (eps is None and seed is None):
+    if d_z is None or d_z.numel() == 0:
         d_z = eps = seed = None
+    N = mu.shape[0]
+    D, S = mu.numel() // N, 1 if d_z is None else d_z.numel() // mu.numel()
     options = _options(N, D, S, mu.dtype)
     tiles = triton.cdiv(_row_blocks(D), options["BC"])
+    programs = launch.programs("gaussian_backward", triton.cdiv(N, options["BR"]) * tiles)
     with launch.on(mu):
-        gaussian_backward_kernel[(triton.cdiv(N, options["BR"]) * tiles,)](
+        gaussian_backward_kernel[programs](
             d_z, d_kl, mu, logvar, prior_mu, prior_logvar, eps, seed, d_mu, d_logvar,
-            d_prior_mu, d_prior_logvar, d_eps if d_eps.numel() else None,
+            *((None, None) if prior_mu is None else (d_prior_mu, d_prior_logvar)),
+            d_eps if d_eps.numel() else None,
             N, D, S, tiles, _floor(free_bits), **options,
         )  # fmt: skip
     return gradients
@@ -144,17 +149,29 @@ def backward(
 
 LAUNCHERS = {"gaussian_forward": forward, "gaussian_backward": backward}
 
+# Letters: kl, prior, eps or seed, d_eps. The tiles differ by row length; 4097 is split.
+_TILES = ((3, 8), (3, 9), (3, 128), (3, 129), (3, 512), (3, 513), (3, 8192), (3, 8193))
+_FORWARD = ("k", "kp", "e", "s", "ek", "ekp", "skp")
+_BACKWARD = ("k", "kp", "e", "s", "ed", "ek", "ekpd", "skp")
+
 
 def configurations() -> Iterator[tuple[str, tuple]]:
-    """Every dtype with every mode, and every dtype with every tile and alignment."""
-    empty = lambda *shape: torch.empty(shape, dtype=dtype, device="meta")  # noqa: E731
+    """Every dtype with every tile and with every mode, as calls on meta tensors."""
     seed = torch.empty(1, dtype=torch.int64, device="meta")
-    tiles = [(3, d) for d in (8, 9, 128, 129, 512, 513, 4096, 4097)]
     for dtype in launch.FLOATING:
-        problems = [(shape, None, m) for shape in tiles for m in ("s k",)]
-        problems += [((3, 512), s, m) for s in (None,) for m in ("k", "kp", "e", "s", "ek", "ekp", "skp")]
-        for shape, S, mode in problems:
-            x, noise = empty(*shape), empty(*shape)
-            prior = (x, x) if "p" in mode else (None, None)
-            source = (noise if "e" in mode else None, seed if "s" in mode else None)
-            yield "gaussian_forward", (x, x, *prior, *source, S, 0.0, "k" in mode)
+        calls = [(shape, None, m) for shape in _TILES for m in ("Fsk", "Bsk")]
+        calls += [((4, 512), None, "F" + m) for m in _FORWARD]
+        calls += [((4, 512), None, "B" + m) for m in _BACKWARD]
+        # Samples that start at a Philox block, and samples that do not.
+        calls += [(shape, 2, m) for shape in ((4, 512), (3, 513)) for m in ("Fsk", "Bsk")]
+        for shape, S, mode in calls:
+            x = torch.empty(shape, dtype=dtype, device="meta")
+            noise = torch.empty((S or 1, *shape), dtype=dtype, device="meta")
+            kl = torch.empty(shape[0], dtype=dtype, device="meta") if "k" in mode else None
+            inputs = (x, x, *((x, x) if "p" in mode else (None, None)))
+            inputs += (noise if "e" in mode else None, seed if "s" in mode else None, S, 0.0)
+            if mode[0] == "F":
+                yield "gaussian_forward", (*inputs, kl is not None)
+            else:
+                d_z = noise if "e" in mode or "s" in mode else None
+                yield "gaussian_backward", (d_z, kl, *inputs, "d" in mode)

@@ -6,11 +6,9 @@ blocks of four elements; rows that do not start at a block are covered from the 
 
 import triton
 import triton.language as tl
-
 from genkern.triton_kernels.elementary import (
     exp,
-    expm1,
-    expm1_minus_x,
+    expm1_parts,
     philox_normals,
     philox_normals_at,
 )
@@ -39,16 +37,24 @@ def _tile(i_row, c, N, D, ALIGNED: tl.constexpr, BC: tl.constexpr):
 
 
 @triton.jit
+def _sample(i_s, N, D, MANY: tl.constexpr, BLOCKS: tl.constexpr):
+    """Offset of sample `i_s` in (S, N, D)."""
+    if not MANY:
+        return 0
+    elif BLOCKS:
+        return i_s * (N * D // 4 * 4)  # tells the compiler that samples start at a block
+    else:
+        return i_s * (N * D)
+
+
+@triton.jit
 def _load(p, o_tile, o_column, m_tile, DTYPE: tl.constexpr):
     return tl.load(p + o_tile + o_column, mask=m_tile, other=0.0).to(DTYPE)
 
 
 @triton.jit
-def _noise(
-    p_eps, seed, o_tile, o_column, m_tile, i_s, ND, BLOCKS: tl.constexpr, DTYPE: tl.constexpr
-):
-    """Noise of sample `i_s` for a tile: given, or the Philox stream at element i_s N D + offset."""
-    o_noise = o_tile + i_s * ND
+def _noise(p_eps, seed, o_noise, o_column, m_tile, BLOCKS: tl.constexpr, DTYPE: tl.constexpr):
+    """Noise of a tile: given, or the Philox stream at the same offsets."""
     if p_eps is not None:
         return _load(p_eps, o_noise, o_column, m_tile, DTYPE)
     elif BLOCKS:
@@ -63,8 +69,8 @@ def gaussian_forward_kernel(
     p_mu, p_logvar, p_prior_mu, p_prior_logvar, p_eps, p_seed, p_z, p_kl, p_partial, p_done,
     N: tl.int64, D: tl.int64, S: tl.int32, splits: tl.int32, split_blocks: tl.int64,
     free_bits: tl.float64,
-    ALIGNED: tl.constexpr, BLOCKS: tl.constexpr, DTYPE: tl.constexpr, MAX_SPLITS: tl.constexpr,
-    BR: tl.constexpr, BC: tl.constexpr,
+    MANY: tl.constexpr, ALIGNED: tl.constexpr, BLOCKS: tl.constexpr, DTYPE: tl.constexpr,
+    MAX_SPLITS: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """z[s, n, d] = mu + e^{l/2} eps;  kl[n] = sum_d max((d^2 w + e^D - 1 - D) / 2, free_bits)
 
@@ -74,10 +80,16 @@ def gaussian_forward_kernel(
     With splits, partial sums go to p_partial (N, splits), and the program that finishes last
     adds them up in order.
     """
-    i = tl.program_id(0)
-    i_s = i % S
-    i_split = i // S % splits
-    i_row = (i // S // splits).to(tl.int64) * BR + tl.arange(0, BR)
+    i_tile = tl.program_id(0)
+    i_s = 0
+    i_split = 0
+    if MANY:
+        i_s = i_tile % S
+        i_tile = i_tile // S
+    if MAX_SPLITS > 1:
+        i_split = i_tile % splits
+        i_tile = i_tile // splits
+    i_row = i_tile.to(tl.int64) * BR + tl.arange(0, BR)
     floor = tl.full((1, 1), free_bits, DTYPE)
     seed = 0
     if p_seed is not None:
@@ -89,20 +101,23 @@ def gaussian_forward_kernel(
         o_tile, o_column, m_tile = _tile(i_row, c, N, D, ALIGNED, BC)
         b_mu = _load(p_mu, o_tile, o_column, m_tile, DTYPE)
         b_logvar = _load(p_logvar, o_tile, o_column, m_tile, DTYPE)
+        b_scale = exp(0.5 * b_logvar)
         if p_z is not None:
-            b_eps = _noise(
-                p_eps, seed, o_tile, o_column, m_tile, i_s, N * D, BLOCKS, DTYPE
-            )
-            b_z = b_mu + exp(0.5 * b_logvar) * b_eps
-            tl.store(p_z + (o_tile + i_s * (N * D)) + o_column, b_z, mask=m_tile)
+            o_sample = o_tile + _sample(i_s, N, D, MANY, BLOCKS)
+            b_eps = _noise(p_eps, seed, o_sample, o_column, m_tile, BLOCKS, DTYPE)
+            b_z = b_mu + b_scale * b_eps
+            tl.store(p_z + o_sample + o_column, b_z, mask=m_tile)
         if p_kl is not None:
             if i_s == 0:
                 if p_prior_mu is not None:
                     b_l2 = _load(p_prior_logvar, o_tile, o_column, m_tile, DTYPE)
                     b_d = b_mu - _load(p_prior_mu, o_tile, o_column, m_tile, DTYPE)
-                    b_kl = 0.5 * (b_d * b_d * exp(-b_l2) + expm1_minus_x(b_logvar - b_l2))
+                    b_delta = b_logvar - b_l2
+                    _, b_rest = expm1_parts(b_delta, exp(b_delta))
+                    b_kl = 0.5 * (b_d * b_d * exp(-b_l2) + b_rest)
                 else:
-                    b_kl = 0.5 * (b_mu * b_mu + expm1_minus_x(b_logvar))
+                    _, b_rest = expm1_parts(b_logvar, b_scale * b_scale)
+                    b_kl = 0.5 * (b_mu * b_mu + b_rest)
                 b_kl = tl.where(b_kl < floor, floor, b_kl)  # keeps NaN
                 b_sum += tl.where(m_tile, b_kl, 0.0)
     if p_kl is not None:
@@ -114,7 +129,7 @@ def gaussian_forward_kernel(
                 tl.static_assert(BR == 1)
                 tl.store(p_partial + i_row * splits + i_split, b_kl)
                 tl.debug_barrier()
-                p_row = p_done + i // S // splits
+                p_row = p_done + i_tile
                 if tl.atomic_add(p_row, 1, sem="acq_rel") == splits - 1:
                     o_split = tl.arange(0, MAX_SPLITS)
                     p_parts = p_partial + i_row[:, None] * splits + o_split[None, :]
@@ -130,7 +145,7 @@ def gaussian_backward_kernel(
     p_d_z, p_d_kl, p_mu, p_logvar, p_prior_mu, p_prior_logvar, p_eps, p_seed,
     p_d_mu, p_d_logvar, p_d_prior_mu, p_d_prior_logvar, p_d_eps,
     N: tl.int64, D: tl.int64, S: tl.int32, column_tiles: tl.int32, free_bits: tl.float64,
-    ALIGNED: tl.constexpr, BLOCKS: tl.constexpr, DTYPE: tl.constexpr,
+    MANY: tl.constexpr, ALIGNED: tl.constexpr, BLOCKS: tl.constexpr, DTYPE: tl.constexpr,
     BR: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """d_mu = sum_s d_z + g d w;  d_logvar = sum_s d_z eps e^{l/2} / 2 + g (e^D - 1) / 2
@@ -145,6 +160,7 @@ def gaussian_backward_kernel(
     o_tile, o_column, m_tile = _tile(i_row, c, N, D, ALIGNED, BC)
     o_out = o_tile + o_column
     b_logvar = _load(p_logvar, o_tile, o_column, m_tile, DTYPE)
+    b_scale = exp(0.5 * b_logvar)
     b_d_mu = tl.zeros(m_tile.shape, DTYPE)
     b_d_logvar = tl.zeros(m_tile.shape, DTYPE)
     b_d_prior_logvar = tl.zeros(m_tile.shape, DTYPE)
@@ -153,15 +169,17 @@ def gaussian_backward_kernel(
         b_g = tl.load(p_d_kl + i_row, mask=i_row < N, other=0.0).to(DTYPE)[:, None]
         b_d = _load(p_mu, o_tile, o_column, m_tile, DTYPE)
         b_delta = b_logvar
+        b_exp = b_scale * b_scale
         b_scaled = b_d
         if p_prior_mu is not None:
             b_l2 = _load(p_prior_logvar, o_tile, o_column, m_tile, DTYPE)
             b_d -= _load(p_prior_mu, o_tile, o_column, m_tile, DTYPE)
             b_delta = b_logvar - b_l2
+            b_exp = exp(b_delta)
             b_scaled = b_d * exp(-b_l2)
-        b_em1 = expm1(b_delta)
+        b_em1, b_rest = expm1_parts(b_delta, b_exp)
         floor = tl.full((1, 1), free_bits, DTYPE)
-        floored = 0.5 * (b_d * b_scaled + expm1_minus_x(b_delta)) < floor
+        floored = 0.5 * (b_d * b_scaled + b_rest) < floor
         b_d_mu = tl.where(floored, 0.0, b_g * b_scaled)
         b_d_logvar = tl.where(floored, 0.0, 0.5 * b_g * b_em1)
         b_d_prior_mu = -b_d_mu
@@ -173,12 +191,9 @@ def gaussian_backward_kernel(
         seed = 0
         if p_seed is not None:
             seed = tl.load(p_seed)
-        b_scale = exp(0.5 * b_logvar)
         for i_s in range(S):
-            o_sample = o_tile + i_s * (N * D)
-            b_eps = _noise(
-                p_eps, seed, o_tile, o_column, m_tile, i_s, N * D, BLOCKS, DTYPE
-            )
+            o_sample = o_tile + _sample(i_s, N, D, MANY, BLOCKS)
+            b_eps = _noise(p_eps, seed, o_sample, o_column, m_tile, BLOCKS, DTYPE)
             b_d_z = _load(p_d_z, o_sample, o_column, m_tile, DTYPE)
             b_d_eps = b_d_z * b_scale
             b_d_mu += b_d_z

@@ -40,6 +40,13 @@ def require(reason: str | None) -> None:
         raise RuntimeError(reason)
 
 
+def programs(op: str, count: int) -> tuple[int]:
+    """The grid of ``count`` programs, all on the one axis that is not limited to 65,535."""
+    if count > 2**31 - 1:
+        raise RuntimeError(f"{op}: needs {count} programs; a launch has at most {2**31 - 1}")
+    return (count,)
+
+
 def mismatch(
     op: str, name: str, tensor: torch.Tensor, others: dict[str, torch.Tensor | None]
 ) -> str | None:
@@ -52,9 +59,7 @@ def mismatch(
         if other is None:
             continue
         if other.device != tensor.device:
-            return (
-                f"{op}: {other_name} must be on {tensor.device} like {name}; got {other.device}"
-            )
+            return f"{op}: {other_name} must be on {tensor.device} like {name}; got {other.device}"
         if other.dtype != tensor.dtype:
             return f"{op}: {other_name} must be {tensor.dtype} like {name}; got {other.dtype}"
         if not other.is_contiguous():
