@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 import triton
+
 from genkern.triton_kernels import launch
 from genkern.triton_kernels.elementary import accumulator
 from genkern.triton_kernels.gaussian_kernels import (

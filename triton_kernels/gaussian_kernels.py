@@ -6,6 +6,7 @@ blocks of four elements; rows that do not start at a block are covered from the 
 
 import triton
 import triton.language as tl
+
 from genkern.triton_kernels.elementary import (
     exp,
     expm1_parts,

@@ -48,9 +48,13 @@ def programs(op: str, count: int) -> tuple[int]:
 
 
 def mismatch(
-    op: str, name: str, tensor: torch.Tensor, others: dict[str, torch.Tensor | None]
+    op: str,
+    name: str,
+    tensor: torch.Tensor,
+    others: dict[str, torch.Tensor | None],
+    contiguous: bool = True,
 ) -> str | None:
-    """The first of ``others`` that is not a tensor like ``tensor``: device, dtype, contiguous."""
+    """The first of ``others`` that is not a tensor like ``tensor``: device, dtype, strides."""
     if tensor.dtype not in FLOATING:
         return (
             f"{op}: {name} must be one of float32, float64, bfloat16, float16; got {tensor.dtype}"
@@ -62,7 +66,7 @@ def mismatch(
             return f"{op}: {other_name} must be on {tensor.device} like {name}; got {other.device}"
         if other.dtype != tensor.dtype:
             return f"{op}: {other_name} must be {tensor.dtype} like {name}; got {other.dtype}"
-        if not other.is_contiguous():
+        if contiguous and not other.is_contiguous():
             return (
                 f"{op}: {other_name} must be contiguous; got strides {other.stride()} for shape "
                 f"{tuple(other.shape)}"
