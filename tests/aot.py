@@ -24,7 +24,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 TENSOR_CORES = ("mma", "wgmma", "tcgen05")
 
 
@@ -45,14 +45,19 @@ class NamedChip:
 
 
 def resources(cubin: bytes) -> dict[str, int]:
-    """Registers of a thread, and bytes of its stack and local memory: spills live there."""
+    """Registers of a thread, and bytes that it stores to local memory: spills and arrays."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [CUOBJDUMP, "--dump-resource-usage", file.name]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", text))
-    return {"registers": int(found["REG"]), "spills": int(found["STACK"]) + int(found["LOCAL"])}
+        run = lambda *c: subprocess.run(c, capture_output=True, text=True, check=True).stdout  # noqa: E731
+        usage = run(TOOLS / "cuobjdump", "--dump-resource-usage", file.name)
+        found = {k: int(v) for k, v in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
+        spills = 0
+        if found["STACK"] + found["LOCAL"]:  # also the frame of a call, say of a division
+            code = run(TOOLS / "nvdisasm", "-c", file.name)
+            widths = re.findall(r"\bSTL(?:\.(64|128))?\s", code)
+            spills = sum(int(width or 32) // 8 for width in widths)
+    return {"registers": found["REG"], "spills": spills}
 
 
 def record(function: JITFunction, kernel) -> dict:
@@ -110,6 +115,7 @@ def main(op: str, *capabilities: str) -> None:
             "tests/aot.py: TRITON_INTERPRET must not be set: interpreted kernels do not compile"
         )
     torch.set_num_threads(1)
+    os.environ["TRITON_DISABLE_LINE_INFO"] = "1"  # which doubles the time and changes no code
     # Triton's key covers source, specialisation, options and its own version: a kernel that has
     # not changed is not compiled again.
     os.environ["TRITON_CACHE_DIR"] = str(Path(__file__).parent.parent / "build/triton")

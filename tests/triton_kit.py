@@ -1,39 +1,66 @@
-"""What the interpreter tests of the Triton kernels share."""
+"""What the tests of the Triton kernels share: Triton's interpreter in place of a GPU."""
 
 import contextlib
+import importlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from unittest import mock
 
+import numpy as np
 import torch
-from triton.runtime.interpreter import GridExecutor
-
-# bfloat16 is stored and loaded only: the kernels compute in float32, and so must the interpreter.
-TRITON_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-
-@dataclass
-class Launches:
-    kernels: list[str] = field(default_factory=list)
-    programs: list[int] = field(default_factory=list)
-
-    @property
-    def total(self) -> int:
-        return len(self.kernels)
+import triton.language as tl
+from triton.runtime.interpreter import GridExecutor, TensorHandle, interpreter_builder
 
 
 @contextlib.contextmanager
-def launches() -> Iterator[Launches]:
-    """Counts the kernels that the interpreter launches in the block."""
-    count = Launches()
+def launches() -> Iterator[list[str]]:
+    """Names of the kernels that the interpreter launches in the block."""
+    names: list[str] = []
     original = GridExecutor.__call__
 
     def counted(self, *args, **kwargs):
-        count.kernels.append(self.fn.__name__)
-        count.programs.append(int(torch.tensor(self.grid).prod()))
+        names.append(self.fn.__name__)
         return original(self, *args, **kwargs)
 
-    GridExecutor.__call__ = counted
-    try:
-        yield count
-    finally:
-        GridExecutor.__call__ = original
+    with mock.patch.object(GridExecutor, "__call__", counted):
+        yield names
+
+
+@contextlib.contextmanager
+def interpreted(op: str) -> Iterator[None]:
+    """Runs the family ``op`` on CPU tensors through its Triton launchers, interpreted.
+
+    The front door, the autograd function and the checks stay those of the CPU; only the calls of
+    the compiled ops go to the launchers.
+    """
+    front_door = importlib.import_module(f"genkern.ops.{op}")
+    launchers = importlib.import_module(f"genkern.triton_kernels.{op}").LAUNCHERS
+    compiled = {getattr(torch.ops.genkern, name).default: f for name, f in launchers.items()}
+    bound = {n: compiled[v] for n, v in vars(front_door).items() if _is_op(v) and v in compiled}
+    assert len(bound) == len(launchers), f"{op}: {sorted(launchers)} bound as {sorted(bound)}"
+    with mock.patch.multiple(front_door, **bound):
+        yield
+
+
+def _is_op(value: object) -> bool:
+    return isinstance(value, torch._ops.OpOverload)
+
+
+@contextlib.contextmanager
+def only_program(i: int, programs: int) -> Iterator[None]:
+    """Launches of the block run the one program ``i`` of a grid of ``programs``."""
+
+    def number(value):
+        return lambda axis: TensorHandle(np.array([value if axis == 0 else 0], np.int32), tl.int32)
+
+    with (
+        mock.patch.object(interpreter_builder, "create_get_program_id", number(i), create=True),
+        mock.patch.object(interpreter_builder, "create_get_num_programs", number(programs)),
+        # The interpreter would copy whole storages back; those of the CPU are written in place.
+        mock.patch.object(GridExecutor, "_restore_args_dev", lambda *_: None),
+    ):
+        yield
+
+
+def sparse(count: int, dtype: type) -> torch.Tensor:
+    """A tensor of ``count`` zeros whose memory the system provides when it is touched."""
+    return torch.from_numpy(np.zeros(count, dtype))

@@ -28,7 +28,7 @@ _DISCRIMINATOR, _GENERATOR, _SATURATING_GENERATOR = range(3)
 _NONE, _MEAN, _SUM = range(3)
 
 _TILE, _WARPS = 1024, 4
-_LONE_TILE, _LONE_WARPS = 4096, 16  # of the one program of the relativistic kind
+_LONE_WARPS = 16  # of the one program of the relativistic kind
 _LONE_LOGITS = 16384
 _MAX_PROGRAMS = 512
 
@@ -67,6 +67,13 @@ def _weights(n_r: int, n_f: int, reduction: int) -> tuple[float, float]:
     return (1.0 / n_r if n_r else float("inf"), 1.0 / n_f if n_f else float("inf"))
 
 
+def _tile(shift: str | None, dtype: torch.dtype) -> tuple[int, int]:
+    """Elements of a tile, and warps: many where one program does it all."""
+    if shift != "compute":
+        return _TILE, _WARPS
+    return 2048 if dtype == torch.float64 else 4096, _LONE_WARPS
+
+
 def _sum(
     out: torch.Tensor,
     real: torch.Tensor | None,
@@ -79,10 +86,9 @@ def _sum(
 ) -> torch.Tensor:
     n_r, n_f = 0 if real is None else real.numel(), fake.numel()
     partial = done = None
-    tile, warps, programs = _TILE, _WARPS, triton.cdiv(max(n_r, n_f), _TILE)
-    if options["SHIFT"] == "compute":
-        tile, warps, programs = _LONE_TILE, _LONE_WARPS, 1
-    programs = min(programs, _MAX_PROGRAMS)
+    alone = options["SHIFT"] == "compute"
+    tile, warps = _tile(options["SHIFT"], fake.dtype)
+    programs = 1 if alone else min(triton.cdiv(max(n_r, n_f), tile), _MAX_PROGRAMS)
     if programs > 1:
         partial = fake.new_empty((programs, 2), dtype=torch.float64)
         done = launch.counters(fake, 1)
@@ -112,10 +118,9 @@ def _shift(
 
 def _elementwise_options(n: int, shift: str | None, dtype: torch.dtype) -> tuple[int, dict]:
     """Programs, and what the kernels without a sum are specialised for."""
-    alone = shift == "compute"
-    tile, warps = (_LONE_TILE, _LONE_WARPS) if alone else (_TILE, _WARPS)
+    tile, warps = _tile(shift, dtype)
     options = {"SHIFT": shift, "DTYPE": accumulator(dtype), "B": tile, "num_warps": warps}
-    return 1 if alone else triton.cdiv(n, tile), options
+    return 1 if shift == "compute" else triton.cdiv(n, tile), options
 
 
 def forward(
@@ -193,19 +198,22 @@ def backward(
 LAUNCHERS = {"gan_loss_forward": forward, "gan_loss_backward": backward}
 
 
+_SMALL, _LARGE = 64, 2**20
+_CALLS = (
+    *((kind, _DISCRIMINATOR, _SMALL, _MEAN) for kind in (_BCE, _HINGE, _LSGAN, _WGAN, _RABCE)),
+    *((kind, _DISCRIMINATOR, _SMALL, _NONE) for kind in (_BCE, _RABCE)),
+    *((kind, _DISCRIMINATOR, _LARGE, _MEAN) for kind in (_BCE, _RABCE)),
+    (_BCE, _GENERATOR, _SMALL, _MEAN),
+    (_RABCE, _DISCRIMINATOR, _LARGE, _NONE),
+)
+
+
 def configurations() -> Iterator[tuple[str, tuple]]:
-    """Every dtype with every term, with and without real logits, as calls on meta tensors."""
-    kinds = [(k, _DISCRIMINATOR, True, 64) for k in (_BCE, _HINGE, _LSGAN, _WGAN)]
-    kinds += [(_BCE, _GENERATOR, False, n) for n in (64, 2**20)] + [
-        (_BCE, _DISCRIMINATOR, True, 2**20)
-    ]
-    kinds += [(_RABCE, _DISCRIMINATOR, True, n) for n in (64, 2**20)]
-    for dtype, (kind, mode, with_real, n), reduction in itertools.product(
-        launch.FLOATING, kinds, (_NONE, _MEAN)
-    ):
+    """Every dtype with every term, reduction and number of programs, on meta tensors."""
+    for dtype, (kind, mode, n, reduction) in itertools.product(launch.FLOATING, _CALLS):
         x = torch.empty(n, dtype=dtype, device="meta")
+        logits = (x if mode == _DISCRIMINATOR else None, x)
         options = (kind, mode, 0.0, reduction)
-        logits = (x if with_real else None, x)
         yield "gan_loss_forward", (*logits, *options)
         d_loss = torch.empty(() if reduction else n, dtype=dtype, device="meta")
-        yield "gan_loss_backward", (d_loss, *logits, *options, with_real, True)
+        yield "gan_loss_backward", (d_loss, *logits, *options, logits[0] is not None, True)
