@@ -60,18 +60,24 @@ def _sides(kind: int, mode: int, label_smoothing: float) -> tuple[float, float, 
     return -scale, 1.0, -scale, 0.0
 
 
+def _inverse(n: int) -> float:
+    """1 / n; that of no logits is inf, and inf times the empty sum NaN, like the empty mean."""
+    return 1.0 / n if n else float("inf")
+
+
+def _numbers(n_r: int, n_f: int) -> tuple[int, int, float, float]:
+    return n_r, n_f, _inverse(n_r), _inverse(n_f)
+
+
 def _weights(n_r: int, n_f: int, reduction: int) -> tuple[float, float]:
-    """1 / n for the mean; that of no logits is inf, and inf times the empty sum NaN."""
-    if reduction != _MEAN:
-        return 1.0, 1.0
-    return (1.0 / n_r if n_r else float("inf"), 1.0 / n_f if n_f else float("inf"))
+    return (_inverse(n_r), _inverse(n_f)) if reduction == _MEAN else (1.0, 1.0)
 
 
 def _tile(shift: str | None, dtype: torch.dtype) -> tuple[int, int]:
     """Elements of a tile, and warps: many where one program does it all."""
     if shift != "compute":
         return _TILE, _WARPS
-    return 2048 if dtype == torch.float64 else 4096, _LONE_WARPS
+    return 1024 if dtype == torch.float64 else 4096, _LONE_WARPS
 
 
 def _sum(
@@ -94,7 +100,7 @@ def _sum(
         done = launch.counters(fake, 1)
     with launch.on(fake):
         gan_loss_sum_kernel[(programs,)](
-            real, fake, up, means, out, partial, done, n_r, n_f, *sides, *weights,
+            real, fake, up, means, out, partial, done, *_numbers(n_r, n_f), *sides, *weights,
             **options, DTYPE=accumulator(fake.dtype),
             MAX_PROGRAMS=_MAX_PROGRAMS if programs > 1 else 1, B=tile, num_warps=warps,
         )  # fmt: skip
@@ -146,7 +152,7 @@ def forward(
     programs, options = _elementwise_options(n_f, shift, fake.dtype)
     with launch.on(fake):
         gan_loss_terms_kernel[launch.programs(op, programs)](
-            real, fake, means, out, n_r, n_f, *sides, TERM=term, **options
+            real, fake, means, out, *_numbers(n_r, n_f), *sides, TERM=term, **options
         )
     return out
 
@@ -189,7 +195,8 @@ def backward(
     with launch.on(fake):
         gan_loss_backward_kernel[launch.programs(op, programs)](
             d_real if d_real.numel() else None, d_fake if d_fake.numel() else None,
-            up, real, fake, means, slopes, n_r, n_f, *sides, *_weights(n_r, n_f, reduction),
+            up, real, fake, means, slopes, *_numbers(n_r, n_f), *sides,
+            *_weights(n_r, n_f, reduction),
             TERM=term, ELEMENTWISE=elementwise, **options,
         )  # fmt: skip
     return d_real, d_fake

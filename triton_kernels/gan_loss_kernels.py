@@ -13,6 +13,7 @@ import triton.language as tl
 from genkern.triton_kernels.elementary import exp, log1p_unit
 
 _RUNTIME = ["n_r", "n_f", "scale_r", "target_r", "scale_f", "target_f", "weight_r", "weight_f"]
+_RUNTIME += ["inverse_r", "inverse_f"]
 
 
 @triton.jit
@@ -78,21 +79,23 @@ def _sum(
 
 
 @triton.jit
-def _mean(p_x, n, DTYPE: tl.constexpr, B: tl.constexpr):
-    """Mean by one program."""
+def _mean(p_x, n, inverse, DTYPE: tl.constexpr, B: tl.constexpr):
+    """Mean by one program; `inverse` is 1 / n."""
     one = tl.full((1,), 1.0, DTYPE)
     zero = tl.program_id(1)  # 0 and 1 as run-time numbers
     total = _sum(p_x, None, n, 0.0, one, one, zero, zero + 1, "linear", False, DTYPE, B)
-    return total / n.to(tl.float64)
+    return total * inverse
 
 
 @triton.jit
 def _shifts(
-    p_real, p_fake, p_means, n_r, n_f, SHIFT: tl.constexpr, DTYPE: tl.constexpr, B: tl.constexpr
-):
+    p_real, p_fake, p_means, n_r, n_f, inverse_r, inverse_f,
+    SHIFT: tl.constexpr, DTYPE: tl.constexpr, B: tl.constexpr,
+):  # fmt: skip
     """What is subtracted from the real and from the fake logits: the mean of the other ones."""
     if SHIFT == "compute":
-        return _mean(p_fake, n_f, DTYPE, B), _mean(p_real, n_r, DTYPE, B)
+        mean_f = _mean(p_fake, n_f, inverse_f, DTYPE, B)
+        return mean_f, _mean(p_real, n_r, inverse_r, DTYPE, B)
     elif SHIFT == "load":
         return tl.load(p_means), tl.load(p_means + 1)
     else:
@@ -102,7 +105,7 @@ def _shifts(
 @triton.jit(do_not_specialize=_RUNTIME)
 def gan_loss_sum_kernel(
     p_real, p_fake, p_up, p_means, p_out, p_partial, p_done,
-    n_r: tl.int64, n_f: tl.int64,
+    n_r: tl.int64, n_f: tl.int64, inverse_r: tl.float64, inverse_f: tl.float64,
     scale_r: tl.float64, target_r: tl.float64, scale_f: tl.float64, target_f: tl.float64,
     weight_r: tl.float64, weight_f: tl.float64,
     TERM: tl.constexpr, SLOPE: tl.constexpr, SHIFT: tl.constexpr, PAIR: tl.constexpr,
@@ -117,7 +120,9 @@ def gan_loss_sum_kernel(
     """
     i = tl.program_id(0)
     programs = tl.num_programs(0)
-    shift_r, shift_f = _shifts(p_real, p_fake, p_means, n_r, n_f, SHIFT, DTYPE, B)
+    shift_r, shift_f = _shifts(
+        p_real, p_fake, p_means, n_r, n_f, inverse_r, inverse_f, SHIFT, DTYPE, B
+    )
     sum_f = _sum(
         p_fake, p_up, n_f, shift_f, tl.full((1,), scale_f, DTYPE), tl.full((1,), target_f, DTYPE),
         i, programs, TERM, SLOPE, DTYPE, B,
@@ -155,12 +160,14 @@ def gan_loss_sum_kernel(
 @triton.jit(do_not_specialize=_RUNTIME)
 def gan_loss_terms_kernel(
     p_real, p_fake, p_means, p_out,
-    n_r: tl.int64, n_f: tl.int64,
+    n_r: tl.int64, n_f: tl.int64, inverse_r: tl.float64, inverse_f: tl.float64,
     scale_r: tl.float64, target_r: tl.float64, scale_f: tl.float64, target_f: tl.float64,
     TERM: tl.constexpr, SHIFT: tl.constexpr, DTYPE: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
     """out[i] = term_f(f_i - [mean r]) + term_r(r_i - [mean f]), as above; all (n,)."""
-    shift_r, shift_f = _shifts(p_real, p_fake, p_means, n_r, n_f, SHIFT, DTYPE, B)
+    shift_r, shift_f = _shifts(
+        p_real, p_fake, p_means, n_r, n_f, inverse_r, inverse_f, SHIFT, DTYPE, B
+    )
     shift_r, shift_f = tl.full((1,), shift_r, DTYPE), tl.full((1,), shift_f, DTYPE)
     fake = tl.full((1,), scale_f, DTYPE), tl.full((1,), target_f, DTYPE)
     real = tl.full((1,), scale_r, DTYPE), tl.full((1,), target_r, DTYPE)
@@ -197,7 +204,7 @@ def _gradient(
 @triton.jit(do_not_specialize=_RUNTIME)
 def gan_loss_backward_kernel(
     p_d_real, p_d_fake, p_d_loss, p_real, p_fake, p_means, p_slopes,
-    n_r: tl.int64, n_f: tl.int64,
+    n_r: tl.int64, n_f: tl.int64, inverse_r: tl.float64, inverse_f: tl.float64,
     scale_r: tl.float64, target_r: tl.float64, scale_f: tl.float64, target_f: tl.float64,
     weight_r: tl.float64, weight_f: tl.float64,
     TERM: tl.constexpr, SHIFT: tl.constexpr, ELEMENTWISE: tl.constexpr, DTYPE: tl.constexpr,
@@ -215,7 +222,9 @@ def gan_loss_backward_kernel(
         upstream = tl.load(p_d_loss).to(tl.float64)
         factor_r = upstream * weight_r
         factor_f = upstream * weight_f
-    shift_r, shift_f = _shifts(p_real, p_fake, p_means, n_r, n_f, SHIFT, DTYPE, B)
+    shift_r, shift_f = _shifts(
+        p_real, p_fake, p_means, n_r, n_f, inverse_r, inverse_f, SHIFT, DTYPE, B
+    )
     slope_r = 0.0
     slope_f = 0.0
     if SHIFT == "load":
@@ -234,7 +243,7 @@ def gan_loss_backward_kernel(
     if p_d_fake is not None:
         mean = 0.0
         if SHIFT is not None:
-            mean = factor_r * slope_r / n_f.to(tl.float64)
+            mean = factor_r * slope_r * inverse_f
         _gradient(
             p_d_fake, p_fake, p_up, n_f, shift_f, scale_f, target_f, factor_f, mean,
             TERM, DTYPE, B,
@@ -242,7 +251,7 @@ def gan_loss_backward_kernel(
     if p_d_real is not None:
         mean = 0.0
         if SHIFT is not None:
-            mean = factor_f * slope_f / n_r.to(tl.float64)
+            mean = factor_f * slope_f * inverse_r
         _gradient(
             p_d_real, p_real, p_up, n_r, shift_r, scale_r, target_r, factor_r, mean,
             TERM, DTYPE, B,
