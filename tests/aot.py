@@ -49,7 +49,10 @@ def resources(cubin: bytes) -> dict[str, int]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        run = lambda *c: subprocess.run(c, capture_output=True, text=True, check=True).stdout  # noqa: E731
+
+        def run(*command):
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
         usage = run(TOOLS / "cuobjdump", "--dump-resource-usage", file.name)
         found = {k: int(v) for k, v in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
         spills = 0
