@@ -15,7 +15,7 @@ from genkern.triton_kernels.gaussian_kernels import (
 
 _WARPS = 4
 _MAX_SPLITS = 512
-_FEWEST_PROGRAMS = 4  # a processor, before long rows are split
+_FEWEST_PROGRAMS = 8  # a processor, before long rows are split
 
 
 def unsupported(
@@ -148,6 +148,7 @@ def backward(
     return gradients
 
 
+SPILL_BYTES = {"gaussian_forward_kernel": 8}  # float64 divisions are calls on sm_90
 LAUNCHERS = {"gaussian_forward": forward, "gaussian_backward": backward}
 
 # A row length of every tile (8193: split), aligned or not. Letters: kl, prior, eps or seed, d_eps.
