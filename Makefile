@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CXX_FILES := $(shell git ls-files '*.h' '*.cpp' '*.cu' 2>/dev/null)
 
-.PHONY: setup test lint demo bench clean
+.PHONY: setup test lint demo bench gpu-source gpu-test gpu-bench clean
 
 setup: $(VENV)/.built
 
@@ -36,6 +36,27 @@ demo: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks run
+
+# On a machine with a GPU, from the source tree: nothing is installed or built there. The package's
+# folders are linked into one place, because triton_kernels/ is imported as genkern.triton_kernels.
+GPU_PYTHON ?= python3
+OUT ?= build/gpu
+GPU_SOURCE := build/gpu-source
+GPU_RUN = PYTHONPATH=$(CURDIR)/$(GPU_SOURCE):$(CURDIR) PYTHONSAFEPATH=1 TRITON_INTERPRET=0 \
+  PYTHONDONTWRITEBYTECODE=1 timeout 480 $(GPU_PYTHON)
+
+gpu-source:
+	rm -rf $(GPU_SOURCE)
+	mkdir -p $(GPU_SOURCE)/genkern $(OUT)
+	ln -s $(CURDIR)/genkern/* $(CURDIR)/triton_kernels $(GPU_SOURCE)/genkern
+
+gpu-test: gpu-source
+	$(GPU_RUN) -m pytest -p no:cacheprovider -ra -m cuda tests/test_gpu.py \
+	  --junitxml $(OUT)/gpu-test.xml; status=$$?; \
+	$(GPU_RUN) tests/gpu_report.py $(OUT)/gpu-test.xml $(OUT)/gpu-test.json; exit $$status
+
+gpu-bench: gpu-source
+	$(GPU_RUN) -m benchmarks run --device cuda --out $(OUT)
 
 clean:
 	rm -rf $(VENV) build

@@ -38,10 +38,19 @@ def lay_out(tensor: torch.Tensor, layout: str) -> torch.Tensor:
     return tensor.contiguous()
 
 
+def backend() -> str:
+    """What must run on drawn tensors."""
+    return {"cpu": "cpu", "cuda": "triton"}[torch.get_default_device().type]
+
+
 @st.composite
 def tensors(draw, shape, dtype=None, scale=1.0, layout=None):
-    """Normal values times ``scale``, of a drawn dtype and behind a drawn layout."""
+    """Normal values times ``scale``, of a drawn dtype and behind a drawn layout.
+
+    They are on torch's default device, which `tests/test_gpu.py` makes the GPU.
+    """
     generator = torch.Generator().manual_seed(draw(seeds))
     dtype = draw(dtypes) if dtype is None else dtype
-    values = (torch.randn(shape, generator=generator, dtype=torch.float64) * scale).to(dtype)
+    values = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu") * scale
+    values = values.to(torch.get_default_device(), dtype)
     return lay_out(values, draw(layouts) if layout is None else layout)

@@ -1,0 +1,66 @@
+"""What the tests of the Triton kernels share: Triton's interpreter in place of a GPU."""
+
+import contextlib
+import importlib
+from collections.abc import Iterator
+from unittest import mock
+
+import numpy as np
+import torch
+import triton.language as tl
+from triton.runtime.interpreter import GridExecutor, TensorHandle, interpreter_builder
+
+
+@contextlib.contextmanager
+def launches() -> Iterator[list[str]]:
+    """Names of the kernels that the interpreter launches in the block."""
+    names: list[str] = []
+    original = GridExecutor.__call__
+
+    def counted(self, *args, **kwargs):
+        names.append(self.fn.__name__)
+        return original(self, *args, **kwargs)
+
+    with mock.patch.object(GridExecutor, "__call__", counted):
+        yield names
+
+
+@contextlib.contextmanager
+def interpreted(op: str) -> Iterator[None]:
+    """Runs the family ``op`` on CPU tensors through its Triton launchers, interpreted.
+
+    The front door, the autograd function and the checks stay those of the CPU; only the calls of
+    the compiled ops go to the launchers.
+    """
+    front_door = importlib.import_module(f"genkern.ops.{op}")
+    launchers = importlib.import_module(f"genkern.triton_kernels.{op}").LAUNCHERS
+    compiled = {getattr(torch.ops.genkern, name).default: f for name, f in launchers.items()}
+    bound = {n: compiled[v] for n, v in vars(front_door).items() if _is_op(v) and v in compiled}
+    assert len(bound) == len(launchers), f"{op}: {sorted(launchers)} bound as {sorted(bound)}"
+    with mock.patch.multiple(front_door, **bound):
+        yield
+
+
+def _is_op(value: object) -> bool:
+    return isinstance(value, torch._ops.OpOverload)
+
+
+@contextlib.contextmanager
+def only_program(i: int, programs: int) -> Iterator[None]:
+    """Launches of the block run the one program ``i`` of a grid of ``programs``."""
+
+    def number(value):
+        return lambda axis: TensorHandle(np.array([value if axis == 0 else 0], np.int32), tl.int32)
+
+    with (
+        mock.patch.object(interpreter_builder, "create_get_program_id", number(i), create=True),
+        mock.patch.object(interpreter_builder, "create_get_num_programs", number(programs)),
+        # The interpreter would copy whole storages back; those of the CPU are written in place.
+        mock.patch.object(GridExecutor, "_restore_args_dev", lambda *_: None),
+    ):
+        yield
+
+
+def sparse(count: int, dtype: type) -> torch.Tensor:
+    """A tensor of ``count`` zeros whose memory the system provides when it is touched."""
+    return torch.from_numpy(np.zeros(count, dtype))
