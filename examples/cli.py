@@ -126,12 +126,13 @@ def run_train(args: argparse.Namespace) -> int:
         config = TrainConfig.for_model(args.model, **given)
     trainer = Trainer(config, data.load(config.data, config.data_dir), out, resume_from=state)
     trainer.train()
-    if trainer.interrupted:
-        return EXIT_INTERRUPTED
     model = trainer.chosen_model()
-    if model.likelihood and trainer.accelerator.is_main_process:
+    if model.likelihood and trainer.accelerator.is_main_process and not trainer.interrupted:
         print(f"Test: {shown(model, trainer.evaluate('test', model))}")
-    return 0
+    # Without this, gloo's threads are still running when the interpreter ends.
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
+    return EXIT_INTERRUPTED if trainer.interrupted else 0
 
 
 def run_sample(args: argparse.Namespace) -> int:

@@ -477,7 +477,9 @@ def test_colours_see_earlier_pixels_and_earlier_colours_only(features, hidden, r
     layer = nn.RowLSTM(features, hidden, data_channels=3, residual=residual)
     input = torch.randn(1, features, 4, 5)
     ends = lambda n: [(n * (g + 1) + 2) // 3 for g in range(3)]  # noqa: E731
-    colour_of = lambda n: torch.tensor([sum(c >= e for e in ends(n)) for c in range(n)])  # noqa: E731
+    colour_of = lambda n: torch.tensor(  # noqa: E731
+        [sum(c >= e for e in ends(n)) for c in range(n)]
+    )
     before = layer(input)[0]
     order = lambda n: (  # noqa: E731
         torch.arange(20).view(1, 4, 5) * 3 + colour_of(n).view(n, 1, 1)

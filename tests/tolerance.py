@@ -19,9 +19,9 @@ ACCUMULATION = {
 
 
 def bound(want: torch.Tensor, dtype: torch.dtype, terms: int, scale) -> torch.Tensor:
-    info = torch.finfo(dtype)
-    storage = info.eps * want.abs() + info.smallest_normal * info.eps
-    return storage + C * torch.finfo(ACCUMULATION[dtype]).eps * max(terms, 1) ** 0.5 * scale
+    info, sums = torch.finfo(dtype), torch.finfo(ACCUMULATION[dtype])
+    storage = info.eps * want.abs() + info.smallest_normal * info.eps + sums.smallest_normal
+    return storage + C * sums.eps * max(terms, 1) ** 0.5 * scale
 
 
 def assert_close(
