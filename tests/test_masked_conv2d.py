@@ -379,7 +379,7 @@ for N, C, O, H, W, k, g in cases:
     y.square().sum().backward()
     results += [y, x.grad, w.grad, b.grad]
 print(digest(*results))
-"""  # noqa: E501
+"""
     one, two = (probe(code, level=level, threads=t) for t in (1, 2))
     assert one == two
 
