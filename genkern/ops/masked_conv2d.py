@@ -72,7 +72,7 @@ class MaskedConv2dFunction(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph: the formula is differentiable again
             mask_type = "A" if exclude_centre else "B"
             grads = differentiable_backward(
-                lambda *x: reference.forward(*x, mask_type, data_channels, dilation),
+                lambda x, w, b: reference.forward(x, w, b, mask_type, data_channels, dilation),
                 (input, weight, bias),
                 needs,
                 (d_output,),
