@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from contract import check_compiled, double, machine_levels, probe, run
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import DTYPES, LAYOUTS, lay_out, sizes
+from strategies import DTYPES, LAYOUTS, backend, lay_out, sizes
 from tolerance import assert_close
 
 import genkern
@@ -27,8 +27,9 @@ def fused(input_gates, weight_hh, h0, c0):
 
 def make(N, hidden, H, W, k, dtype, *, states=True, scale=1.0, seed=0, layout="contiguous"):
     """Inputs (gates, weight, h0, c0) and upstream gradients of (h, h_n, c_n)."""
-    generator = torch.Generator().manual_seed(seed)
-    normal = lambda *shape: torch.randn(shape, generator=generator, dtype=F64)  # noqa: E731
+    generator, device = torch.Generator().manual_seed(seed), torch.get_default_device()
+    options = dict(generator=generator, dtype=F64, device="cpu")
+    normal = lambda *shape: torch.randn(shape, **options).to(device)  # noqa: E731
     values = [normal(N, 4 * hidden, H, W) * scale]
     values.append(normal(4 * hidden, hidden, k) / max(1, hidden * k) ** 0.5)
     values += [normal(N, hidden, W).tanh(), normal(N, hidden, W)] if states else [None, None]
@@ -137,7 +138,7 @@ def problems(draw):
 @given(problems())
 def test_values_and_every_gradient_match_the_float64_reference(problem):
     check(fused, reference.forward, *problem)
-    assert genkern.last_backend("row_lstm") == "cpu"
+    assert genkern.last_backend("row_lstm") == backend()
 
 
 SHAPES = [  # N, hidden, H, W, k: the paths through the tiles, the ring of rows and the image groups
