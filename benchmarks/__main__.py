@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the memory profiler says hello otherwise
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the memory profiler says hello otherwise
 
 import torch
 

@@ -75,7 +75,7 @@ class Case:
         last = 1 if phase == "forward" else 2
         return sum(self.flops[:last]), sum(self.elements[:last]) * itemsize
 
-    def target(self, phase: str) -> Target | None:
+    def target(self, phase: str) -> Target:
         """What PERFORMANCE states; elsewhere genkern may not be slower than eager."""
         if self.yardstick:
             # A call on 16 elements may cost two calls of an ATen op.

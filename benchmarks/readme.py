@@ -6,7 +6,7 @@ from pathlib import Path
 from benchmarks.run import milliseconds
 from benchmarks.store import Record, by_case, read
 
-BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 HEADER = (
     "| op | shape | pass | genkern | eager / genkern | compile / genkern | library / genkern "
     "| target | % of ceiling | extra memory, genkern / eager |\n"

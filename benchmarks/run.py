@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from benchmarks.case import Case
+from benchmarks.case import YARDSTICK, YARDSTICK_ELEMENTS, Case
 from benchmarks.measure import Budget, Ceilings, Measured, measure, quantiles
 from benchmarks.store import Record
 
@@ -13,12 +13,23 @@ def milliseconds(seconds: float) -> str:
     return f"{seconds * 1e3:.4g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.4g} us"
 
 
+def _ratio(times: dict[str, list[float]], name: str) -> dict[str, float]:
+    """Time over genkern's, round by round: a pair of neighbours in time cancels drift."""
+    pairs = zip(times[name], times["genkern"], strict=True)
+    return quantiles([theirs / ours for theirs, ours in pairs])
+
+
+def _work(case: Case, phase: str, dtype: torch.dtype, name: str) -> tuple[float, float]:
+    if name == YARDSTICK:
+        return float(YARDSTICK_ELEMENTS), 3.0 * YARDSTICK_ELEMENTS * dtype.itemsize
+    return case.work(phase, dtype.itemsize)
+
+
 def _verdict(case: Case, phase: str, times: dict[str, list[float]]) -> Record | None:
     target = case.target(phase)
-    if target is None or target.baseline not in times:
+    if target.baseline not in times:
         return None
-    pairs = zip(times[target.baseline], times["genkern"], strict=True)
-    ratio = quantiles([theirs / ours for theirs, ours in pairs])
+    ratio = _ratio(times, target.baseline)
     attained = ratio["p80"] if target.ratio == 1.0 else ratio["median"]
     return {
         "baseline": target.baseline,
@@ -44,14 +55,13 @@ def records_of(
     """
     identity = {"op": case.op, "shape": case.shape, "phase": phase, "device": device}
     identity["dtype"] = str(dtype).removeprefix("torch.")
-    flops, size = case.work(phase, dtype.itemsize)
     records = []
     for name, times in measured.times.items():
         seconds = quantiles(times)
-        if name != case.target(phase).baseline or not case.yardstick:
-            ceilings.guard(f"{case.label} {phase} {name}", flops, size, seconds["median"])
+        flops, size = _work(case, phase, dtype, name)
+        ceilings.guard(f"{case.label} {phase} {name}", flops, size, seconds["median"])
         limit, bound = ceilings.limit(flops, size)
-        ratios = [theirs / ours for theirs, ours in zip(times, measured.times["genkern"])]
+        ratio = _ratio(measured.times, name)
         records.append(
             {
                 **{"kind": "timing", **identity, "implementation": name},
@@ -69,7 +79,7 @@ def records_of(
                 "ceilings": dict(ceilings.rates),
                 "allocator_peak_bytes": measured.memory[name][0],
                 "resident_peak_bytes": measured.memory[name][1],
-                "over_genkern": quantiles(ratios),
+                "over_genkern": ratio,
                 "target": _verdict(case, phase, measured.times) if name == "genkern" else None,
                 **context,
             }

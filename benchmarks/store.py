@@ -1,6 +1,7 @@
 """Results as JSON lines: each record stands alone, with the machine and versions behind it."""
 
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Iterable
@@ -59,6 +60,8 @@ def context(device: str, command: str) -> Record:
             "isa": compiled.isa if compiled else None,
             "aten_isa": torch.backends.cpu.get_cpu_capability(),
             "threads": torch.get_num_threads(),
+            # Other work on the machine shows here: a result wants it near zero.
+            "load": round(os.getloadavg()[0], 1),
             "cache_bytes": DEVICES[device].cache_bytes(),
         },
         "versions": {
