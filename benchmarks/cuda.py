@@ -13,6 +13,10 @@ def _l2_bytes() -> int:
     return torch.cuda.get_device_properties().L2_cache_size
 
 
+def settle() -> None:
+    """torch's caching allocator needs no help."""
+
+
 def sample(call: Callable, calls: int, *, cold: bool = True) -> float:
     """Median seconds of ``calls`` calls on the device's clock, the L2 cache flushed before each."""
     flush = torch.empty(2 * _l2_bytes() if cold else 0, dtype=torch.int8, device="cuda")

@@ -10,6 +10,8 @@ from benchmarks.store import Record, by_case
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.patches import Patch
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 COLOURS = {"eager": "#4477aa", "compile": "#ee8866", "library": "#44aa99", "genkern": "#222222"}
 SHORT = {"forward": "fwd", "forward_backward": "fwd+bwd"}
@@ -43,9 +45,8 @@ def speedup(records: Sequence[Record], path: Path) -> Path:
             ratio = group[name]["over_genkern"]
             at = row + (column - (len(baselines) - 1) / 2) * height
             loss = ratio["median"] < 1
-            label = name if row == 0 else None
             axes.barh(
-                at, ratio["median"] - 1, height, left=1, color=COLOURS[name], label=label,
+                at, ratio["median"] - 1, height, left=1, color=COLOURS[name],
                 hatch="///" if loss else None, edgecolor="red" if loss else COLOURS[name],
             )  # fmt: skip
             axes.plot([ratio["p20"], ratio["p80"]], [at, at], color="black", linewidth=1)
@@ -57,13 +58,13 @@ def speedup(records: Sequence[Record], path: Path) -> Path:
     axes.set_yticks(range(len(groups)), [f"{k[0]} {k[1]} {SHORT[k[2]]}" for k in groups])
     axes.invert_yaxis()
     axes.margins(y=0.01)
-    axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-    axes.xaxis.set_minor_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-    axes.tick_params(axis="x", which="minor", labelsize=7)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel("time / genkern's time (line: p20 to p80; red tick: target; red hatch: loss)")
     axes.set_title(_title(records), fontsize=10)
-    axes.legend(loc="lower right")
+    axes.legend(handles=[Patch(color=COLOURS[name], label=name) for name in baselines])
     figure.tight_layout()
     return _save(figure, path)
 

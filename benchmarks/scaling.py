@@ -100,7 +100,7 @@ def scaling(
     for family in families:
         axes = importlib.import_module(f"benchmarks.{family}").scaling()
         for axis, cases in axes.items():
-            if axis == "threads" and device != "cpu":
+            if axis == "threads" and (device != "cpu" or torch.get_num_threads() == 1):
                 continue
             found = [{**r, **context} for r in _axis(axis, cases, dtype, device, budget)]
             for record in found:

@@ -164,6 +164,14 @@ def test_peak_memory_counts_what_lives_at_once():
     assert cpu.resident_peak(lambda: torch.ones(1 << 24)) >= 0.9 * (1 << 26)
 
 
+def test_the_gaussian_pass_allocates_its_results_and_eight_bytes_of_seed():
+    case = both_case(512, 300)
+    peaks = {(r["phase"], r["implementation"]): r["allocator_peak_bytes"] for r in measured([case])}
+    z, kl, seed = 4 * 512 * 300, 4 * 512, 8
+    assert peaks["forward", "genkern"] == z + kl + seed
+    assert peaks["forward_backward", "genkern"] == 3 * z + kl + seed
+
+
 def test_compare_says_what_changed_and_what_is_missing(tmp_path, capsys):
     first = measured([d_case(9), both_case(7, 5)])
     second = json.loads(json.dumps([r for r in first if r["op"] == "gan_d_loss"]))
@@ -216,10 +224,13 @@ def test_plots_and_scaling(tmp_path, monkeypatch):
     import benchmarks.gan_loss
 
     axes = {"batch": [(n, d_case(n)) for n in (8, 16)], "threads": [(0, d_case(8))]}
+    torch.set_num_threads(2)
     monkeypatch.setattr(benchmarks.gan_loss, "scaling", lambda: axes)
     arguments = (["gan_loss"], torch.float32, "cpu", TINY, store.context("cpu", "test"))
     records = scaling(*arguments, log=lambda _: None)
     batch = next(r for r in records if r["axis"] == "batch" and r["implementation"] == "genkern")
+    threads = next(r for r in records if r["axis"] == "threads")
+    assert [p["value"] for p in threads["points"]] == [1, 2] and torch.get_num_threads() == 2
     assert batch["work_slope"] == pytest.approx(1.0) and len(batch["points"]) == 2
     store.write(tmp_path / "s.jsonl", records)
     made = plot(store.read(tmp_path / "s.jsonl"), tmp_path, "s")
