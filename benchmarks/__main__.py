@@ -1,0 +1,144 @@
+"""Command line: `python -m benchmarks {run,scaling,compare,plot,readme}`."""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the memory profiler says hello otherwise
+
+import torch
+
+from benchmarks import case, store
+from benchmarks.compare import compare
+from benchmarks.measure import FULL, QUICK, AboveRoofline
+from benchmarks.readme import NoMarkers, regenerate
+from benchmarks.run import run
+from benchmarks.scaling import scaling
+
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+BASELINES = ("eager", "compile", "library")
+
+
+def _one_of(kind: str, valid: Sequence[str]):
+    def check(text: str) -> str:
+        if text not in valid:
+            raise argparse.ArgumentTypeError(
+                f"{kind} must be one of {', '.join(valid)}; got {text!r}"
+            )
+        return text
+
+    return check
+
+
+def _baselines(text: str) -> tuple[str, ...]:
+    check = _one_of("baseline", BASELINES)
+    return tuple(check(name) for name in text.split(",") if name)
+
+
+def _measuring(command: argparse.ArgumentParser, ops: Sequence[str]) -> None:
+    command.add_argument("op", nargs="*", type=_one_of("op", ops), help=", ".join(ops))
+    command.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    command.add_argument("--dtype", choices=DTYPES, default="float32")
+    command.add_argument("--threads", type=int, help="default: torch's")
+    command.add_argument("--out", type=Path, help="JSON lines; default: print only")
+    command.add_argument("--quick", action="store_true", help="a look, not a result")
+
+
+def parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    top = argparse.ArgumentParser(prog="python -m benchmarks", allow_abbrev=False)
+    sub = top.add_subparsers(dest="command", required=True)
+    helps = {
+        "run": "measure genkern and its baselines",
+        "scaling": "time against batch, channels, side and threads",
+        "compare": "genkern's times in two files",
+        "plot": "PNG of result files",
+        "readme": "rewrite the tables of README.md from the committed results",
+    }
+    commands = {n: sub.add_parser(n, help=h, allow_abbrev=False) for n, h in helps.items()}
+    _measuring(commands["run"], case.names())
+    commands["run"].add_argument(
+        "--against",
+        type=_baselines,
+        help=f"of {','.join(BASELINES)}; default all, and without compile under --quick",
+    )
+    _measuring(commands["scaling"], case.families())
+    for name in ("a", "b"):
+        commands["compare"].add_argument(name, type=Path)
+    commands["plot"].add_argument("file", nargs="+", type=Path)
+    commands["plot"].add_argument("--out", type=Path, help="folder; default: beside each file")
+    return top, commands
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """The line that repeats this run, without the place of its output."""
+    words = ["python", "-m", "benchmarks", arguments.command, *arguments.op]
+    words += ["--device", arguments.device, "--dtype", arguments.dtype]
+    if arguments.threads is not None:
+        words += ["--threads", str(arguments.threads)]
+    if getattr(arguments, "against", None):
+        words += ["--against", ",".join(arguments.against)]
+    return shlex.join(words + ["--quick"] * arguments.quick)
+
+
+def _measure(arguments: argparse.Namespace) -> int:
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    dtype, device = getattr(torch, arguments.dtype), arguments.device
+    budget = QUICK if arguments.quick else FULL
+    context = store.context(device, _command(arguments))
+    if arguments.command == "run":
+        against = arguments.against
+        if against is None:
+            against = ("eager", "library") if arguments.quick else BASELINES
+        cases = case.select(arguments.op, arguments.quick)
+        records = run(cases, dtype, device, budget, against, context)
+    else:
+        records = scaling(arguments.op or case.families(), dtype, device, budget, context)
+    if arguments.out is not None:
+        store.write(arguments.out, records)
+    failures = [record for record in records if record["kind"] == "failure"]
+    for record in failures:
+        shape = f"{record['op']} {record['shape']} {record['phase']}"
+        print(f"RED: {shape} {record['implementation']}: {record['error']}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _plot(files: Sequence[Path], folder: Path | None) -> None:
+    from benchmarks.plot import plot
+
+    for path in files:
+        for made in plot(store.read(path), folder or path.parent, path.stem):
+            print(made)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    top, commands = parser()
+    arguments, rest = top.parse_known_args(words)
+    command = commands[arguments.command]
+    if rest:
+        command.error(f"unrecognized arguments: {' '.join(rest)}\n{command.format_help()}")
+    if getattr(arguments, "device", "cpu") == "cuda" and not torch.cuda.is_available():
+        command.error("--device cuda: no CUDA device")
+    try:
+        if arguments.command == "compare":
+            print(compare(store.read(arguments.a), store.read(arguments.b)))
+        elif arguments.command == "plot":
+            _plot(arguments.file, arguments.out)
+        elif arguments.command == "readme":
+            regenerate(store.ROOT / "README.md", sorted((store.RESULTS / "cpu").glob("*.jsonl")))
+        else:
+            return _measure(arguments)
+    except AboveRoofline as error:
+        print(f"above the roofline: {error}", file=sys.stderr)
+        return 1
+    except (store.BadFile, NoMarkers) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
