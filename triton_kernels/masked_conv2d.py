@@ -69,7 +69,7 @@ def forward(
     if output.numel() == 0:
         return output
     taps = plan.live_taps(weight, exclude_centre, data_channels)
-    tile = plan.fit(plan.tiles_of(input)[0], triton.cdiv(C_out, data_channels), C_in, taps)
+    tile = plan.tile_of((input,), False, triton.cdiv(C_out, data_channels), C_in, taps)
     programs = plan.convolution_programs(tile, input, C_out, data_channels)
     with launch.on(input):
         masked_conv2d_forward_kernel[(programs,)](

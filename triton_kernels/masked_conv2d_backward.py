@@ -179,7 +179,7 @@ def backward(
         d_weight.zero_()
     if d_output.numel() == 0:
         return d_input, d_weight, d_bias.zero_()
-    part = _Parts(d_output, weight, taps if need_weight else 0, need_bias)
+    part = _Parts(input, d_output, weight, taps if need_weight else 0, need_bias)
     with launch.on(input):
         _launch_parts(
             d_output, input, weight, d_input, part, exclude_centre, data_channels, dilation
@@ -192,10 +192,10 @@ def backward(
 class _Parts:
     """How the pixels are divided for the weight gradient, and the memory of the parts."""
 
-    def __init__(self, d_output, weight, taps, need_bias):
+    def __init__(self, input, d_output, weight, taps, need_bias):
         C_out, C_in = weight.shape[:2]
         factors = taps * C_in
-        self.tile = plan.fit(plan.tiles_of(d_output)[1], C_out, C_in, taps)
+        self.tile = plan.tile_of((input, d_output), True, C_out, C_in, taps)
         self.pixel_tiles = triton.cdiv(plan.sizes(d_output)[0], self.tile.pixels)
         columns = factors if self.tile.flat else C_in
         steps = triton.cdiv(columns, self.tile.read) * (1 if self.tile.flat else taps)
@@ -214,7 +214,7 @@ class _Parts:
 def _launch_parts(d_output, input, weight, d_input, part, exclude_centre, data_channels, dilation):
     C_out, C_in = weight.shape[:2]
     taps = plan.live_taps(weight, exclude_centre, data_channels)
-    tile = plan.fit(plan.tiles_of(input)[0], triton.cdiv(C_in, data_channels), C_out, taps)
+    tile = plan.tile_of((d_output,), False, triton.cdiv(C_in, data_channels), C_out, taps)
     programs = 0
     if d_input.numel():
         programs = plan.convolution_programs(tile, input, C_in, data_channels)

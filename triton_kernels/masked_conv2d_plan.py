@@ -17,7 +17,6 @@ VARYING = (
 LARGEST_GRID = 2**31 - 1
 SMALLEST = 16  # side of a tile, what a matrix instruction takes
 
-# The type of the operands of the matrix product; sums are in float32, or float64 for float64.
 DOT = {
     torch.float32: tl.float32,
     torch.float64: tl.float64,
@@ -40,8 +39,8 @@ class Tile(NamedTuple):
     flat: bool = False
 
 
-# By major compute capability and bytes of an element: convolution, weight gradient. SCATTERED holds
-# for images without adjacent channels, which are gathered element by element.
+# By major compute capability and bytes of an element: convolution, weight gradient. SCATTERED is
+# for images without adjacent channels, or with few: these are gathered element by element.
 TILES = {
     (8, 2): (Tile(128, 64, 32, 4, 4), Tile(64, 64, 64, 4, 3)),
     (9, 2): (Tile(128, 128, 64, 8, 3), Tile(64, 64, 64, 4, 3)),
@@ -54,15 +53,6 @@ SCATTERED = (Tile(64, 64, 32, 4, 2), Tile(32, 64, 64, 4, 2))
 DOUBLE = (Tile(32, 32, 16, 4, 2), Tile(16, 32, 32, 4, 2))
 
 
-def tiles_of(image: torch.Tensor) -> tuple[Tile, Tile]:
-    size = image.element_size()
-    if size == 8:
-        return DOUBLE
-    if size == 2 and alignment(image) == 0:
-        return SCATTERED
-    return TILES[min(max(launch.capability(image) // 10, 8), 10), size]
-
-
 def live_taps(weight: torch.Tensor, exclude_centre: bool, groups: int) -> int:
     """Taps that are live for some channels."""
     KH, KW = weight.shape[2:]
@@ -73,22 +63,31 @@ def extent(largest: int, channels: int) -> int:
     return min(largest, max(SMALLEST, triton.next_power_of_2(channels)))
 
 
-def fit(tile: Tile, written: int, read: int, taps: int) -> Tile:
-    """`tile` for a layer that reads `read` channels at `taps` taps."""
-    flat = read < SMALLEST
-    return tile._replace(
-        written=extent(tile.written, written),
-        read=extent(tile.read, read * taps if flat else read),
-        flat=flat,
-    )
-
-
 def alignment(image: torch.Tensor) -> int:
     """16 or 1 where channels are adjacent: the number that divides all other strides; else 0."""
     n, c, y, x = image.stride()
     if c != 1:
         return 0
     return 16 if n % 16 == y % 16 == x % 16 == 0 else 1
+
+
+def tile_of(
+    images: tuple[torch.Tensor, ...], weights: bool, written: int, read: int, taps: int
+) -> Tile:
+    """The tile of a convolution, or of a weight gradient, that reads `read` channels at `taps`."""
+    image = images[0]
+    size, flat = image.element_size(), read < SMALLEST
+    if size == 8:
+        tile = DOUBLE[weights]
+    elif size == 2 and (flat or not all(alignment(x) for x in images)):
+        tile = SCATTERED[weights]
+    else:
+        tile = TILES[min(max(launch.capability(image) // 10, 8), 10), size][weights]
+    return tile._replace(
+        written=extent(tile.written, written),
+        read=extent(tile.read, read * taps if flat else read),
+        flat=flat,
+    )
 
 
 def image_strides(image: torch.Tensor) -> tuple[int, int, int, int]:
@@ -114,6 +113,13 @@ def precision(dtype: torch.dtype) -> str:
     return "tf32" if dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32 else "ieee"
 
 
+def dot_type(image: torch.Tensor) -> tl.dtype:
+    """The type of the operands of the matrix products; CPU tensors are those of the interpreter,
+    whose products of bfloat16 are wrong."""
+    interpreted = image.device.type == "cpu" and image.dtype == torch.bfloat16
+    return tl.float32 if interpreted else DOT[image.dtype]
+
+
 def constants(image: torch.Tensor, weight: torch.Tensor, *options: Any) -> dict[str, Any]:
     """Compile-time facts that all kernels of a call share."""
     exclude_centre, data_channels = options
@@ -125,7 +131,7 @@ def constants(image: torch.Tensor, weight: torch.Tensor, *options: Any) -> dict[
         "EXCLUDE": exclude_centre,
         "WIDE": is_wide(image),
         "ACC": tl.float64 if double else tl.float32,
-        "DOT": DOT[image.dtype],
+        "DOT": dot_type(image),
         "PRECISION": precision(image.dtype),
     }
 
