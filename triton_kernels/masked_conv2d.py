@@ -69,7 +69,7 @@ def forward(
     if output.numel() == 0:
         return output
     taps = plan.live_taps(weight, exclude_centre, data_channels)
-    tile = plan.tile_of((input,), False, triton.cdiv(C_out, data_channels), C_in, taps)
+    tile = plan.tile_of((input,), written=triton.cdiv(C_out, data_channels), read=C_in, taps=taps)
     programs = plan.convolution_programs(tile, input, C_out, data_channels)
     with launch.on(input):
         masked_conv2d_forward_kernel[(programs,)](
@@ -107,7 +107,11 @@ def _calls(
 
     first = C_in < plan.SMALLEST
     taps = 7 if first else 3
-    input, output, weight = image(2, C_in, 28, 28), image(2, C_out, 28, 28), image(C_out, C_in, taps, taps)
+    input, output, weight = (
+        image(2, C_in, 28, 28),
+        image(2, C_out, 28, 28),
+        image(C_out, C_in, taps, taps),
+    )
     options = (first, groups, 1, last)
     yield "masked_conv2d_forward", (input, weight, image(1, C_out, 1, 1).flatten(), *options)
     yield "masked_conv2d_backward", (output, input, weight, *options, True, True, True)

@@ -170,9 +170,7 @@ def backward(
     launch.require(plan.unsupported(input, weight))
     C_out, C_in = weight.shape[:2]
     taps = plan.live_taps(weight, exclude_centre, data_channels)
-    d_input = (
-        plan.empty_image(input, C_in, channels_last) if need_input else input.new_empty(0)
-    )
+    d_input = plan.empty_image(input, C_in, channels_last) if need_input else input.new_empty(0)
     d_weight = weight.new_empty(weight.shape if need_weight else 0)
     d_bias = weight.new_empty(C_out if need_bias else 0)
     if d_output.numel() == 0 or taps * C_in == 0:
@@ -195,7 +193,9 @@ class _Parts:
     def __init__(self, input, d_output, weight, taps, need_bias):
         C_out, C_in = weight.shape[:2]
         factors = taps * C_in
-        self.tile = plan.tile_of((input, d_output), True, C_out, C_in, taps)
+        self.tile = plan.tile_of(
+            (input, d_output), weights=True, written=C_out, read=C_in, taps=taps
+        )
         self.pixel_tiles = triton.cdiv(plan.sizes(d_output)[0], self.tile.pixels)
         columns = factors if self.tile.flat else C_in
         steps = triton.cdiv(columns, self.tile.read) * (1 if self.tile.flat else taps)
@@ -214,7 +214,13 @@ class _Parts:
 def _launch_parts(d_output, input, weight, d_input, part, exclude_centre, data_channels, dilation):
     C_out, C_in = weight.shape[:2]
     taps = plan.live_taps(weight, exclude_centre, data_channels)
-    tile = plan.tile_of((d_output,), False, triton.cdiv(C_in, data_channels), C_out, taps)
+    tile = plan.tile_of(
+        (d_output,),
+        written=triton.cdiv(C_in, data_channels),
+        read=C_out,
+        taps=taps,
+        unaligned=data_channels > 1,
+    )
     programs = 0
     if d_input.numel():
         programs = plan.convolution_programs(tile, input, C_in, data_channels)

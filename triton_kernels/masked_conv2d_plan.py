@@ -72,14 +72,20 @@ def alignment(image: torch.Tensor) -> int:
 
 
 def tile_of(
-    images: tuple[torch.Tensor, ...], weights: bool, written: int, read: int, taps: int
+    images: tuple[torch.Tensor, ...],
+    *,
+    written: int,
+    read: int,
+    taps: int,
+    weights: bool = False,
+    unaligned: bool = False,
 ) -> Tile:
     """The tile of a convolution, or of a weight gradient, that reads `read` channels at `taps`."""
     image = images[0]
     size, flat = image.element_size(), read < SMALLEST
     if size == 8:
         tile = DOUBLE[weights]
-    elif size == 2 and (flat or not all(alignment(x) for x in images)):
+    elif size == 2 and (flat or unaligned or not all(alignment(x) for x in images)):
         tile = SCATTERED[weights]
     else:
         tile = TILES[min(max(launch.capability(image) // 10, 8), 10), size][weights]

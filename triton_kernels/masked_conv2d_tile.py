@@ -85,9 +85,7 @@ def accumulate(
         o_factor = (o_t // KW).to(tl.int64) * w_y + (o_t % KW).to(tl.int64) * w_x
         o_factor = o_factor + o_c.to(tl.int64) * w_c + (o_o.to(tl.int64) * w_o)[:, None]
         b_w = tl.load(p_w + o_factor, mask=m_o[:, None] & m_c, other=0.0).to(DOT)
-        b_acc = tl.dot(
-            b_x, tl.trans(b_w), b_acc, input_precision=PRECISION, out_dtype=b_acc.dtype
-        )
+        b_acc = tl.dot(b_x, tl.trans(b_w), b_acc, input_precision=PRECISION, out_dtype=b_acc.dtype)
     return b_acc
 
 

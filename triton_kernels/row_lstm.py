@@ -22,7 +22,9 @@ from genkern.triton_kernels.row_lstm_plan import unsupported
 from genkern.triton_kernels.row_lstm_tile import (
     add_state_products,
     load_or_zeros,
+    row_offsets,
     sigmoid,
+    store_four,
     tanh,
     units_and_columns,
 )
@@ -40,7 +42,7 @@ __all__ = [
 @triton.jit(do_not_specialize=plan.VARYING)
 def row_lstm_forward_kernel(
     p_x, p_w, p_h0, p_c0, p_h, p_hn, p_cn, p_gates, p_cells, p_state,
-    hidden: tl.int64, padded: tl.int64, H: tl.int64, W: tl.int64,
+    hidden, padded, H: tl.int64, W, plane: tl.int64,
     K: tl.constexpr, BU: tl.constexpr, BW: tl.constexpr, BQ: tl.constexpr,
     ACC: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -52,8 +54,10 @@ def row_lstm_forward_kernel(
     state (N, 2 slots, h and c, hidden, W); all contiguous. A program: image n.
     """
     i_n = tl.program_id(0).to(tl.int64)
-    tiles, plane, row = tl.cdiv(hidden, BU) * tl.cdiv(W, BW), H * W, hidden * W
-    p_x += i_n * 4 * hidden * plane
+    tiles, row = tl.cdiv(hidden, BU) * tl.cdiv(W, BW), hidden * W
+    gate, saved = hidden * plane, padded * W
+    p_x += i_n * 4 * gate
+    p_h += i_n * gate
     p_state += i_n * 4 * row
     for tile in range(tiles):
         o_u, o_w, m = units_and_columns(tile, hidden, W, BU, BW)
@@ -62,15 +66,15 @@ def row_lstm_forward_kernel(
         tl.store(p_state + row + o_s, load_or_zeros(p_c0, i_n * row + o_s, m, BU, BW, ACC), mask=m)
     for r in range(H):
         tl.debug_barrier()
-        p_before, p_after = p_state + r % 2 * (2 * row), p_state + (r + 1) % 2 * (2 * row)
+        p_before, p_after = p_state + r % 2 * 2 * row, p_state + (r + 1) % 2 * 2 * row
         for tile in range(tiles):
             o_u, o_w, m = units_and_columns(tile, hidden, W, BU, BW)
             o_s = o_u[:, None] * W + o_w[None, :]
-            o_x = o_u[:, None] * plane + (r * W + o_w)[None, :]
+            o_x = o_u[:, None] * plane + row_offsets(r, W, o_w)[None, :]
             b_o = tl.load(p_x + o_x, mask=m, other=0.0).to(ACC)
-            b_f = tl.load(p_x + hidden * plane + o_x, mask=m, other=0.0).to(ACC)
-            b_i = tl.load(p_x + 2 * hidden * plane + o_x, mask=m, other=0.0).to(ACC)
-            b_g = tl.load(p_x + 3 * hidden * plane + o_x, mask=m, other=0.0).to(ACC)
+            b_f = tl.load(p_x + gate + o_x, mask=m, other=0.0).to(ACC)
+            b_i = tl.load(p_x + 2 * gate + o_x, mask=m, other=0.0).to(ACC)
+            b_g = tl.load(p_x + 3 * gate + o_x, mask=m, other=0.0).to(ACC)
             b_o, b_f, b_i, b_g = add_state_products(
                 b_o, b_f, b_i, b_g, p_before, p_w, o_u, o_w, hidden, W, K, BQ, ACC, PRECISION
             )
@@ -79,15 +83,11 @@ def row_lstm_forward_kernel(
             b_h = b_o * tanh(b_c)
             tl.store(p_after + o_s, b_h, mask=m)
             tl.store(p_after + row + o_s, b_c, mask=m)
-            tl.store(p_h + i_n * hidden * plane + o_x, b_h.to(p_h.dtype.element_ty), mask=m)
+            tl.store(p_h + o_x, b_h.to(p_h.dtype.element_ty), mask=m)
             if p_gates is not None:
-                o_saved = (i_n * H + r) * padded * W + o_s
-                tl.store(p_cells + o_saved, b_c, mask=m)
-                o_saved += (i_n * H + r) * 3 * padded * W
-                tl.store(p_gates + o_saved, b_o, mask=m)
-                tl.store(p_gates + padded * W + o_saved, b_f, mask=m)
-                tl.store(p_gates + 2 * padded * W + o_saved, b_i, mask=m)
-                tl.store(p_gates + 3 * padded * W + o_saved, b_g, mask=m)
+                o_row = (i_n * H + r) * saved
+                tl.store(p_cells + o_row + o_s, b_c, mask=m)
+                store_four(p_gates + 4 * o_row, o_s, saved, b_o, b_f, b_i, b_g, m)
             if r == H - 1:
                 tl.store(p_hn + i_n * row + o_s, b_h.to(p_hn.dtype.element_ty), mask=m)
                 tl.store(p_cn + i_n * row + o_s, b_c.to(p_cn.dtype.element_ty), mask=m)
@@ -129,6 +129,7 @@ def forward(
             padded,
             H,
             W,
+            H * W,
             **plan.constants(0, weight_hh, W),
         )
     return h, h_n, c_n, gates, cells
@@ -159,7 +160,10 @@ def _calls(dtype: torch.dtype, hidden: int, W: int) -> Iterator[tuple[str, tuple
     yield "row_lstm_forward", (empty(N, 4 * hidden, H, W), weight, None, None, True)
     yield "row_lstm_forward", (empty(N, 4 * hidden, H, W), weight, state, state, False)
     needs = (True, True, True, True)
-    yield "row_lstm_backward", (image, None, None, weight, None, None, gates, cells, *needs[:2], False, False)
+    yield (
+        "row_lstm_backward",
+        (image, None, None, weight, None, None, gates, cells, *needs[:2], False, False),
+    )
     yield "row_lstm_backward", (None, state, state, weight, state, state, gates, cells, *needs)
 
 

@@ -13,7 +13,9 @@ from genkern.triton_kernels import row_lstm_plan as plan
 from genkern.triton_kernels.row_lstm_tile import (
     cell_backward,
     load_or_zeros,
+    row_offsets,
     state_gradient,
+    store_four,
     units_and_columns,
 )
 
@@ -22,7 +24,7 @@ from genkern.triton_kernels.row_lstm_tile import (
 def row_lstm_backward_kernel(
     p_dh, p_dhn, p_dcn, p_w, p_h0, p_c0, p_gates, p_cells,
     p_d, p_dx, p_dh0, p_dc0, p_states, p_dc,
-    hidden: tl.int64, padded: tl.int64, H: tl.int64, W: tl.int64,
+    hidden, padded, H: tl.int64, W, plane: tl.int64,
     K: tl.constexpr, BU: tl.constexpr, BW: tl.constexpr, BQ: tl.constexpr,
     ACC: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -34,8 +36,9 @@ def row_lstm_backward_kernel(
     scratch: dc (N, 2 slots, hidden, W); all contiguous. A program: image n.
     """
     i_n = tl.program_id(0).to(tl.int64)
-    tiles, plane, row = tl.cdiv(hidden, BU) * tl.cdiv(W, BW), H * W, hidden * W
-    o_image = i_n * hidden * plane
+    tiles, row = tl.cdiv(hidden, BU) * tl.cdiv(W, BW), hidden * W
+    gate, saved = hidden * plane, padded * W
+    o_image = i_n * gate
     p_d += 4 * o_image
     p_dc += i_n * 2 * row
     for step in range(H):
@@ -43,34 +46,36 @@ def row_lstm_backward_kernel(
         tl.debug_barrier()
         for tile in range(tiles):
             o_u, o_w, m = units_and_columns(tile, hidden, W, BU, BW)
-            o_s, o_x = o_u[:, None] * W + o_w[None, :], o_u[:, None] * plane + (r * W + o_w)[None, :]
+            o_s = o_u[:, None] * W + o_w[None, :]
+            o_x = o_u[:, None] * plane + row_offsets(r, W, o_w)[None, :]
             b_dh = load_or_zeros(p_dh, o_image + o_x, m, BU, BW, ACC)
             if step == 0:
                 b_dh += load_or_zeros(p_dhn, i_n * row + o_s, m, BU, BW, ACC)
                 b_dc = load_or_zeros(p_dcn, i_n * row + o_s, m, BU, BW, ACC)
             else:
+                p_below = p_d + (plane - step * W)
                 b_dh += state_gradient(
-                    p_d + (r + 1) * W, p_w, o_u, o_w, hidden, W, plane, K, BU, BW, BQ, ACC, PRECISION
+                    p_below, p_w, o_u, o_w, hidden, W, plane, K, BU, BW, BQ, ACC, PRECISION
                 )
                 b_dc = tl.load(p_dc + (step + 1) % 2 * row + o_s, mask=m, other=0.0)
-            o_saved = (i_n * H + r) * padded * W + o_s
-            b_c = tl.load(p_cells + o_saved, mask=m, other=0.0)
+            o_row = (i_n * H + r) * saved
+            b_c = tl.load(p_cells + o_row + o_s, mask=m, other=0.0)
             if r == 0:
                 b_cp = load_or_zeros(p_c0, i_n * row + o_s, m, BU, BW, ACC)
             else:
-                b_cp = tl.load(p_cells + (o_saved - padded * W), mask=m, other=0.0)
-            o_saved += (i_n * H + r) * 3 * padded * W
-            b_o = tl.load(p_gates + o_saved, mask=m, other=0.0)
-            b_f = tl.load(p_gates + padded * W + o_saved, mask=m, other=0.0)
-            b_i = tl.load(p_gates + 2 * padded * W + o_saved, mask=m, other=0.0)
-            b_g = tl.load(p_gates + 3 * padded * W + o_saved, mask=m, other=0.0)
+                b_cp = tl.load(p_cells + (o_row - saved) + o_s, mask=m, other=0.0)
+            p_saved = p_gates + 4 * o_row
+            b_o = tl.load(p_saved + o_s, mask=m, other=0.0)
+            b_f = tl.load(p_saved + saved + o_s, mask=m, other=0.0)
+            b_i = tl.load(p_saved + 2 * saved + o_s, mask=m, other=0.0)
+            b_g = tl.load(p_saved + 3 * saved + o_s, mask=m, other=0.0)
             b_do, b_df, b_di, b_dg, b_dc, b_h = cell_backward(
                 b_o, b_f, b_i, b_g, b_cp, b_c, b_dh, b_dc
             )
             tl.store(p_dc + step % 2 * row + o_s, b_dc, mask=m)
-            store_four(p_d, o_x, hidden * plane, b_do, b_df, b_di, b_dg, m)
+            store_four(p_d, o_x, gate, b_do, b_df, b_di, b_dg, m)
             if p_dx is not None:
-                store_four(p_dx + 4 * o_image, o_x, hidden * plane, b_do, b_df, b_di, b_dg, m)
+                store_four(p_dx + 4 * o_image, o_x, gate, b_do, b_df, b_di, b_dg, m)
             if p_states is not None:
                 tl.store(p_states + o_image + W + o_x, b_h, mask=m & (r + 1 < H))
     tl.debug_barrier()
@@ -88,14 +93,6 @@ def row_lstm_backward_kernel(
         if p_dc0 is not None:
             b_dc = tl.load(p_dc + (H - 1) % 2 * row + o_s, mask=m, other=0.0)
             tl.store(p_dc0 + i_n * row + o_s, b_dc.to(p_dc0.dtype.element_ty), mask=m)
-
-
-@triton.jit
-def store_four(p, o, gate, b_o, b_f, b_i, b_g, m):
-    tl.store(p + o, b_o.to(p.dtype.element_ty), mask=m)
-    tl.store(p + gate + o, b_f.to(p.dtype.element_ty), mask=m)
-    tl.store(p + 2 * gate + o, b_i.to(p.dtype.element_ty), mask=m)
-    tl.store(p + 3 * gate + o, b_g.to(p.dtype.element_ty), mask=m)
 
 
 @triton.jit(do_not_specialize=plan.VARYING)
@@ -127,7 +124,9 @@ def row_lstm_weight_kernel(
         o_x = (o_rest % W.to(o_p.dtype))[None, :] + (o_q % K - K // 2)[:, None]
         o_image = o_n.to(tl.int64) * hidden * plane + o_rest
         b_d = tl.load(
-            p_d + (o_image + o_n.to(tl.int64) * 3 * hidden * plane)[None, :] + (o_o * plane)[:, None],
+            p_d
+            + (o_image + o_n.to(tl.int64) * 3 * hidden * plane)[None, :]
+            + (o_o * plane)[:, None],
             mask=m_o[:, None] & m_p[None, :],
             other=0.0,
         )
@@ -199,6 +198,7 @@ def backward(
             cells.shape[2],
             H,
             W,
+            H * W,
             **plan.constants(1, weight_hh, W),
         )
         if states is not None:

@@ -87,4 +87,17 @@ def unsupported(
 ) -> str | None:
     """Why the Triton kernels cannot run a call, or None."""
     others = {"weight_hh": weight_hh, "h0": h0, "c0": c0}
-    return launch.mismatch("row_lstm", "input_gates", input_gates, others)
+    reason = launch.mismatch("row_lstm", "input_gates", input_gates, others)
+    return reason or too_large(weight_hh, input_gates.shape[3])
+
+
+def too_large(weight_hh: torch.Tensor, W: int) -> str | None:
+    """Whether offsets in the weight or in a row, rounded up to tiles, would pass 32 bits."""
+    _, hidden, K = weight_hh.shape
+    units = hidden + 64
+    if max(4 * units * units * K, 4 * units * (W + 64)) < 2**31:
+        return None
+    return (
+        "row_lstm: weight_hh and a row of the state must have fewer than 2^31 and 2^29 elements; "
+        f"got weight_hh {tuple(weight_hh.shape)}, rows of {W} pixels"
+    )

@@ -1,4 +1,8 @@
-"""What the kernels of row_lstm share: the products along a row, and the cell."""
+"""What the kernels of row_lstm share: the products along a row, and the cell.
+
+Offsets within the weight and within the row of one image are 32-bit, which `unsupported` in
+row_lstm_plan.py makes sure of; all others are 64-bit.
+"""
 
 import triton
 import triton.language as tl
@@ -31,8 +35,8 @@ def tanh(b_x):
 def units_and_columns(tile, hidden, W, BU: tl.constexpr, BW: tl.constexpr):
     """Hidden units (BU,), columns (BW,) and mask of a tile of a row."""
     columns = tl.cdiv(W, BW)
-    o_u = tl.full((BU,), tile // columns, tl.int64) * BU + tl.arange(0, BU)
-    o_w = tl.full((BW,), tile % columns, tl.int64) * BW + tl.arange(0, BW)
+    o_u = tile // columns * BU + tl.arange(0, BU)
+    o_w = tile % columns * BW + tl.arange(0, BW)
     return o_u, o_w, (o_u < hidden)[:, None] & (o_w < W)[None, :]
 
 
@@ -47,20 +51,19 @@ def add_state_products(
     """
     factors = hidden * K
     for q in range(0, factors, BQ):
-        o_q = tl.full((BQ,), q, tl.int64) + tl.arange(0, BQ)
+        o_q = q + tl.arange(0, BQ)
         o_x = o_w[None, :] + (o_q % K - K // 2)[:, None]
         m_h = (o_q < factors)[:, None] & (o_x >= 0) & (o_x < W)
-        b_h = tl.load(p_h + (o_q // K * W)[:, None] + o_x, mask=m_h, other=0.0)
+        b_h = tl.load(p_h + ((o_q // K * W)[:, None] + o_x), mask=m_h, other=0.0)
         m_w = (o_u < hidden)[:, None] & (o_q < factors)[None, :]
-        p_o = p_w + o_u[:, None] * factors + o_q[None, :]
-        p_f, p_i, p_g = p_o + hidden * factors, p_o + 2 * hidden * factors, p_o + 3 * hidden * factors
-        b_w = tl.load(p_o, mask=m_w, other=0.0).to(ACC)
+        o_k, gate = o_u[:, None] * factors + o_q[None, :], hidden * factors
+        b_w = tl.load(p_w + o_k, mask=m_w, other=0.0).to(ACC)
         b_o = tl.dot(b_w, b_h, b_o, input_precision=PRECISION, out_dtype=ACC)
-        b_w = tl.load(p_f, mask=m_w, other=0.0).to(ACC)
+        b_w = tl.load(p_w + gate + o_k, mask=m_w, other=0.0).to(ACC)
         b_f = tl.dot(b_w, b_h, b_f, input_precision=PRECISION, out_dtype=ACC)
-        b_w = tl.load(p_i, mask=m_w, other=0.0).to(ACC)
+        b_w = tl.load(p_w + 2 * gate + o_k, mask=m_w, other=0.0).to(ACC)
         b_i = tl.dot(b_w, b_h, b_i, input_precision=PRECISION, out_dtype=ACC)
-        b_w = tl.load(p_g, mask=m_w, other=0.0).to(ACC)
+        b_w = tl.load(p_w + 3 * gate + o_k, mask=m_w, other=0.0).to(ACC)
         b_g = tl.dot(b_w, b_h, b_g, input_precision=PRECISION, out_dtype=ACC)
     return b_o, b_f, b_i, b_g
 
@@ -77,11 +80,11 @@ def state_gradient(
     """
     b_dh = tl.zeros((BU, BW), ACC)
     for q in range(0, 4 * hidden * K, BQ):
-        o_q = tl.full((BQ,), q, tl.int64) + tl.arange(0, BQ)
+        o_q = q + tl.arange(0, BQ)
         o_r, o_t, m_q = o_q // K, o_q % K, o_q < 4 * hidden * K
         o_x = o_w[None, :] + (K // 2 - o_t)[:, None]
         m_d = m_q[:, None] & (o_x >= 0) & (o_x < W)
-        b_d = tl.load(p_d + (o_r * plane)[:, None] + o_x, mask=m_d, other=0.0)
+        b_d = tl.load(p_d + ((o_r.to(tl.int64) * plane)[:, None] + o_x), mask=m_d, other=0.0)
         o_k = (o_r * (hidden * K) + o_t)[None, :] + (o_u * K)[:, None]
         b_w = tl.load(p_w + o_k, mask=(o_u < hidden)[:, None] & m_q[None, :], other=0.0).to(ACC)
         b_dh = tl.dot(b_w, b_d, b_dh, input_precision=PRECISION, out_dtype=ACC)
@@ -107,3 +110,17 @@ def load_or_zeros(p, o, m, BU: tl.constexpr, BW: tl.constexpr, ACC: tl.constexpr
         return tl.zeros((BU, BW), ACC)
     else:
         return tl.load(p + o, mask=m, other=0.0).to(ACC)
+
+
+@triton.jit
+def store_four(p, o, gate, b_o, b_f, b_i, b_g, m):
+    tl.store(p + o, b_o.to(p.dtype.element_ty), mask=m)
+    tl.store(p + gate + o, b_f.to(p.dtype.element_ty), mask=m)
+    tl.store(p + 2 * gate + o, b_i.to(p.dtype.element_ty), mask=m)
+    tl.store(p + 3 * gate + o, b_g.to(p.dtype.element_ty), mask=m)
+
+
+@triton.jit
+def row_offsets(r, W, o_w):
+    """Offsets of columns of row r within a plane, 64-bit."""
+    return (tl.zeros_like(o_w).to(tl.int64) + r) * W + o_w
