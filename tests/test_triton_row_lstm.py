@@ -10,12 +10,12 @@ from strategies import sizes, tensors
 from tolerance import assert_close
 
 pytest.importorskip("triton")
+from genkern.triton_kernels import row_lstm as kernels
+from genkern.triton_kernels import row_lstm_plan as plan
 from triton.runtime.interpreter import GridExecutor, interpreter_builder
 from triton_kit import TRITON_DTYPES, launches
 
 from genkern.reference import row_lstm as reference
-from genkern.triton_kernels import row_lstm as kernels
-from genkern.triton_kernels import row_lstm_plan as plan
 
 NEEDS = (True, True, True, True)
 NAMES = ("d_input_gates", "d_weight_hh", "d_h0", "d_c0")
@@ -64,9 +64,8 @@ def scales(inputs, upstream, d_gates):
 
 def check(inputs, upstream):
     gates, weight, h0, c0 = inputs
-    N, _, H, W = gates.shape
     hidden, K = weight.shape[1:]
-    empty = N * W == 0
+    empty = gates.numel() == 0
     with launches() as count:
         *outputs, saved_gates, saved_cells = forward(*inputs)
     assert count.total == (0 if empty else 1)
@@ -108,7 +107,7 @@ def problems(draw):
 
 
 @given(problems())
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_values_and_every_gradient_match_the_float64_reference(problem):
     check(*problem)
 
@@ -262,7 +261,7 @@ def test_offsets_beyond_32_bits(monkeypatch):
 
 def test_what_cannot_run_is_said_in_a_sentence():
     gates, weight, *_ = small()
-    with pytest.raises(RuntimeError, match="row_lstm: weight_hh must be torch.float32 like input"):
+    with pytest.raises(RuntimeError, match=r"row_lstm: weight_hh must be torch\.float32 like inp"):
         forward(gates, weight.double())
     huge = torch.empty(40_000, 10_000, 7, device="meta")
     reason = kernels.unsupported(torch.empty(1, 40_000, 1, 1, device="meta"), huge)

@@ -6,7 +6,6 @@ row_lstm_plan.py makes sure of; all others are 64-bit.
 
 import triton
 import triton.language as tl
-
 from genkern.triton_kernels import elementary
 
 
