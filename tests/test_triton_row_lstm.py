@@ -198,65 +198,55 @@ def test_a_divided_weight_gradient_has_the_same_value_and_leaves_zeros(parts, mo
     assert not counts.any()
 
 
-def zeros(*shape, dtype=np.float32):
-    """Memory of which only the pages in use exist."""
-    return torch.from_numpy(np.zeros(shape, dtype))
+FAR = 70_000  # an image whose elements lie beyond 2^31 in every large buffer
 
 
-def test_offsets_beyond_32_bits(monkeypatch):
-    """Image 70,000 of a batch: its elements lie beyond 2^31 in every large buffer."""
-    far, (hidden, H, W, K) = 70_000, (16, 2, 256, 3)
+def zeros(*shape):
+    """Memory of a batch that ends with image FAR; only the pages in use exist."""
+    return torch.from_numpy(np.zeros((FAR + 1, *shape), np.float32))
+
+
+def at_far(tensor):
+    buffer = zeros(*tensor.shape[1:])
+    buffer[FAR] = tensor[0]
+    return buffer
+
+
+@pytest.fixture
+def far_program(monkeypatch):
+    """Of a launch of one program, this runs program FAR, and copies no memory."""
+
+    def set_grid_idx(x, y, z):
+        interpreter_builder.grid_idx = (x + FAR, y, z)
+
+    monkeypatch.setattr(interpreter_builder, "set_grid_idx", set_grid_idx)
     monkeypatch.setattr(GridExecutor, "_restore_args_dev", lambda *_: None)
-    gates, weight, h0, c0 = small(1, hidden, H, W, K)
+
+
+def test_offsets_beyond_32_bits(request):
+    hidden, H, W = 16, 2, 256
+    gates, weight, h0, c0 = small(1, hidden, H, W)
     weight /= 50
     outputs = forward(gates, weight, h0, c0)
     upstream = [torch.randn_like(y) for y in outputs[:3]]
     grads = backward(upstream, weight, h0, c0, outputs[3:])
-    monkeypatch.setattr(
-        interpreter_builder,
-        "set_grid_idx",
-        lambda x, y, z: setattr(interpreter_builder, "grid_idx", (x + far, y, z)),
-    )
-
-    def large(tensor):
-        buffer = zeros(far + 1, *tensor.shape[1:])
-        buffer[far] = tensor[0]
-        return buffer
-
-    state, image = (far + 1, hidden, W), (far + 1, hidden, H, W)
-    got = [
-        zeros(*image),
-        zeros(*state),
-        zeros(*state),
-        *map(large, map(torch.zeros_like, outputs[3:])),
-    ]
-    scratch = zeros(far + 1, 2, 2, hidden, W)
-    facts = plan.constants(0, weight, W)
+    request.getfixturevalue("far_program")
+    got = [zeros(*y.shape[1:]) for y in outputs]
+    sides = (hidden, hidden, H, W, H * W)
     kernels.row_lstm_forward_kernel[(1,)](
-        large(gates),
-        weight,
-        large(h0),
-        large(c0),
-        *got,
-        scratch,
-        hidden,
-        hidden,
-        H,
-        W,
-        H * W,
-        **facts,
-    )
+        at_far(gates), weight, at_far(h0), at_far(c0), *got, zeros(2, 2, hidden, W), *sides,
+        **plan.constants(0, weight, W),
+    )  # fmt: skip
     assert got[3].numel() > 2**31
     for found, wanted in zip(got, outputs, strict=True):
-        assert torch.equal(found[far], wanted[0])
-    d, *d_states = zeros(far + 1, 4 * hidden, H, W), zeros(*state), zeros(*state)
+        assert torch.equal(found[FAR], wanted[0])
+    d, *d_states = [zeros(*x.shape[1:]) for x in (gates, h0, c0)]
     kernels.row_lstm_backward_kernel[(1,)](
-        *map(large, upstream), weight, large(h0), large(c0), *got[3:], d, None, *d_states,
-        zeros(*image), zeros(far + 1, 2, hidden, W), hidden, hidden, H, W, H * W,
-        **plan.constants(1, weight, W),
+        *map(at_far, upstream), weight, at_far(h0), at_far(c0), *got[3:], d, None, *d_states,
+        zeros(hidden, H, W), zeros(2, hidden, W), *sides, **plan.constants(1, weight, W),
     )  # fmt: skip
     for found, wanted in zip((d, *d_states), (grads[0], *grads[2:]), strict=True):
-        assert torch.equal(found[far], wanted[0])
+        assert torch.equal(found[FAR], wanted[0])
 
 
 def test_what_cannot_run_is_said_in_a_sentence():

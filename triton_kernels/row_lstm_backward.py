@@ -168,10 +168,11 @@ def backward(
     launch.require(launch.mismatch("row_lstm", "weight_hh", weight_hh, others))
     N, H, _, W = gates.shape
     hidden = weight_hh.shape[1]
-    d_input = weight_hh.new_empty((N, 4 * hidden, H, W) if need_input else 0)
-    d_weight = weight_hh.new_empty(weight_hh.shape if need_weight else 0)
-    d_h0 = weight_hh.new_empty((N, hidden, W) if need_h0 else 0)
-    d_c0 = weight_hh.new_empty((N, hidden, W) if need_c0 else 0)
+    shapes = (N, 4 * hidden, H, W), tuple(weight_hh.shape), (N, hidden, W), (N, hidden, W)
+    needs = (need_input, need_weight, need_h0, need_c0)
+    d_input, d_weight, d_h0, d_c0 = (
+        weight_hh.new_empty(shape if need else 0) for shape, need in zip(shapes, needs, strict=True)
+    )
     if N * hidden * W == 0:
         return d_input, d_weight.zero_(), d_h0, d_c0
     same = gates.dtype == weight_hh.dtype
@@ -179,14 +180,10 @@ def backward(
     states = gates.new_empty(N, hidden, H, W) if need_weight else None
     with launch.on(weight_hh):
         row_lstm_backward_kernel[(N,)](
-            d_h,
-            d_h_n,
-            d_c_n,
+            *(d_h, d_h_n, d_c_n),
             weight_hh,
-            h0,
-            c0,
-            gates,
-            cells,
+            *(h0, c0),
+            *(gates, cells),
             d,
             d_input if need_input and not same else None,
             d_h0 if need_h0 else None,
