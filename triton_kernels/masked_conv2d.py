@@ -120,9 +120,10 @@ def configurations() -> Iterator[tuple[str, tuple]]:
     """Calls that reach every kernel in every configuration, TF32 included."""
     for dtype in launch.FLOATING:
         yield from _calls(dtype, 1, 64, 1, False)
-        yield from _calls(dtype, 128, 128, 1, True)
         if dtype != torch.float64:
-            yield from _calls(dtype, 48, 48, 3, False)
+            yield from _calls(dtype, 128, 128, 1, True)
+    yield from _calls(torch.float64, 20, 20, 2, True)
+    yield from _calls(torch.bfloat16, 48, 48, 3, False)
     yield from _calls(torch.bfloat16, 3, 96, 3, True)
     yield from _calls(torch.bfloat16, 256, 32, 3, True)
     before = torch.backends.cuda.matmul.allow_tf32
