@@ -113,6 +113,7 @@ decltype(auto) dispatch_floating(const Tensor& t, F&& f) {
 // The header of a torch without CUDA leaves this declaration out.
 extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device, void** stream);
 
+using torch::headeronly::ScalarType;
 using torch::stable::accelerator::DeviceGuard;
 
 inline void* current_stream(int32_t device) {

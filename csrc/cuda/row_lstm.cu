@@ -217,8 +217,7 @@ using Results = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 Results row_lstm_forward(const Tensor& input_gates, const Tensor& weight_hh,
                          const std::optional<Tensor>& h0, const std::optional<Tensor>& c0,
                          bool save) {
-  using enum torch::headeronly::ScalarType;
-  GENKERN_CHECK(input_gates.scalar_type() != Double,
+  GENKERN_CHECK(input_gates.scalar_type() != ScalarType::Double,
                 "row_lstm: backend 'cuda' takes float32, bfloat16 and float16; got float64");
   const int64_t N = input_gates.size(0), hidden = weight_hh.size(1);
   const int64_t H = input_gates.size(2), W = input_gates.size(3), rows = save ? N : 0;
@@ -226,8 +225,8 @@ Results row_lstm_forward(const Tensor& input_gates, const Tensor& weight_hh,
   Tensor h = new_empty(input_gates, {N, hidden, H, W});
   Tensor h_n = new_empty(input_gates, {N, hidden, W});
   Tensor c_n = new_empty(input_gates, {N, hidden, W});
-  Tensor gates = new_empty(input_gates, {rows, H, 4 * padded, W}, Float);
-  Tensor cells = new_empty(input_gates, {rows, H, padded, W}, Float);
+  Tensor gates = new_empty(input_gates, {rows, H, 4 * padded, W}, ScalarType::Float);
+  Tensor cells = new_empty(input_gates, {rows, H, padded, W}, ScalarType::Float);
   if (N * hidden * W == 0) return {h, h_n, c_n, gates, cells};
   const int device = input_gates.get_device_index();
   const DeviceGuard guard(device);
