@@ -4,6 +4,11 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#ifdef __CUDACC__
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#endif
+
 #include <cstdint>
 #include <optional>
 #include <tuple>
@@ -103,5 +108,19 @@ decltype(auto) dispatch_floating(const Tensor& t, F&& f) {
       STD_TORCH_CHECK(false, "genkern: a compiled kernel was called with an unsupported dtype");
   }
 }
+
+#ifdef __CUDACC__
+// The header of a torch without CUDA leaves this declaration out.
+extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device, void** stream);
+
+using torch::headeronly::ScalarType;
+using torch::stable::accelerator::DeviceGuard;
+
+inline void* current_stream(int32_t device) {
+  void* stream = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  return stream;
+}
+#endif
 
 }  // namespace genkern
