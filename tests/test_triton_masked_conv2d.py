@@ -11,11 +11,11 @@ from strategies import lay_out, layouts, sizes, tensors
 from tolerance import assert_close
 
 pytest.importorskip("triton")
-from genkern.triton_kernels import masked_conv2d as kernels
 from triton.runtime.interpreter import GridExecutor
 from triton_kit import TRITON_DTYPES, launches
 
 from genkern.reference import masked_conv2d as reference
+from genkern.triton_kernels import masked_conv2d as kernels
 
 NEEDS = (True, True, True)
 

@@ -10,12 +10,12 @@ from strategies import sizes, tensors
 from tolerance import assert_close
 
 pytest.importorskip("triton")
-from genkern.triton_kernels import row_lstm as kernels
-from genkern.triton_kernels import row_lstm_plan as plan
 from triton.runtime.interpreter import GridExecutor, interpreter_builder
 from triton_kit import TRITON_DTYPES, launches
 
 from genkern.reference import row_lstm as reference
+from genkern.triton_kernels import row_lstm as kernels
+from genkern.triton_kernels import row_lstm_plan as plan
 
 NEEDS = (True, True, True, True)
 NAMES = ("d_input_gates", "d_weight_hh", "d_h0", "d_c0")

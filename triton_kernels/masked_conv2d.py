@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import torch
 import triton
 import triton.language as tl
+
 from genkern.triton_kernels import launch
 from genkern.triton_kernels import masked_conv2d_plan as plan
 from genkern.triton_kernels.masked_conv2d_backward import (

@@ -7,6 +7,7 @@ pixels, those of weight and bias; the second adds these parts up.
 import torch
 import triton
 import triton.language as tl
+
 from genkern.triton_kernels import launch
 from genkern.triton_kernels import masked_conv2d_plan as plan
 from genkern.triton_kernels.masked_conv2d_tile import (

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import torch
 import triton
 import triton.language as tl
+
 from genkern.triton_kernels import launch
 from genkern.triton_kernels import row_lstm_plan as plan
 from genkern.triton_kernels.row_lstm_backward import (

@@ -7,6 +7,7 @@ program of a tile to finish, found by an integer counter, adds the parts up in o
 import torch
 import triton
 import triton.language as tl
+
 from genkern.triton_kernels import launch
 from genkern.triton_kernels import row_lstm_plan as plan
 from genkern.triton_kernels.row_lstm_tile import (

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 import triton
 import triton.language as tl
+
 from genkern.triton_kernels import launch
 
 # Sizes that change from call to call: they get no compiled variant of their own.

@@ -6,6 +6,7 @@ row_lstm_plan.py makes sure of; all others are 64-bit.
 
 import triton
 import triton.language as tl
+
 from genkern.triton_kernels import elementary
 
 
