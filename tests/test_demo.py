@@ -18,7 +18,8 @@ def test_short_demo_writes_its_report_and_fails_its_likelihood_checks(tmp_path, 
     assert set(metrics["models"]) == set(run.MODELS)
     for name, result in metrics["models"].items():
         assert result["steps"] == 2
-        assert result["comparison"]["relative_difference"] <= run.TOLERANCE, name
+        assert result["comparison"]["difference_float64"] <= 1e-9, name
+        assert result["comparison"]["difference_float32"] <= run.TOLERANCE, name
         for side, backend in (("genkern", "cpu"), ("reference", "reference")):
             assert set(result["comparison"][side]["backends"].values()) == {backend}, name
     failed = [check["text"] for check in metrics["checks"] if not check["ok"]]
