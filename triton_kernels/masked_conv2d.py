@@ -22,7 +22,6 @@ from genkern.triton_kernels.masked_conv2d_tile import convolve
 
 __all__ = [
     "LAUNCHERS",
-    "SPILL_BYTES",
     "TENSOR_CORES",
     "configurations",
     "masked_conv2d_backward_kernel",
@@ -73,7 +72,7 @@ def forward(
     tile = plan.tile_of((input,), written=triton.cdiv(C_out, data_channels), read=C_in, taps=taps)
     programs = plan.convolution_programs(tile, input, C_out, data_channels)
     with launch.on(input):
-        masked_conv2d_forward_kernel[launch.programs(plan.OP, programs)](
+        masked_conv2d_forward_kernel[(programs,)](
             input,
             weight,
             bias,
@@ -138,4 +137,3 @@ def configurations() -> Iterator[tuple[str, tuple]]:
 
 LAUNCHERS = {"masked_conv2d_forward": forward, "masked_conv2d_backward": backward}
 TENSOR_CORES = {"masked_conv2d_forward_kernel", "masked_conv2d_backward_kernel"}
-SPILL_BYTES = {"masked_conv2d_backward_kernel": 8}  # float64 on sm_100

@@ -87,9 +87,8 @@ def row_lstm_forward_kernel(
             tl.store(p_h + o_x, b_h.to(p_h.dtype.element_ty), mask=m)
             if p_gates is not None:
                 o_row = (i_n * H + r) * saved
-                m_saved = (o_u < padded)[:, None] & (o_w < W)[None, :]
-                tl.store(p_cells + o_row + o_s, b_c, mask=m_saved)
-                store_four(p_gates + 4 * o_row, o_s, saved, b_o, b_f, b_i, b_g, m_saved)
+                tl.store(p_cells + o_row + o_s, b_c, mask=m)
+                store_four(p_gates + 4 * o_row, o_s, saved, b_o, b_f, b_i, b_g, m)
             if r == H - 1:
                 tl.store(p_hn + i_n * row + o_s, b_h.to(p_hn.dtype.element_ty), mask=m)
                 tl.store(p_cn + i_n * row + o_s, b_c.to(p_cn.dtype.element_ty), mask=m)
@@ -116,7 +115,7 @@ def forward(
         return h, h_n, c_n, gates, cells
     state = input_gates.new_empty(N, 2, 2, hidden, W, dtype=kind)
     with launch.on(input_gates):
-        row_lstm_forward_kernel[launch.programs("row_lstm", N)](
+        row_lstm_forward_kernel[(N,)](
             input_gates,
             weight_hh,
             h0,

@@ -167,7 +167,6 @@ def backward(
     """Two launches, or one where the weight needs no gradient."""
     others = {"d_h": d_h, "d_h_n": d_h_n, "d_c_n": d_c_n, "h0": h0, "c0": c0}
     launch.require(launch.mismatch("row_lstm", "weight_hh", weight_hh, others))
-    launch.require(plan.too_large(weight_hh, gates.shape[3]))
     N, H, _, W = gates.shape
     hidden = weight_hh.shape[1]
     shapes = (N, 4 * hidden, H, W), tuple(weight_hh.shape), (N, hidden, W), (N, hidden, W)
@@ -181,7 +180,7 @@ def backward(
     d = d_input if same and need_input else gates.new_empty(N, 4 * hidden, H, W)
     states = gates.new_empty(N, hidden, H, W) if need_weight else None
     with launch.on(weight_hh):
-        row_lstm_backward_kernel[launch.programs("row_lstm", N)](
+        row_lstm_backward_kernel[(N,)](
             *(d_h, d_h_n, d_c_n),
             weight_hh,
             *(h0, c0),
