@@ -1,6 +1,8 @@
 # Every target works on a fresh machine; the virtual environment is made once and kept.
 PYTHON ?= python3
+# The register and spill budgets of the tests hold for the compiler of this release of Triton.
 TORCH ?= torch==2.13.0
+TRITON ?= triton==3.7.0
 VENV := .venv
 BIN := $(VENV)/bin
 CXX_FILES := $(shell git ls-files '*.h' '*.cpp' '*.cu' 2>/dev/null)
@@ -12,7 +14,7 @@ setup: $(VENV)/.built
 # torch goes first: a dependency that pulls it in would choose another build.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet "$(TORCH)" "$(TRITON)"
 	$(BIN)/pip install --quiet --upgrade setuptools wheel pybind11 ninja
 	GENKERN_BUILD=none $(BIN)/pip install --quiet --no-build-isolation \
 	  --editable ".[examples,lint,test,triton]"

@@ -73,7 +73,8 @@ def weight_part(
         o_factor = o_t * C_in + o_c
         tl.store(p_part + o_row[:, None] * factors + o_factor, b_part, mask=m_o[:, None] & m_c)
     if p_bias_part is not None:
-        tl.store(p_bias_part + o_row, b_bias, mask=m_o & (i_q == 0))
+        if i_q == 0:
+            tl.store(p_bias_part + o_row, b_bias, mask=m_o)
 
 
 @triton.jit(do_not_specialize=plan.VARYING)

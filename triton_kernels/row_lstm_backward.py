@@ -77,7 +77,8 @@ def row_lstm_backward_kernel(
             if p_dx is not None:
                 store_four(p_dx + 4 * o_image, o_x, gate, b_do, b_df, b_di, b_dg, m)
             if p_states is not None:
-                tl.store(p_states + o_image + W + o_x, b_h, mask=m & (r + 1 < H))
+                if r + 1 < H:
+                    tl.store(p_states + o_image + W + o_x, b_h, mask=m)
     tl.debug_barrier()
     for tile in range(tiles):
         o_u, o_w, m = units_and_columns(tile, hidden, W, BU, BW)
@@ -137,17 +138,17 @@ def row_lstm_weight_kernel(
         )
         b_sum = tl.dot(b_d, tl.trans(b_h), b_sum, input_precision=PRECISION, out_dtype=ACC)
     o_w, m_w = o_o[:, None] * factors + o_q[None, :], m_o[:, None] & m_q[None, :]
-    last = True
-    if p_part is not None:
+    if p_part is None:
+        tl.store(p_dw + o_w, b_sum.to(p_dw.dtype.element_ty), mask=m_w)
+    else:
         tl.store(p_part + i_s * 4 * hidden * factors + o_w, b_sum, mask=m_w)
         tl.debug_barrier()  # all threads have stored before one of them releases the part
-        last = tl.atomic_add(p_count + i_tile, 1, sem="acq_rel") == splits - 1
-        if last:
+        if tl.atomic_add(p_count + i_tile, 1, sem="acq_rel") == splits - 1:
             b_sum = tl.zeros((BO, BQ), ACC)
             for s in range(splits):
                 b_sum += tl.load(p_part + s * 4 * hidden * factors + o_w, mask=m_w, other=0.0)
+            tl.store(p_dw + o_w, b_sum.to(p_dw.dtype.element_ty), mask=m_w)
             tl.store(p_count + i_tile, 0)
-    tl.store(p_dw + o_w, b_sum.to(p_dw.dtype.element_ty), mask=m_w & last)
 
 
 def backward(
