@@ -85,7 +85,7 @@ def check_number(
 
 def autocast_dtype(tensor: torch.Tensor) -> torch.dtype | None:
     """The autocast dtype of the tensor's device, or None outside autocast."""
-    device = tensor.device.type
+    device = "cpu" if tensor.is_cpu else tensor.device.type
     if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
     return None

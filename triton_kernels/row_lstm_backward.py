@@ -77,8 +77,8 @@ def row_lstm_backward_kernel(
             if p_dx is not None:
                 store_four(p_dx + 4 * o_image, o_x, gate, b_do, b_df, b_di, b_dg, m)
             if p_states is not None:
-                if r + 1 < H:
-                    tl.store(p_states + o_image + W + o_x, b_h, mask=m)
+                m_next = m & (tl.full((BU, BW), r + 1, tl.int64) < H)
+                tl.store(p_states + o_image + W + o_x, b_h, mask=m_next)
     tl.debug_barrier()
     for tile in range(tiles):
         o_u, o_w, m = units_and_columns(tile, hidden, W, BU, BW)

@@ -125,8 +125,8 @@ def row_lstm(
     r"""All rows of a Row LSTM layer: a convolutional LSTM that runs down the image.
 
     .. math::
-        [o, f, i, g]_r &= x_r + K^{ss} * h_{r-1} \
-        c_r &= \sigma(f_r) \odot c_{r-1} + \sigma(i_r) \odot \tanh(g_r) \
+        [o, f, i, g]_r &= x_r + K^{ss} * h_{r-1} \\
+        c_r &= \sigma(f_r) \odot c_{r-1} + \sigma(i_r) \odot \tanh(g_r) \\
         h_r &= \sigma(o_r) \odot \tanh(c_r)
 
     where * is a convolution along the row, zero padding, no mask: it sees earlier rows only.
