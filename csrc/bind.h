@@ -52,18 +52,19 @@ inline Tensor new_channels_last(const Tensor& like,
 
 inline int64_t num_threads() { return torch::stable::get_num_threads(); }
 
-// An uninitialised result, in huge pages where the system gives them on request: a fault of 1 to
-// 3 us for every 4 kB of it can cost as much as the work that fills it.
+// An uninitialised result, in huge pages where it holds some and the system gives them on request: a
+// fault of 1 to 3 us for every 4 kB of it can cost as much as the work that fills it.
 inline Tensor new_large(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef shape,
                         std::optional<torch::headeronly::ScalarType> dtype = std::nullopt) {
-  Tensor result = new_empty(like, shape, dtype);
+  Tensor result = dtype.has_value() ? new_empty(like, shape, dtype) : new_tensor(like, shape);
 #if defined(MADV_HUGEPAGE)
   constexpr uintptr_t kHugePage = 2 << 20;
+  const auto bytes = uintptr_t(result.numel() * int64_t(result.element_size()));
+  if (bytes < 2 * kHugePage) return result;
   const auto begin = reinterpret_cast<uintptr_t>(result.data_ptr());
-  const auto end = begin + uintptr_t(result.numel() * int64_t(result.element_size()));
   const auto from = (begin + kHugePage - 1) / kHugePage * kHugePage,
-             to = end / kHugePage * kHugePage;
-  if (from < to) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);
+             to = (begin + bytes) / kHugePage * kHugePage;
+  madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);
 #endif
   return result;
 }

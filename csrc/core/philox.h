@@ -7,44 +7,49 @@ namespace genkern::core {
 
 inline constexpr int kPhiloxElements = 4 * kLanes<float>;  // normals of one vector of counters
 
-// High and low halves of the 64-bit products a * b.
-inline void multiply_wide(VecU a, uint32_t b, VecU& high, VecU& low) {
-  low = a * b;
+using VecQ = Vec<uint64_t>;
+
+// The 64-bit products of the low halves of a with b.
+inline VecQ multiply_low_halves(VecQ a, uint32_t b) {
 #if defined(GENKERN_AVX512)
-  const __m512i factor = _mm512_set1_epi64(b);
-  const __m512i even = _mm512_srli_epi64(_mm512_mul_epu32(__m512i(a), factor), 32);
-  const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(__m512i(a), 32), factor);
-  high = VecU(_mm512_mask_blend_epi32(0xAAAA, even, odd));
+  return VecQ(_mm512_mul_epu32(__m512i(a), _mm512_set1_epi64(b)));
 #elif defined(GENKERN_AVX2)
-  const __m256i factor = _mm256_set1_epi64x(b);
-  const __m256i even = _mm256_srli_epi64(_mm256_mul_epu32(__m256i(a), factor), 32);
-  const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(__m256i(a), 32), factor);
-  high = VecU(_mm256_blend_epi32(even, odd, 0xAA));
+  return VecQ(_mm256_mul_epu32(__m256i(a), _mm256_set1_epi64x(b)));
+#elif defined(GENKERN_SSE2)
+  return VecQ(_mm_mul_epu32(__m128i(a), _mm_set1_epi64x(b)));
 #else
-  for (int i = 0; i < kLanes<float>; ++i) high[i] = uint32_t((uint64_t(a[i]) * b) >> 32);
+  return (a & 0xFFFFFFFFu) * uint64_t(b);
 #endif
 }
 
-// Words of the blocks `counter`, `counter` + 1, ... one block a lane.
+// Words of the blocks `counter`, `counter` + 1, ... one block a lane. The rounds hold the even and
+// the odd blocks apart, a word in the low half of 64 bits: what stands in the high half, the high
+// word of an earlier product, no multiplication reads.
 inline void philox(uint64_t seed, uint64_t counter, VecU words[4]) {
-  VecU lane;
-  for (int i = 0; i < kLanes<float>; ++i) lane[i] = i;
-  const VecU low = splat(uint32_t(counter));
-  VecU c0 = low + lane, c1 = uint32_t(counter >> 32) - bit_cast<VecU>(c0 < low);  // the carry
-  VecU c2{}, c3{};
+  VecQ c0[2], c1[2], c2[2] = {}, c3[2] = {};
+  for (int odd = 0; odd < 2; ++odd) {
+    VecQ lane;
+    for (int i = 0; i < kLanes<uint64_t>; ++i) lane[i] = 2 * i + odd;
+    c0[odd] = counter + lane;
+    c1[odd] = c0[odd] >> 32;
+  }
   uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
   for (int round = 0; round < 10; ++round) {
-    VecU high0, low0, high1, low1;
-    multiply_wide(c0, 0xD2511F53u, high0, low0);
-    multiply_wide(c2, 0xCD9E8D57u, high1, low1);
-    c0 = high1 ^ c1 ^ k0;
-    c1 = low1;
-    c2 = high0 ^ c3 ^ k1;
-    c3 = low0;
+    for (int odd = 0; odd < 2; ++odd) {  // side by side: one alone waits for its own products
+      const VecQ p0 = multiply_low_halves(c0[odd], 0xD2511F53u);
+      const VecQ p1 = multiply_low_halves(c2[odd], 0xCD9E8D57u);
+      c0[odd] = (p1 >> 32) ^ c1[odd] ^ k0;
+      c1[odd] = p1;
+      c2[odd] = (p0 >> 32) ^ c3[odd] ^ k1;
+      c3[odd] = p0;
+    }
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
-  words[0] = c0, words[1] = c1, words[2] = c2, words[3] = c3;
+  const auto join = [](const VecQ c[2]) {
+    return bit_cast<VecU>((c[0] & 0xFFFFFFFFu) | (c[1] << 32));
+  };
+  words[0] = join(c0), words[1] = join(c1), words[2] = join(c2), words[3] = join(c3);
 }
 
 // r = sqrt(-2 log u), u = (a >> 1) 2^-31 + 2^-32, theta = pi int32(b) 2^-31; within 4 ulp (log,

@@ -195,7 +195,7 @@ Tensor gan_loss_forward(const std::optional<Tensor>& real, const Tensor& fake, i
   const auto problem = problem_of(kind, mode, label_smoothing, reduction);
   const auto r = dense(real), f = dense(fake);
   Tensor out =
-      problem.reduction == Reduction::kNone ? new_tensor(fake, fake.sizes()) : new_tensor(fake, {});
+      problem.reduction == Reduction::kNone ? new_large(fake, fake.sizes()) : new_tensor(fake, {});
   dispatch_floating(
       fake, [&]<typename T>(T) { forward<T>(problem, logits<T>(r), logits<T>(f), data<T>(out)); });
   return out;
@@ -208,8 +208,8 @@ std::tuple<Tensor, Tensor> gan_loss_backward(const Tensor& d_loss,
                                              int64_t reduction, bool needs_real, bool needs_fake) {
   const auto problem = problem_of(kind, mode, label_smoothing, reduction);
   const auto d = dense(d_loss), r = dense(real), f = dense(fake);
-  Tensor d_real = needs_real ? new_tensor(*real, real->sizes()) : new_tensor(fake, {0});
-  Tensor d_fake = needs_fake ? new_tensor(fake, fake.sizes()) : new_tensor(fake, {0});
+  Tensor d_real = needs_real ? new_large(*real, real->sizes()) : new_tensor(fake, {0});
+  Tensor d_fake = needs_fake ? new_large(fake, fake.sizes()) : new_tensor(fake, {0});
   dispatch_floating(fake, [&]<typename T>(T) {
     backward<T>(problem, data<const T>(*d), logits<T>(r), logits<T>(f),
                 needs_real ? data<T>(d_real) : nullptr, needs_fake ? data<T>(d_fake) : nullptr);

@@ -91,7 +91,7 @@ std::tuple<Tensor, Tensor> gaussian_forward(const Tensor& mu, const Tensor& logv
   std::vector<int64_t> z_shape(mu.sizes().begin(), mu.sizes().end());
   if (!samples && !num_samples.has_value()) z_shape = {0};
   if (num_samples.has_value()) z_shape.insert(z_shape.begin(), samples);
-  Tensor z = new_tensor(mu, z_shape);
+  Tensor z = new_large(mu, z_shape);
   Tensor kl = new_tensor(mu, {with_kl ? work.rows : 0});
   dispatch_floating(mu, [&]<typename T>(T) {
     using A = core::Accumulate<T>;
@@ -149,7 +149,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian_backward(
   const int64_t total = mu.numel();
   const int64_t samples = d_z.has_value() ? sample_count(eps, seed, num_samples) : 0;
   const auto like = [&](bool wanted, const Tensor& t) {
-    return wanted ? new_tensor(t, t.sizes()) : new_tensor(t, {0});
+    return wanted ? new_large(t, t.sizes()) : new_tensor(t, {0});
   };
   Tensor d_mu = like(true, mu), d_logvar = like(true, mu);
   Tensor d_prior_mu = like(prior_mu.has_value(), mu);

@@ -182,7 +182,7 @@ void flatten(Geometry& s, const Images&... images) {
 
 Tensor new_image(const Tensor& like, int64_t channels, bool channels_last) {
   const std::array<int64_t, 4> size{like.size(0), channels, like.size(2), like.size(3)};
-  return channels_last ? new_channels_last(like, size) : new_tensor(like, size);
+  return channels_last ? new_channels_last(like, size) : new_large(like, size);
 }
 
 // Images that are worked on together: they share the caches of all threads.
