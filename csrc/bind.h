@@ -52,8 +52,8 @@ inline Tensor new_channels_last(const Tensor& like,
 
 inline int64_t num_threads() { return torch::stable::get_num_threads(); }
 
-// An uninitialised result, in huge pages where it holds some and the system gives them on request: a
-// fault of 1 to 3 us for every 4 kB of it can cost as much as the work that fills it.
+// An uninitialised result, in huge pages where it holds some and the system gives them on request:
+// a fault of 1 to 3 us for every 4 kB of it can cost as much as the work that fills it.
 inline Tensor new_large(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef shape,
                         std::optional<torch::headeronly::ScalarType> dtype = std::nullopt) {
   Tensor result = dtype.has_value() ? new_empty(like, shape, dtype) : new_tensor(like, shape);

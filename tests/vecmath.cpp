@@ -90,6 +90,11 @@ int main() {
   measure("expm1", [](VecF x) { return expm1(x); }, exact_expm1, 1e-30, 2, 1);
   measure("expm1_minus_x", [](VecF x) { return expm1_minus_x(x); }, minus_x, -3, 3, 0);
   measure("expm1_minus_x", [](VecF x) { return expm1_minus_x(x); }, minus_x, 1e-15, 80, 1);
+  const auto of_root = [](VecF x) { return expm1_of_root(x, exp(0.5f * x)); };
+  measure("expm1_of_root", [=](VecF x) { return of_root(x).value; }, exact_expm1, -30, 88.7, 0);
+  measure("expm1_of_root", [=](VecF x) { return of_root(x).value; }, exact_expm1, 1e-30, 2, 1);
+  measure("minus_x_of_root", [=](VecF x) { return of_root(x).minus_x; }, minus_x, -3, 3, 0);
+  measure("minus_x_of_root", [=](VecF x) { return of_root(x).minus_x; }, minus_x, 1e-15, 80, 1);
   const auto exact_log = [](double x) { return std::log(x); };
   measure("log", [](VecF x) { return log(x); }, exact_log, 1.2e-38, 3e38, 1);
   measure("log", [](VecF x) { return log(x); }, exact_log, 0.5, 2, 0);

@@ -34,30 +34,26 @@ struct GaussianParams {
   }
 };
 
-// terms[i] = max(KL of element i, free_bits)
-template <typename T>
-void gaussian_kl_chunk(const GaussianParams<T>& q, Accumulate<T> free_bits, Accumulate<T>* terms,
-                       int64_t count) {
+// kKl: terms[i] = max(KL of element i, free_bits).  kSample: z[i] = mu + e^{l/2} eps
+template <bool kKl, bool kSample, typename T>
+void gaussian_chunk(const GaussianParams<T>& q, Accumulate<T> free_bits, const Accumulate<T>* eps,
+                    Accumulate<T>* terms, T* z, int64_t count) {
   using A = Accumulate<T>;
   for_vectors<A>(count, [&](int64_t, auto get, auto put) {
-    Vec<A> kl;
+    const Vec<A> mu = get(q.mu), l = get(q.logvar);
+    Vec<A> kl, root;
+    if (kSample) {
+      root = exp(A(0.5) * l);
+      put(z, mu + root * get(eps));
+    }
+    if (!kKl) return;
     if (q.prior_mu) {
-      const Vec<A> d = get(q.mu) - get(q.prior_mu), l2 = get(q.prior_logvar);
-      kl = A(0.5) * (d * d * exp(-l2) + expm1_minus_x(get(q.logvar) - l2));
+      const Vec<A> d = mu - get(q.prior_mu), l2 = get(q.prior_logvar);
+      kl = A(0.5) * (d * d * exp(-l2) + expm1_minus_x(l - l2));
     } else {
-      const Vec<A> mu = get(q.mu);
-      kl = A(0.5) * (mu * mu + expm1_minus_x(get(q.logvar)));
+      kl = A(0.5) * (mu * mu + (kSample ? expm1_of_root(l, root).minus_x : expm1_minus_x(l)));
     }
     put(terms, free_bits > 0 ? max(kl, splat(free_bits)) : kl);
-  });
-}
-
-template <typename T>
-void gaussian_sample_chunk(const T* mu, const T* logvar, const Accumulate<T>* eps, T* z,
-                           int64_t count) {
-  using A = Accumulate<T>;
-  for_vectors<A>(count, [&](int64_t, auto get, auto put) {
-    put(z, get(mu) + exp(A(0.5) * get(logvar)) * get(eps));
   });
 }
 
@@ -67,40 +63,54 @@ struct GaussianGradients {
   alignas(64) A mu[kChunk], logvar[kChunk], prior_mu[kChunk], prior_logvar[kChunk];
 };
 
-// d_kl[i] times the gradient of the KL of element i. Elements at their free-bits floor have none.
-template <typename T>
-void gaussian_kl_backward_chunk(const GaussianParams<T>& q, Accumulate<T> free_bits,
-                                const Accumulate<T>* d_kl, GaussianGradients<Accumulate<T>>& grad,
-                                int64_t count) {
+// kKl: d_kl[i] times the gradient of the KL of element i; elements at their free-bits floor have
+// none.  kSample: plus that of z = mu + e^{l/2} eps; d_eps may be null.
+template <bool kKl, bool kSample, typename T>
+void gaussian_backward_chunk(const GaussianParams<T>& q, Accumulate<T> free_bits,
+                             const Accumulate<T>* d_kl, const Accumulate<T>* eps, const T* d_z,
+                             GaussianGradients<Accumulate<T>>& grad, T* d_eps, int64_t count) {
   using A = Accumulate<T>;
   for_vectors<A>(count, [&](int64_t, auto get, auto put) {
-    const Vec<A> g = get(d_kl);
-    Vec<A> d = get(q.mu), delta = get(q.logvar), w = splat(A(1));
-    if (q.prior_mu) {
-      const Vec<A> l2 = get(q.prior_logvar);
-      d = d - get(q.prior_mu);
-      delta = delta - l2;
-      w = exp(-l2);
+    const Vec<A> l = get(q.logvar);
+    Vec<A> root, d_mu{}, d_logvar{};
+    if (kSample) root = exp(A(0.5) * l);
+    if (kKl) {
+      const Vec<A> g = get(d_kl);
+      Vec<A> d = get(q.mu), delta = l, w = splat(A(1)), em1;
+      if (q.prior_mu) {
+        const Vec<A> l2 = get(q.prior_logvar);
+        d = d - get(q.prior_mu);
+        delta = l - l2;
+        w = exp(-l2);
+      }
+      em1 = kSample && !q.prior_mu ? expm1_of_root(l, root).value : expm1(delta);
+      const Vec<A> scaled = d * w;
+      d_mu = g * scaled;
+      d_logvar = A(0.5) * g * em1;
+      Vec<A> d_prior_logvar = A(-0.5) * g * (em1 + d * scaled);
+      if (free_bits > 0) {
+        const auto floored = A(0.5) * (d * scaled + expm1_minus_x(delta)) < free_bits;
+        d_mu = floored ? Vec<A>{} : d_mu;
+        d_logvar = floored ? Vec<A>{} : d_logvar;
+        d_prior_logvar = floored ? Vec<A>{} : d_prior_logvar;
+      }
+      if (q.prior_mu) {
+        put(grad.prior_mu, -d_mu);
+        put(grad.prior_logvar, d_prior_logvar);
+      }
     }
-    const Vec<A> em1 = expm1(delta), scaled = d * w;
-    Vec<A> d_mu = g * scaled, d_logvar = A(0.5) * g * em1;
-    Vec<A> d_prior_logvar = A(-0.5) * g * (em1 + d * scaled);
-    if (free_bits > 0) {
-      const auto floored = A(0.5) * (d * scaled + expm1_minus_x(delta)) < free_bits;
-      d_mu = floored ? Vec<A>{} : d_mu;
-      d_logvar = floored ? Vec<A>{} : d_logvar;
-      d_prior_logvar = floored ? Vec<A>{} : d_prior_logvar;
+    if (kSample) {
+      const Vec<A> g = get(d_z), d_noise = g * root;
+      d_mu += g;
+      d_logvar += A(0.5) * d_noise * get(eps);
+      if (d_eps) put(d_eps, d_noise);
     }
     put(grad.mu, d_mu);
     put(grad.logvar, d_logvar);
-    if (q.prior_mu) {
-      put(grad.prior_mu, -d_mu);
-      put(grad.prior_logvar, d_prior_logvar);
-    }
   });
 }
 
-// Adds the gradient of z = mu + e^{l/2} eps; d_eps may be null.
+// Adds the gradient of a further sample of the same elements.
 template <typename T>
 void gaussian_sample_backward_chunk(const T* logvar, const Accumulate<T>* eps, const T* d_z,
                                     GaussianGradients<Accumulate<T>>& grad, T* d_eps,

@@ -53,12 +53,16 @@ inline void philox(uint64_t seed, uint64_t counter, VecU words[4]) {
 }
 
 // r = sqrt(-2 log u), u = (a >> 1) 2^-31 + 2^-32, theta = pi int32(b) 2^-31; within 4 ulp (log,
-// sqrt, sine and their product).
-inline void box_muller(VecU a, VecU b, VecF& first, VecF& second) {
-  const VecF u = __builtin_convertvector(bit_cast<VecI>(a >> 1), VecF) * 0x1p-31f + 0x1p-32f;
-  const VecF radius = sqrt(-2.0f * log_normal(u));
-  VecF sine, cosine;
-  sincospi(__builtin_convertvector(bit_cast<VecI>(b), VecF) * 0x1p-31f, sine, cosine);
+// sqrt, sine and their product). Two pairs of words at a time.
+inline void box_muller(Twin<VecU> a, Twin<VecU> b, Twin<VecF>& first, Twin<VecF>& second) {
+  const auto to_signed = [](Twin<VecU> x) {
+    return Twin<VecI>{bit_cast<VecI>(x.a), bit_cast<VecI>(x.b)};
+  };
+  const Twin<VecF> u = to_float(to_signed(a >> 1)) * 0x1p-31f + 0x1p-32f;
+  const Twin<VecF> square = log_normal(u) * -2.0f;
+  Twin<VecF> sine, cosine;
+  sincospi(to_float(to_signed(b)) * 0x1p-31f, sine, cosine);
+  const Twin<VecF> radius = {sqrt(square.a), sqrt(square.b)};
   first = radius * cosine;
   second = radius * sine;
 }
@@ -67,12 +71,11 @@ inline void box_muller(VecU a, VecU b, VecF& first, VecF& second) {
 inline void philox_normals(uint64_t seed, uint64_t counter, float* out) {
   VecU words[4];
   philox(seed, counter, words);
-  VecF n[4];
-  box_muller(words[0], words[1], n[0], n[1]);
-  box_muller(words[2], words[3], n[2], n[3]);
+  Twin<VecF> even, odd;
+  box_muller({words[0], words[2]}, {words[1], words[3]}, even, odd);
   // Two rounds of zipping put the four normals of a block side by side.
-  const VecF even_low = zip_low(n[0], n[2]), even_high = zip_high(n[0], n[2]);
-  const VecF odd_low = zip_low(n[1], n[3]), odd_high = zip_high(n[1], n[3]);
+  const VecF even_low = zip_low(even.a, even.b), even_high = zip_high(even.a, even.b);
+  const VecF odd_low = zip_low(odd.a, odd.b), odd_high = zip_high(odd.a, odd.b);
   store(out, zip_low(even_low, odd_low));
   store(out + kLanes<float>, zip_high(even_low, odd_low));
   store(out + 2 * kLanes<float>, zip_low(even_high, odd_high));

@@ -64,6 +64,42 @@ inline Vec<T> splat(T x) {
   return x - Vec<T>{};
 }
 
+// Two vectors that run side by side. Steps of a long chain wait for each other, and the processor
+// looks ahead less far than such a chain is long: here every other instruction is independent.
+template <typename V>
+struct Twin {
+  V a, b;
+};
+#define GENKERN_TWIN(op)                             \
+  template <typename V>                              \
+  inline Twin<V> operator op(Twin<V> x, Twin<V> y) { \
+    return {x.a op y.a, x.b op y.b};                 \
+  }                                                  \
+  template <typename V, typename S>                  \
+    requires std::is_arithmetic_v<S>                 \
+  inline Twin<V> operator op(Twin<V> x, S y) {       \
+    return {x.a op y, x.b op y};                     \
+  }
+GENKERN_TWIN(+)
+GENKERN_TWIN(-)
+GENKERN_TWIN(*)
+GENKERN_TWIN(&)
+GENKERN_TWIN(^)
+GENKERN_TWIN(<<)
+GENKERN_TWIN(>>)
+#undef GENKERN_TWIN
+
+inline VecI bits_of(VecF x) { return bit_cast<VecI>(x); }
+inline VecF float_of_bits(VecI x) { return bit_cast<VecF>(x); }
+inline VecF to_float(VecI x) { return __builtin_convertvector(x, VecF); }
+inline VecF select_odd(VecI x, VecF odd, VecF even) { return (x & 1) != 0 ? odd : even; }
+inline Twin<VecI> bits_of(Twin<VecF> x) { return {bits_of(x.a), bits_of(x.b)}; }
+inline Twin<VecF> float_of_bits(Twin<VecI> x) { return {float_of_bits(x.a), float_of_bits(x.b)}; }
+inline Twin<VecF> to_float(Twin<VecI> x) { return {to_float(x.a), to_float(x.b)}; }
+inline Twin<VecF> select_odd(Twin<VecI> x, Twin<VecF> odd, Twin<VecF> even) {
+  return {select_odd(x.a, odd.a, even.a), select_odd(x.b, odd.b, even.b)};
+}
+
 // ---- scalar conversions --------------------------------------------------------------------
 
 inline float to_float(BFloat16 x) { return std::bit_cast<float>(uint32_t(x.bits) << 16); }

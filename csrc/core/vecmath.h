@@ -123,16 +123,40 @@ inline VecF expm1_minus_x(VecF x) {
 }
 inline Vec<double> expm1_minus_x(Vec<double> x) { return expm1(x) - min(x, splat(1e300)); }
 
+template <typename V>
+struct Expm1 {
+  V value, minus_x;  // e^x - 1, e^x - 1 - x
+};
+
+// Both without cancellation around 0, from a root = e^{x/2} that is there; 4 and 7 ulp.
+inline Expm1<VecF> expm1_of_root(VecF x, VecF root) {
+  VecF p = splat(3.4091696266e-7f);
+  p = p * x + 2.7945758238e-6f;
+  p = p * x + 2.4663357875e-5f;
+  p = p * x + 1.9839811425e-4f;
+  p = p * x + 1.3889859109e-3f;
+  p = p * x + 8.3333342913e-3f;
+  p = p * x + 4.1666644238e-2f;
+  p = p * x + 1.6666666648e-1f;
+  p = p * x + 0.5f;
+  const VecF near = p * x * x, far = root * root - 1.0f;
+  const auto inside = abs(x - 0.25f) < 1.25f;
+  return {inside ? near + x : far, inside ? near : far - min(x, splat(1e30f))};
+}
+inline Expm1<Vec<double>> expm1_of_root(Vec<double> x, Vec<double>) {
+  const Vec<double> value = expm1(x);
+  return {value, value - min(x, splat(1e300))};
+}
+
 // log x for normal finite x > 0, 1 ulp.
-inline VecF log_normal(VecF x) {
+template <typename V>
+inline V log_normal(V x) {
   using namespace detail;
-  const VecI bits = bit_cast<VecI>(x);
+  const auto bits = bits_of(x);
   // m in [sqrt(1/2), sqrt(2)), x = 2^e m
-  const VecI e = (bits - 0x3F3504F3) >> 23;
-  const VecF m = bit_cast<VecF>(bits - (e << 23));
-  const VecF f = m - 1.0f, n = __builtin_convertvector(e, VecF);
-  VecF p = splat(7.0376836292e-2f);
-  p = p * f - 1.1514610310e-1f;
+  const auto e = (bits - 0x3F3504F3) >> 23;
+  const V f = float_of_bits(bits - (e << 23)) - 1.0f, n = to_float(e);
+  V p = f * 7.0376836292e-2f - 1.1514610310e-1f;
   p = p * f + 1.1676998740e-1f;
   p = p * f - 1.2420140846e-1f;
   p = p * f + 1.4249322787e-1f;
@@ -140,8 +164,8 @@ inline VecF log_normal(VecF x) {
   p = p * f + 2.0000714765e-1f;
   p = p * f - 2.4999993993e-1f;
   p = p * f + 3.3333331174e-1f;
-  const VecF f2 = f * f;
-  VecF y = p * f * f2 + n * kLn2Low - 0.5f * f2;
+  const V f2 = f * f;
+  const V y = p * f * f2 + n * kLn2Low - f2 * 0.5f;
   return f + y + n * kLn2High;
 }
 
@@ -255,26 +279,23 @@ inline V softplus(V x) {
 }
 
 // sin(pi t) and cos(pi t) for t in [-1, 1], 2 ulp.
-inline void sincospi(VecF t, VecF& sine, VecF& cosine) {
-  const VecF shifted = 2.0f * t + detail::kRound;
-  const VecI q = bit_cast<VecI>(shifted) - bit_cast<VecI>(splat(detail::kRound));
-  const VecF r = t - 0.5f * (shifted - detail::kRound);  // exact, in [-1/4, 1/4]
-  const VecF r2 = r * r;
-  VecF s = splat(8.2145886e-2f);
-  s = s * r2 - 5.9926453e-1f;
+template <typename V>
+inline void sincospi(V t, V& sine, V& cosine) {
+  const V shifted = t * 2.0f + detail::kRound;  // the last bits of its mantissa count quarters
+  const V r = t - (shifted - detail::kRound) * 0.5f;  // exact, in [-1/4, 1/4]
+  const V r2 = r * r;
+  V s = r2 * 8.2145886e-2f - 5.9926453e-1f, c = r2 * -2.5806880e-2f + 2.3533062e-1f;
   s = s * r2 + 2.5501640f;
-  s = s * r2 - 5.1677127f;
-  s = (s * r2 - 8.7422777e-8f) * r + 3.1415927f * r;  // pi in two parts
-  VecF c = splat(-2.5806880e-2f);
-  c = c * r2 + 2.3533062e-1f;
   c = c * r2 - 1.3352628f;
+  s = s * r2 - 5.1677127f;
   c = c * r2 + 4.0587121f;
+  s = (s * r2 - 8.7422777e-8f) * r + r * 3.1415927f;  // pi in two parts
   c = c * r2 - 4.9348022f;
   c = c * r2 + 1.0f;
-  const VecI swapped = (q & 1) != 0;
-  const VecF y = swapped ? c : s, x = swapped ? s : c;
-  sine = (q & 2) != 0 ? -y : y;
-  cosine = ((q + 1) & 2) != 0 ? -x : x;
+  const auto q = bits_of(shifted);
+  const V y = select_odd(q, c, s), x = select_odd(q, s, c);
+  sine = float_of_bits(bits_of(y) ^ ((q & 2) << 30));
+  cosine = float_of_bits(bits_of(x) ^ (((q + 1) & 2) << 30));
 }
 
 }  // namespace genkern::core

@@ -100,33 +100,30 @@ std::tuple<Tensor, Tensor> gaussian_forward(const Tensor& mu, const Tensor& logv
     const int64_t* p_seed = data<const int64_t>(seed);
     T *p_z = data<T>(z), *p_kl = data<T>(kl);
     std::vector<A> sums(with_kl && work.splits_rows() ? work.count() : 0);
+    if (with_kl && total == 0) std::fill_n(p_kl, work.rows, T{});
     parallel_for(0, work.count(), work.grain(), [&](int64_t first, int64_t last) {
       Noise<T> noise(p_eps, p_seed);
       alignas(64) A terms[kChunk];
-      const auto add_kl = [&](int64_t u) {
-        const int64_t begin = work.begin(u), length = work.length(u);
+      const auto add_kl = [&](int64_t u, int64_t count) {
         if (work.splits_rows()) {
-          for (int64_t i = 0; i < length; i += kChunk) {
-            const int64_t count = std::min(kChunk, length - i);
-            core::gaussian_kl_chunk(q.at(begin + i), A(free_bits), terms, count);
-            sums[u] += core::sum_span(terms, count);
-          }
+          sums[u] += core::sum_span(terms, count);
           return;
         }
-        core::gaussian_kl_chunk(q.at(begin), A(free_bits), terms, length);
         const int64_t n = work.row(u), end = std::min(n + work.rows_each, work.rows);
         for (int64_t r = n; r < end; ++r)
           p_kl[r] = core::from_accumulate<T>(core::sum_span(terms + (r - n) * work.D, work.D));
       };
-      for (int64_t s = 0; s < std::max<int64_t>(1, samples); ++s) {
+      for (int64_t s = 0; s < std::max<int64_t>(with_kl, samples); ++s) {
+        const auto chunk = with_kl && s == 0 ? (samples ? &core::gaussian_chunk<true, true, T>
+                                                        : &core::gaussian_chunk<true, false, T>)
+                                             : &core::gaussian_chunk<false, true, T>;
         for (int64_t u = first; u < last; ++u) {
-          if (with_kl && s == 0) add_kl(u);
-          const int64_t begin = work.begin(u), length = samples ? work.length(u) : 0;
+          const int64_t begin = work.begin(u), length = work.length(u);
           for (int64_t i = 0; i < length; i += kChunk) {
-            const int64_t count = std::min(kChunk, length - i), e = begin + i;
-            core::gaussian_sample_chunk(q.mu + e, q.logvar + e,
-                                        noise.get(s * total + e, count, (s + 1) * total),
-                                        p_z + s * total + e, count);
+            const int64_t count = std::min(kChunk, length - i), e = begin + i, f = s * total + e;
+            const A* given = samples ? noise.get(f, count, (s + 1) * total) : nullptr;
+            chunk(q.at(e), A(free_bits), given, terms, p_z + f, count);
+            if (with_kl && s == 0) add_kl(u, count);
           }
         }
       }
@@ -163,6 +160,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian_backward(
     const int64_t* p_seed = data<const int64_t>(seed);
     T *p_d_mu = data<T>(d_mu), *p_d_logvar = data<T>(d_logvar);
     T* p_d_eps = needs_d_eps ? data<T>(d_eps) : nullptr;
+    const auto chunk = p_d_kl ? (samples ? &core::gaussian_backward_chunk<true, true, T>
+                                         : &core::gaussian_backward_chunk<true, false, T>)
+                              : (samples ? &core::gaussian_backward_chunk<false, true, T>
+                                         : &core::gaussian_backward_chunk<false, false, T>);
     const auto write = [](const A* from, T* to, int64_t count) {
       core::for_vectors<A>(count, [&](int64_t, auto get, auto put) { put(to, get(from)); });
     };
@@ -170,6 +171,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian_backward(
       Noise<T> noise(p_eps, p_seed);
       GaussianGradients<A> grad;
       alignas(64) A g[kChunk];
+      if (q.prior_mu && !p_d_kl) {
+        std::fill_n(grad.prior_mu, kChunk, A(0));
+        std::fill_n(grad.prior_logvar, kChunk, A(0));
+      }
       for (int64_t u = first; u < last; ++u) {
         const int64_t begin = work.begin(u), length = work.length(u);
         for (int64_t i = 0; p_d_kl && i < std::min(kChunk, length); i += work.D)
@@ -177,12 +182,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian_backward(
                       core::to_accumulate(p_d_kl[work.row(u) + i / work.D]));
         for (int64_t i = 0; i < length; i += kChunk) {
           const int64_t count = std::min(kChunk, length - i), e = begin + i;
-          if (p_d_kl) {
-            core::gaussian_kl_backward_chunk(q.at(e), A(free_bits), g, grad, count);
-          } else {
-            std::fill_n(reinterpret_cast<A*>(&grad), sizeof(grad) / sizeof(A), A(0));
-          }
-          for (int64_t s = 0; s < samples; ++s) {
+          const A* given = samples ? noise.get(e, count, total) : nullptr;
+          chunk(q.at(e), A(free_bits), g, given, p_d_z + e, grad, p_d_eps ? p_d_eps + e : nullptr,
+                count);
+          for (int64_t s = 1; s < samples; ++s) {
             const int64_t f = s * total + e;
             core::gaussian_sample_backward_chunk(q.logvar + e, noise.get(f, count, (s + 1) * total),
                                                  p_d_z + f, grad, p_d_eps ? p_d_eps + f : nullptr,
