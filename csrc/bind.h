@@ -28,12 +28,14 @@ using torch::stable::new_zeros;
 using torch::stable::parallel_for;
 using torch::stable::Tensor;
 
-// Like new_empty, which looks the op up by name and boxes its arguments at every call.
-inline Tensor new_tensor(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef sizes) {
+// torch::stable::new_empty looks the op up by name and boxes its arguments at every call.
+inline Tensor new_tensor(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef sizes,
+                         std::optional<torch::headeronly::ScalarType> dtype = std::nullopt) {
+  int32_t code = dtype.has_value() ? int32_t(*dtype) : 0;
   AtenTensorHandle handle;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_aten_new_empty(like.get(), sizes.data(),
-                                                          int64_t(sizes.size()), nullptr, nullptr,
-                                                          nullptr, 0, nullptr, &handle));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_aten_new_empty(
+      like.get(), sizes.data(), int64_t(sizes.size()), dtype.has_value() ? &code : nullptr, nullptr,
+      nullptr, 0, nullptr, &handle));
   return Tensor(handle);
 }
 
@@ -41,7 +43,7 @@ inline Tensor new_tensor(const Tensor& like, torch::headeronly::IntHeaderOnlyArr
 template <typename A>
 Tensor new_workspace(const Tensor& like, int64_t count) {
   using enum torch::headeronly::ScalarType;
-  return new_empty(like, {count}, std::is_same_v<A, double> ? Double : Float);
+  return new_tensor(like, {count}, std::is_same_v<A, double> ? Double : Float);
 }
 
 inline Tensor new_channels_last(const Tensor& like,
@@ -56,7 +58,7 @@ inline int64_t num_threads() { return torch::stable::get_num_threads(); }
 // a fault of 1 to 3 us for every 4 kB of it can cost as much as the work that fills it.
 inline Tensor new_large(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef shape,
                         std::optional<torch::headeronly::ScalarType> dtype = std::nullopt) {
-  Tensor result = dtype.has_value() ? new_empty(like, shape, dtype) : new_tensor(like, shape);
+  Tensor result = new_tensor(like, shape, dtype);
 #if defined(MADV_HUGEPAGE)
   constexpr uintptr_t kHugePage = 2 << 20;
   const auto bytes = uintptr_t(result.numel() * int64_t(result.element_size()));

@@ -111,8 +111,8 @@ Results row_lstm_forward(const Tensor& input_gates, const Tensor& weight_hh,
     const auto saved_dtype = accumulate_dtype(input_gates);
     const int64_t rows = save ? s.N : 0;
     Tensor h = new_large(input_gates, {s.N, s.hidden, s.H, s.W});
-    Tensor h_n = new_empty(input_gates, {s.N, s.hidden, s.W});
-    Tensor c_n = new_empty(input_gates, {s.N, s.hidden, s.W});
+    Tensor h_n = new_tensor(input_gates, {s.N, s.hidden, s.W});
+    Tensor c_n = new_tensor(input_gates, {s.N, s.hidden, s.W});
     Tensor gates = new_large(input_gates, {rows, s.H, 4 * s.padded(), s.W}, saved_dtype);
     Tensor cells = new_large(input_gates, {rows, s.H, s.padded(), s.W}, saved_dtype);
     if (s.N * s.hidden * s.W > 0) {

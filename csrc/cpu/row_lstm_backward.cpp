@@ -276,7 +276,7 @@ Gradients row_lstm_backward(const std::optional<Tensor>& d_h, const std::optiona
     const rl::Shape<A> s{gates.size(0), weight_hh.size(1), gates.size(1), gates.size(3),
                          weight_hh.size(2)};
     const auto result = [&](bool need, std::initializer_list<int64_t> shape) {
-      return need ? new_large(weight_hh, shape) : new_empty(weight_hh, {0});
+      return need ? new_large(weight_hh, shape) : new_tensor(weight_hh, {0});
     };
     Tensor d_input = result(need_input, {s.N, 4 * s.hidden, s.H, s.W});
     Tensor d_weight = result(need_weight, {4 * s.hidden, s.hidden, s.taps});
