@@ -337,19 +337,6 @@ def test_inputs_are_not_written_and_backward_twice_raises():
         y.backward()
 
 
-def test_scratch_is_bounded_by_a_padded_copy_of_the_input():
-    x, w = torch.randn(2, 8, 256, 256), torch.randn(8, 8, 7, 7)
-    with torch.profiler.profile(profile_memory=True) as profile:
-        y = genkern.masked_conv2d(x, w)
-    held = peak = 0
-    for event in profile.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    padded = x.numel() * 4 * (256 + 6) / 256
-    assert y.numel() * 4 <= peak <= y.numel() * 4 + padded + w.numel() * 4 + 2**16
-
-
 def test_autocast_computes_in_the_autocast_dtype():
     x, w = torch.randn(2, 3, 5, 5, requires_grad=True), torch.randn(4, 3, 3, 3, requires_grad=True)
     b = torch.randn(4, requires_grad=True)
