@@ -56,10 +56,10 @@ def _reference(real, fake, kind, mode, label_smoothing, reduction):
 
 class GanLossFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, real, fake, kind, mode, label_smoothing, reduction):
+    def forward(ctx, real, fake, options):
         ctx.save_for_backward(real, fake)
-        ctx.options = (kind, mode, label_smoothing, reduction)
-        return _forward(real, fake, kind, mode, label_smoothing, reduction)
+        ctx.options = options  # kind, mode, label_smoothing, reduction
+        return _forward(real, fake, *options)
 
     @staticmethod
     def backward(ctx, d_loss):
@@ -72,16 +72,9 @@ class GanLossFunction(torch.autograd.Function):
                 (needs_real, needs_fake),
                 (d_loss,),
             )
-            return d_real, d_fake, None, None, None, None
+            return d_real, d_fake, None
         d_real, d_fake = _backward(d_loss, real, fake, *ctx.options, needs_real, needs_fake)
-        return (
-            d_real if needs_real else None,
-            d_fake if needs_fake else None,
-            None,
-            None,
-            None,
-            None,
-        )
+        return d_real if needs_real else None, d_fake if needs_fake else None, None
 
 
 def check_d_options(op: str, kind: str, label_smoothing: float, reduction: str) -> tuple:
@@ -153,7 +146,7 @@ def _run(op, real, fake, options, at=""):
     if torch.is_grad_enabled() and (
         fake.requires_grad or (real is not None and real.requires_grad)
     ):
-        return GanLossFunction.apply(real, fake, *options)
+        return GanLossFunction.apply(real, fake, options)
     return _forward(real, fake, *options)
 
 

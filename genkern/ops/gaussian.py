@@ -58,15 +58,12 @@ def _reference(mu, logvar, prior_mu, prior_logvar, eps, seed, num_samples, free_
 
 class GaussianFunction(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx, mu, logvar, prior_mu, prior_logvar, eps, seed, num_samples, free_bits, with_kl
-    ):
-        ctx.save_for_backward(mu, logvar, prior_mu, prior_logvar, eps, seed)
-        ctx.options = (num_samples, free_bits, with_kl)
+    def forward(ctx, mu, logvar, prior_mu, prior_logvar, eps, seed, options):
+        inputs = (mu, logvar, prior_mu, prior_logvar, eps, seed)
+        ctx.save_for_backward(*inputs)
+        ctx.options = options
         ctx.set_materialize_grads(False)
-        return _forward(
-            mu, logvar, prior_mu, prior_logvar, eps, seed, num_samples, free_bits, with_kl
-        )
+        return _forward(*inputs, *options)
 
     @staticmethod
     def backward(ctx, d_z, d_kl):
@@ -79,16 +76,15 @@ class GaussianFunction(torch.autograd.Function):
             d_kl = None
         needs = ctx.needs_input_grad
         if torch.is_grad_enabled():  # create_graph: the formula is differentiable again
-
-            def forward(mu, logvar, prior_mu, prior_logvar, eps):
-                return _reference(
-                    mu, logvar, prior_mu, prior_logvar, eps, seed, num_samples, free_bits, with_kl
-                )
-
-            grads = differentiable_backward(forward, inputs[:5], needs[:5], (d_z, d_kl))
-            return (*grads, None, None, None, None)
+            grads = differentiable_backward(
+                lambda *differentiable: _reference(*differentiable, seed, *ctx.options),
+                inputs[:5],
+                needs[:5],
+                (d_z, d_kl),
+            )
+            return *grads, None, None
         if d_z is None and d_kl is None:
-            return (None,) * 9
+            return (None,) * 7
         d_mu, d_logvar, d_prior_mu, d_prior_logvar, d_eps = _backward(
             None if d_z is None else d_z.contiguous(),
             None if d_kl is None else d_kl.contiguous(),
@@ -104,8 +100,6 @@ class GaussianFunction(torch.autograd.Function):
             d_prior_mu if has_prior and needs[2] else None,
             d_prior_logvar if has_prior and needs[3] else None,
             d_eps if needs[4] and d_z is not None else None,
-            None,
-            None,
             None,
             None,
         )
@@ -143,15 +137,15 @@ def _run(op, mu, logvar, *, prior, free_bits, num_samples, eps, generator, with_
     seed = None
     if with_z and eps is None:
         seed = random.draw_seed(mu.device, generator)
-    arguments = (num_samples, free_bits, with_kl)
+    options = (num_samples, free_bits, with_kl)
     if library.choose("gaussian", mu) == "reference":
-        return _reference(mu, logvar, prior_mu, prior_logvar, eps, seed, *arguments)
+        return _reference(mu, logvar, prior_mu, prior_logvar, eps, seed, *options)
     tensors = [
         t if t is None else t.contiguous() for t in (mu, logvar, prior_mu, prior_logvar, eps, seed)
     ]
     if checks.needs_grad(*tensors):
-        return GaussianFunction.apply(*tensors, *arguments)
-    return _forward(*tensors, *arguments)
+        return GaussianFunction.apply(*tensors, options)
+    return _forward(*tensors, *options)
 
 
 def _check_kl_options(op: str, free_bits: float, reduction: str) -> None:
