@@ -14,7 +14,7 @@ VARYING = (
     "g_n", "g_c", "g_y", "g_x", "programs", "splits", "pixel_tiles",
     "elements", "part_size",
 )  # fmt: skip
-LARGEST_GRID = 2**31 - 1
+OP = "masked_conv2d"
 SMALLEST = 16  # side of a tile, what a matrix instruction takes
 
 DOT = {
@@ -157,22 +157,5 @@ def unsupported(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
 ) -> str | None:
     """Why the Triton kernels cannot run a call, or None."""
-    if input.dtype not in launch.FLOATING:
-        return (
-            "masked_conv2d: input must be one of float32, float64, bfloat16, float16; "
-            f"got {input.dtype}"
-        )
-    for name, other in (("weight", weight), ("bias", bias)):
-        if other is None:
-            continue
-        if other.device != input.device:
-            return f"masked_conv2d: {name} must be on {input.device} like input; got {other.device}"
-        if other.dtype != input.dtype:
-            return f"masked_conv2d: {name} must be {input.dtype} like input; got {other.dtype}"
-    pixels = sizes(input)[0]
-    if pixels // 32 * triton.cdiv(max(weight.shape[:2]), 16) > LARGEST_GRID:
-        return (
-            f"masked_conv2d: input and output must have fewer than 2^40 elements; got input "
-            f"{tuple(input.shape)}, weight {tuple(weight.shape)}"
-        )
-    return None
+    others = {"weight": weight, "bias": bias}
+    return launch.mismatch(OP, "input", input, others, contiguous=False)

@@ -115,7 +115,7 @@ def forward(
         return h, h_n, c_n, gates, cells
     state = input_gates.new_empty(N, 2, 2, hidden, W, dtype=kind)
     with launch.on(input_gates):
-        row_lstm_forward_kernel[(N,)](
+        row_lstm_forward_kernel[launch.programs("row_lstm", N)](
             input_gates,
             weight_hh,
             h0,

@@ -181,7 +181,7 @@ def backward(
     d = d_input if same and need_input else gates.new_empty(N, 4 * hidden, H, W)
     states = gates.new_empty(N, hidden, H, W) if need_weight else None
     with launch.on(weight_hh):
-        row_lstm_backward_kernel[(N,)](
+        row_lstm_backward_kernel[launch.programs("row_lstm", N)](
             *(d_h, d_h_n, d_c_n),
             weight_hh,
             *(h0, c0),
