@@ -22,6 +22,7 @@
 #include <algorithm>
 
 #include "../bind.h"
+#include "../core/row_lstm_cell.h"
 
 namespace genkern::cuda {
 namespace {
@@ -46,8 +47,6 @@ __device__ void store(core::BFloat16* p, float x) {
   p->bits = __bfloat16_as_ushort(__float2bfloat16_rn(x));
 }
 __device__ void store(core::Half* p, float x) { p->bits = __half_as_ushort(__float2half_rn(x)); }
-
-__device__ float sigmoid(float x) { return 1 / (1 + expf(-x)); }
 
 struct Cluster {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
@@ -127,26 +126,25 @@ __global__ void __launch_bounds__(kThreads)
                 load(p_x[((n * kGates + gate) * s.hidden + u) * plane + r * s.width + x0 + p]);
         add_products<K>(s, before + x0, weight + local * kGates, sum);
         for (int p = 0; p < pixels; ++p) {
-          const float o = sigmoid(sum[0][p]), f = sigmoid(sum[1][p]), i = sigmoid(sum[2][p]);
-          const float g = tanhf(sum[3][p]);
-          float& c = cell[local * s.width + x0 + p];
-          c = f * c + i * g;
-          const float h = o * tanhf(c);
+          float& above = cell[local * s.width + x0 + p];
+          const core::row_lstm::Cell<float> y = core::row_lstm::cell_update<core::ScalarMath>(
+              sum[0][p], sum[1][p], sum[2][p], sum[3][p], above);
+          above = y.c;
           for (int block = 0; block < cluster.size(); ++block)
-            cluster.of_block(after, block)[u * s.span + K / 2 + x0 + p] = h;
-          store(p_h + (n * s.hidden + u) * plane + r * s.width + x0 + p, h);
+            cluster.of_block(after, block)[u * s.span + K / 2 + x0 + p] = y.h;
+          store(p_h + (n * s.hidden + u) * plane + r * s.width + x0 + p, y.h);
           const int64_t at = int64_t(u) * s.width + x0 + p;
           if (p_gates) {
             const int64_t saved = int64_t(s.padded) * s.width, row = (n * s.height + r) * saved;
-            p_cells[row + at] = c;
-            p_gates[4 * row + at] = o;
-            p_gates[4 * row + saved + at] = f;
-            p_gates[4 * row + 2 * saved + at] = i;
-            p_gates[4 * row + 3 * saved + at] = g;
+            p_cells[row + at] = y.c;
+            p_gates[4 * row + at] = y.o;
+            p_gates[4 * row + saved + at] = y.f;
+            p_gates[4 * row + 2 * saved + at] = y.i;
+            p_gates[4 * row + 3 * saved + at] = y.g;
           }
           if (r + 1 == s.height) {
-            store(p_hn + n * row_size + at, h);
-            store(p_cn + n * row_size + at, c);
+            store(p_hn + n * row_size + at, y.h);
+            store(p_cn + n * row_size + at, y.c);
           }
         }
       }
@@ -167,6 +165,12 @@ int attribute(cudaDeviceAttr name, int device) {
   return value;
 }
 
+[[noreturn]] void too_large(int64_t hidden, int64_t width) {
+  GENKERN_CHECK(false,
+                "row_lstm: backend 'cuda' needs the recurrent weights in shared memory; got ",
+                hidden, " hidden units, ", width, " columns");
+}
+
 template <typename T>
 int64_t shared_bytes(const Shape& s, int K) {
   return (2 * int64_t(s.hidden) * s.span + int64_t(s.units) * s.width) * int64_t(sizeof(float)) +
@@ -185,9 +189,7 @@ int cluster_size(Shape& s, int K, int device) {
     const bool idle = 2 * size <= largest && 2 * size * s.images <= processors && s.units >= 8;
     if (shared_bytes<T>(s, K) <= room && !idle) return size;
   }
-  GENKERN_CHECK(false,
-                "row_lstm: backend 'cuda' needs the recurrent weights in shared memory; got ",
-                s.hidden, " hidden units, ", s.width, " columns");
+  too_large(s.hidden, s.width);
 }
 
 template <int K, typename T, typename... Pointers>
@@ -228,6 +230,7 @@ Results row_lstm_forward(const Tensor& input_gates, const Tensor& weight_hh,
   Tensor gates = new_empty(input_gates, {rows, H, 4 * padded, W}, ScalarType::Float);
   Tensor cells = new_empty(input_gates, {rows, H, padded, W}, ScalarType::Float);
   if (N * hidden * W == 0) return {h, h_n, c_n, gates, cells};
+  if (hidden * W >= 1 << 20) too_large(hidden, W);  // beyond any shared memory: Shape has 32 bits
   const int device = input_gates.get_device_index();
   const DeviceGuard guard(device);
   const int64_t K = weight_hh.size(2), columns = (W + kPixels - 1) / kPixels;
