@@ -235,7 +235,7 @@ def test_offsets_beyond_32_bits():
     with only_program(FAR, FAR + 1):
         kernels.row_lstm_forward_kernel[(1,)](
             at_far(gates), weight, at_far(h0), at_far(c0), *got, zeros(2, 2, hidden, W), *sides,
-            **plan.constants(0, weight, W),
+            **plan.constants("row_lstm_forward", weight, W),
         )  # fmt: skip
     assert got[3].numel() > 2**31
     for found, wanted in zip(got, outputs, strict=True):
@@ -244,7 +244,8 @@ def test_offsets_beyond_32_bits():
     with only_program(FAR, FAR + 1):
         kernels.row_lstm_backward_kernel[(1,)](
             *map(at_far, upstream), weight, at_far(h0), at_far(c0), *got[3:], d, None, *d_states,
-            zeros(hidden, H, W), zeros(2, hidden, W), *sides, **plan.constants(1, weight, W),
+            zeros(hidden, H, W), zeros(2, hidden, W), *sides,
+            **plan.constants("row_lstm_backward", weight, W),
         )  # fmt: skip
     for found, wanted in zip((d, *d_states), (grads[0], *grads[2:]), strict=True):
         assert torch.equal(found[FAR], wanted[0])

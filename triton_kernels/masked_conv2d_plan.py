@@ -39,20 +39,6 @@ class Tile(NamedTuple):
     flat: bool = False
 
 
-# By major compute capability and bytes of an element: convolution, weight gradient. SCATTERED is
-# for images without adjacent channels, or with few: these are gathered element by element.
-TILES = {
-    (8, 2): (Tile(128, 64, 32, 4, 4), Tile(64, 64, 64, 4, 3)),
-    (9, 2): (Tile(128, 128, 64, 8, 3), Tile(64, 64, 64, 4, 3)),
-    (10, 2): (Tile(128, 128, 64, 8, 3), Tile(64, 64, 64, 4, 3)),
-    (8, 4): (Tile(64, 64, 16, 4, 3), Tile(32, 32, 32, 4, 3)),
-    (9, 4): (Tile(64, 64, 16, 4, 3), Tile(32, 32, 32, 4, 3)),
-    (10, 4): (Tile(64, 64, 16, 4, 3), Tile(32, 32, 32, 4, 3)),
-}
-SCATTERED = (Tile(64, 64, 32, 4, 2), Tile(32, 64, 64, 4, 2))
-DOUBLE = (Tile(32, 32, 16, 4, 2), Tile(16, 32, 32, 4, 2))
-
-
 def live_taps(weight: torch.Tensor, exclude_centre: bool, groups: int) -> int:
     """Taps that are live for some channels."""
     KH, KW = weight.shape[2:]
@@ -80,15 +66,16 @@ def tile_of(
     weights: bool = False,
     unaligned: bool = False,
 ) -> Tile:
-    """The tile of a convolution, or of a weight gradient, that reads `read` channels at `taps`."""
-    image = images[0]
-    size, flat = image.element_size(), read < SMALLEST
-    if size == 8:
-        tile = DOUBLE[weights]
-    elif size == 2 and (flat or unaligned or not all(alignment(x) for x in images)):
-        tile = SCATTERED[weights]
-    else:
-        tile = TILES[min(max(launch.capability(image) // 10, 8), 10), size][weights]
+    """The tile of a convolution, or of a weight gradient, that reads `read` channels at `taps`.
+
+    Scattered: images without adjacent channels, or with few, are gathered element by element.
+    """
+    flat = read < SMALLEST
+    kernel = "masked_conv2d"
+    if images[0].element_size() == 2:
+        is_scattered = flat or unaligned or not all(alignment(x) for x in images)
+        kernel += "_scattered" if is_scattered else ""
+    tile = Tile(*launch.tile(kernel + ("_weight" if weights else ""), images[0]))
     return tile._replace(
         written=extent(tile.written, written),
         read=extent(tile.read, read * taps if flat else read),

@@ -131,7 +131,7 @@ def forward(
             H,
             W,
             H * W,
-            **plan.constants(0, weight_hh, W),
+            **plan.constants("row_lstm_forward", weight_hh, W),
         )
     return h, h_n, c_n, gates, cells
 
