@@ -38,7 +38,7 @@ genkern.gaussian_kl(x, x)
 print(genkern.library.triton_reason("gaussian"))
 warnings.simplefilter("always")
 with warnings.catch_warnings(record=True) as caught:
-    on_gpu = type("OnGpu", (), {"device": torch.device("cuda")})()
+    on_gpu = type("OnGpu", (), {"device": torch.device("cuda"), "is_cpu": False})()
     for _ in range(2):
         print(genkern.library.choose("gaussian", on_gpu))
 print(*(w.message for w in caught))

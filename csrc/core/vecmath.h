@@ -265,14 +265,8 @@ inline Vec<double> quick_tanh(Vec<double> x) { return tanh(x); }
 
 // What a cell needs, as ScalarMath.
 struct VectorMath {
-  template <typename V>
-  static V sigmoid(V x) {
-    return core::sigmoid(x);
-  }
-  template <typename V>
-  static V tanh(V x) {
-    return quick_tanh(x);
-  }
+  static auto sigmoid(auto x) { return core::sigmoid(x); }
+  static auto tanh(auto x) { return quick_tanh(x); }
 };
 
 // log(1 + e^x) = max(x, 0) + log1p(e^{-|x|}): neither overflows nor loses small values.
