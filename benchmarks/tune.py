@@ -133,7 +133,8 @@ def tune(
             try:
                 return clock(call) if agree(call(), want) else math.inf
             except Exception as error:  # whatever the compiler or the chip says to a tile
-                print(f"{kernel} {tile}: {str(error).partition(chr(10))[0]}")
+                reason = str(error).partition("\n")[0]
+                print(f"{kernel} {tile}: {reason}")
                 return math.inf
 
     return climb(start, lambda t: neighbours(kernel, t, size, shared_bytes), seconds)

@@ -175,5 +175,4 @@ TENSOR_CORES = {"row_lstm_forward_kernel", "row_lstm_backward_kernel", "row_lstm
 SPILL_BYTES = {
     "row_lstm_forward_kernel": 32,
     "row_lstm_backward_kernel": 64,
-    "row_lstm_weight_kernel": 40,
 }
