@@ -1,4 +1,4 @@
-"""Command line: `python -m benchmarks {run,scaling,compare,plot,readme}`."""
+"""Command line: `python -m benchmarks {run,scaling,compare,plot,readme,tune}`."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the memory profiler says hell
 
 import torch
 
-from benchmarks import case, store
+from benchmarks import case, store, tune
 from benchmarks.compare import compare
 from benchmarks.measure import FULL, QUICK, AboveRoofline
 from benchmarks.readme import NoMarkers, regenerate
@@ -56,6 +56,7 @@ def parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser
         "compare": "genkern's times in two files",
         "plot": "PNG of result files",
         "readme": "rewrite the tables of README.md from the committed results",
+        "tune": "measure tiles of the Triton kernels on this GPU and rewrite their table",
     }
     commands = {n: sub.add_parser(n, help=h, allow_abbrev=False) for n, h in helps.items()}
     _measuring(commands["run"], case.names())
@@ -69,6 +70,8 @@ def parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser
         commands["compare"].add_argument(name, type=Path)
     commands["plot"].add_argument("file", nargs="+", type=Path)
     commands["plot"].add_argument("--out", type=Path, help="folder; default: beside each file")
+    commands["tune"].add_argument("--dtype", choices=DTYPES, help="default: one of each size")
+    commands["tune"].set_defaults(device="cuda")
     return top, commands
 
 
@@ -129,6 +132,9 @@ def main(words: Sequence[str] | None = None) -> int:
             _plot(arguments.file, arguments.out)
         elif arguments.command == "readme":
             regenerate(store.ROOT / "README.md", sorted((store.RESULTS / "cpu").glob("*.jsonl")))
+        elif arguments.command == "tune":
+            names = [arguments.dtype] if arguments.dtype else ["bfloat16", "float32", "float64"]
+            tune.write([getattr(torch, name) for name in names])
         else:
             return _measure(arguments)
     except AboveRoofline as error:

@@ -1,10 +1,13 @@
 """The Triton backend on a CUDA device: `make gpu-test` runs this file; elsewhere it is skipped."""
 
 import importlib
-import importlib.util
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -32,14 +35,13 @@ def on_cuda():
     """New tensors are on the GPU, and anything but Triton raises."""
     with torch.device("cuda"), genkern.use_backend("triton"):
         yield
+    torch.cuda.empty_cache()
 
 
 def properties() -> list[tuple[str, str]]:
     """The property tests of the CPU suite: (module, test)."""
     found = []
     for family in FAMILIES:
-        if importlib.util.find_spec(f"test_{family}") is None:
-            continue
         module = importlib.import_module(f"test_{family}")
         tests = [n for n, f in vars(module).items() if PROPERTY in n and hasattr(f, "hypothesis")]
         found += [(f"test_{family}", name) for name in tests]
@@ -54,13 +56,6 @@ def test_property_of_the_cpu_suite(module, name):
 def enough_memory(gigabytes: float) -> None:
     if torch.cuda.mem_get_info()[0] < gigabytes * 2**30:
         pytest.skip(f"needs {gigabytes} GiB of free device memory")
-
-
-@pytest.fixture(autouse=True)
-def memory_is_given_back():
-    yield
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 # ---- sizes -----------------------------------------------------------------------------------
@@ -96,39 +91,86 @@ def test_batches_around_the_limit_of_the_other_grid_axes(N):
     )  # fmt: skip
 
 
-def test_gaussian_beyond_2_to_the_31_elements():
+class Large(NamedTuple):
+    """A call with more than 2^31 elements, of which only the last image is not zero."""
+
+    function: Callable
+    definition: Callable
+    batched: list[tuple[int, ...]]
+    shared: list[tuple[int, ...]]  # weights
+    bounds: list[tuple[int, float]]  # terms and scale of each output, then of each gradient
+    gigabytes: float
+
+
+def large_convolution(N: int, C: int, side: int) -> Large:
+    return Large(
+        lambda x, w: (genkern.masked_conv2d(x, w),),
+        lambda x, w: (masked_conv2d_reference.forward(x, w),),
+        [(N, C, side, side)], [(C, C, 3, 3)],
+        [(5 * C, 8.0), (5 * C, 8.0), (side * side, 8.0)], 32,
+    )  # fmt: skip
+
+
+D = 4096
+LARGE = {
+    "gaussian": Large(
+        lambda mu, logvar: genkern.gaussian_kl_rsample(mu, logvar, eps=mu.detach()),
+        lambda mu, logvar: (
+            gaussian_reference.rsample(mu, logvar, mu.detach()),
+            gaussian_reference.kl(mu, logvar),
+        ),
+        [(2**19 + 3, D)] * 2, [], [(1, 64.0), (D, 4.0 * D), (1, 64.0), (1, 64.0)], 48,
+    ),
+    "masked_conv2d": large_convolution(2**15 + 1, 16, 64),
+    "masked_conv2d with as many pixels": large_convolution(2**19 + 1, 1, 64),
+    "row_lstm": Large(
+        lambda gates, w: genkern.row_lstm(gates, w / 8)[:1],
+        lambda gates, w: row_lstm_reference.forward(gates, w / 8)[:1],
+        [(2**16 + 1, 64, 2, 256)], [(64, 16, 3)],
+        [(48, 64.0), (4 * 48, 64.0), (4 * 48 * 512, 64.0)], 48,
+    ),
+}  # fmt: skip
+
+
+def check_last(large: Large) -> None:
+    inputs = [torch.zeros(shape, dtype=torch.bfloat16) for shape in large.batched]
+    for x in inputs:
+        x[-1] = torch.randn(x.shape[1:]).bfloat16()
+    inputs += [torch.randn(shape).bfloat16() for shape in large.shared]
+    leaves = [x.requires_grad_() for x in inputs]
+    outputs = large.function(*leaves)
+    grads = torch.autograd.grad(sum(y[-1].float().sum() for y in outputs), leaves)
+    count = len(large.batched)
+    last = double([*(x[-1:] for x in inputs[:count]), *inputs[count:]])
+    upstream = [torch.ones_like(y[-1:], dtype=F64) for y in outputs]
+    want, want_grads = run(large.definition, last, upstream)
+    batched = [y.detach() for y in outputs] + list(grads[:count])
+    assert not any(y[:-1].any() for y in batched)
+    got = [y[-1:] for y in batched] + list(grads[count:])
+    for g, w, (terms, scale) in zip(got, (*want, *want_grads), large.bounds, strict=True):
+        assert_close(g, w, terms=terms, scale=scale)
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_beyond_2_to_the_31_elements(name):
+    enough_memory(LARGE[name].gigabytes)
+    check_last(LARGE[name])
+
+
+def test_gan_loss_beyond_2_to_the_31_elements(n=2**31 + 4099):
     enough_memory(32)
-    D, N = 4096, 2**19 + 3
-    mu, logvar = (torch.zeros(N, D, dtype=torch.bfloat16) for _ in range(2))
-    mu[-1], logvar[-1] = torch.randn(2, D).bfloat16()
-    z, kl = genkern.gaussian_kl_rsample(mu, logvar, eps=mu)
-    last = double([mu[-1:], logvar[-1:]])
-    assert_close(z[-1:], gaussian_reference.rsample(*last, last[0]), scale=16.0)
-    assert_close(kl[-1:], gaussian_reference.kl(*last), terms=D, scale=4.0 * D)
-    assert not z[:-1].any() and not kl[:-1].any()
-
-
-def test_gan_loss_beyond_2_to_the_31_elements():
-    enough_memory(20)
-    logits = torch.zeros(2**31 + 4099, dtype=torch.bfloat16)
+    logits = torch.zeros(n, dtype=torch.bfloat16)
     logits[-1] = 3.0
+    logits.requires_grad_()
     loss = genkern.gan_g_loss(logits, reduction="none")
-    want = gan_loss_reference.softplus(-logits[-2:].double())
-    assert_close(loss[-2:], want, scale=want)
+    (grad,) = torch.autograd.grad(loss.sum(), logits)
+    last = -logits[-2:].detach().double()
+    want, want_grad = gan_loss_reference.softplus(last), -torch.sigmoid(last)
+    for found, wanted in ((loss.detach(), want), (grad, want_grad)):
+        assert_close(found[-2:], wanted, scale=wanted.abs())
+        assert (found[:-1] == found[0]).all()
     total = genkern.gan_d_loss(logits[-5:], logits, kind="wgan", reduction="sum")
     assert total.item() == 0.0
-
-
-def test_masked_conv2d_beyond_2_to_the_31_elements():
-    enough_memory(24)
-    N, C, side = 2**15 + 1, 16, 64
-    image, weight = torch.zeros(N, C, side, side, dtype=torch.bfloat16), torch.randn(C, C, 3, 3)
-    image[-1] = torch.randn(C, side, side).bfloat16()
-    weight = weight.bfloat16()
-    output = genkern.masked_conv2d(image, weight)
-    want = masked_conv2d_reference.forward(*double([image[-1:], weight]))
-    assert_close(output[-1:], want, terms=5 * C, scale=8.0)
-    assert not output[:-1].any()
 
 
 # ---- noise, graphs, streams ------------------------------------------------------------------
@@ -157,50 +199,80 @@ def captured(function):
     return graph, result
 
 
-def test_replays_of_a_graph_draw_different_noise():
-    mu, logvar = torch.zeros(64, 33), torch.zeros(64, 33)
-    graph, z = captured(lambda: genkern.gaussian_rsample(mu, logvar))
+def test_replays_of_a_graph_draw_different_noise_and_its_gradient():
+    """In half precision the backward kernel draws the noise again, from the seed of the replay."""
+    mu, logvar = (torch.zeros(64, 33, dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
+
+    def call():
+        z = genkern.gaussian_rsample(mu, logvar)
+        return z.detach(), *torch.autograd.grad(z.sum(), logvar)
+
+    graph, (z, d_logvar) = captured(call)
     draws = []
     for _ in range(2):
         graph.replay()
         draws.append(z.clone())
+        torch.testing.assert_close(d_logvar, z / 2)
     assert not torch.equal(*draws)
-    assert draws[0].std().sub(1).abs() < 0.1
+    assert all((z.float().std() - 1).abs() < 0.1 for z in draws)
 
 
-@pytest.mark.parametrize("op", ["split rows", "sum", "step"])
-def test_replays_of_a_graph_repeat_the_result(op):
-    x = torch.randn(2, 100_000, requires_grad=True)
+# Sums of parts that several programs form: the order is that of the parts, whoever ends last.
+STEPS = {
+    "gaussian, split rows": (
+        lambda mu, logvar, eps: genkern.gaussian_kl_rsample(mu, logvar, eps=eps),
+        [(2, 100_000)] * 3,
+    ),
+    "gan_loss": (genkern.gan_d_loss, [(200_000,), (150_000,)]),
+    "gan_loss, three launches": (partial(genkern.gan_d_loss, kind="rabce"), [(40_000,)] * 2),
+    "masked_conv2d": (
+        partial(genkern.masked_conv2d, data_channels=3),
+        [(8, 20, 28, 28), (33, 20, 5, 5), (33,)],
+    ),
+    "row_lstm": (
+        lambda gates, weight, h0, c0: genkern.row_lstm(gates, weight / 10, h0, c0)[0],
+        [(16, 128, 28, 28), (128, 32, 3), (16, 32, 28), (16, 32, 28)],
+    ),
+}
 
-    def call():
-        if op == "split rows":
-            return genkern.gaussian_kl(x.detach(), x.detach())
-        if op == "sum":
-            return genkern.gan_d_loss(x.detach(), x.detach())
-        (grad,) = torch.autograd.grad(genkern.gaussian_kl(x, x).sum(), x)
-        return grad
 
-    expected = call()
-    graph, result = captured(call)
+def step(function, inputs) -> list[torch.Tensor]:
+    """Outputs, and the gradient of the sum of their squares in every input."""
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    outputs = function(*leaves)
+    outputs = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
+    grads = torch.autograd.grad(sum(y.square().sum() for y in outputs), leaves)
+    return [*(y.detach() for y in outputs), *grads]
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_replays_of_a_graph_repeat_every_bit(name):
+    function, shapes = STEPS[name]
+    inputs = [torch.randn(shape) for shape in shapes]
+    expected = step(function, inputs)
+    graph, results = captured(lambda: step(function, inputs))
     for _ in range(3):
-        result.zero_()
+        for result in results:
+            result.zero_()
         graph.replay()
-        assert torch.equal(result, expected)
+        assert all(map(torch.equal, results, expected))
 
 
-def test_two_streams_do_not_disturb_each_other():
-    x = [torch.randn(2, 200_000), torch.randn(3, 150_000)]
-    expected = [(genkern.gaussian_kl(t, t), genkern.gan_d_loss(t, t)) for t in x]
-    streams = [torch.cuda.Stream() for _ in x]
-    results = [[] for _ in x]
+@pytest.mark.parametrize("name", STEPS)
+def test_two_streams_do_not_disturb_each_other(name):
+    function, shapes = STEPS[name]
+    inputs = [[torch.randn(shape) for shape in shapes] for _ in range(2)]
+    expected = [step(function, x) for x in inputs]
+    streams = [torch.cuda.Stream() for _ in inputs]
+    found = [[] for _ in inputs]
     torch.cuda.synchronize()
-    for _ in range(50):
-        for t, stream, found in zip(x, streams, results, strict=True):
+    for _ in range(20):
+        for x, stream, results in zip(inputs, streams, found, strict=True):
             with torch.cuda.stream(stream):
-                found.append((genkern.gaussian_kl(t, t), genkern.gan_d_loss(t, t)))
+                results.append(step(function, x))
     torch.cuda.synchronize()
-    for want, found in zip(expected, results, strict=True):
-        assert all(torch.equal(a, b) for pair in found for a, b in zip(pair, want, strict=True))
+    for want, repeated in zip(expected, found, strict=True):
+        assert all(torch.equal(a, b) for got in repeated for a, b in zip(got, want, strict=True))
 
 
 def test_tensors_on_different_devices_are_named():
@@ -209,19 +281,10 @@ def test_tensors_on_different_devices_are_named():
         genkern.gaussian_kl(x, x.cpu())
     with pytest.raises(RuntimeError, match="must be on cuda:0 like real_logits; got cpu"):
         genkern.gan_d_loss(x, x.cpu())
-
-
-SANITIZED = """
-import torch, genkern
-with torch.device("cuda"), genkern.use_backend("triton"):
-    for shape in ((3, 5), (2, 130), (1, 9001)):
-        mu, logvar = (torch.randn(shape, requires_grad=True) for _ in range(2))
-        z, kl = genkern.gaussian_kl_rsample(mu, logvar)
-        loss = genkern.gan_d_loss(z, mu) + genkern.gan_d_loss(z, mu, kind="rabce")
-        (z.sum() + kl.sum() + loss).backward()
-    torch.cuda.synchronize()
-print("finished")
-"""
+    with pytest.raises(RuntimeError, match="weight must be on cuda:0 like input; got cpu"):
+        genkern.masked_conv2d(x[None, None], torch.ones(1, 1, 3, 3).cpu())
+    with pytest.raises(RuntimeError, match="weight_hh must be on cuda:0 like input_gates; got cpu"):
+        genkern.row_lstm(torch.ones(1, 4, 2, 3), torch.ones(4, 1, 3).cpu())
 
 
 @pytest.mark.skipif(shutil.which("compute-sanitizer") is None, reason="needs compute-sanitizer")
@@ -229,6 +292,6 @@ print("finished")
 def test_compute_sanitizer_finds_nothing(tool, monkeypatch):
     monkeypatch.setenv("PYTORCH_NO_CUDA_MEMORY_CACHING", "1")  # every tensor has its own bounds
     command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9"]
-    command += [sys.executable, "-c", SANITIZED]
+    command += [sys.executable, str(Path(__file__).with_name("sanitized.py"))]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0 and "finished" in result.stdout, result.stdout + result.stderr

@@ -38,7 +38,7 @@ genkern.gaussian_kl(x, x)
 print(genkern.library.triton_reason("gaussian"))
 warnings.simplefilter("always")
 with warnings.catch_warnings(record=True) as caught:
-    on_gpu = type("OnGpu", (), {"device": torch.device("cuda")})()
+    on_gpu = type("OnGpu", (), {"device": torch.device("cuda"), "is_cpu": False})()
     for _ in range(2):
         print(genkern.library.choose("gaussian", on_gpu))
 print(*(w.message for w in caught))
@@ -57,26 +57,38 @@ sys.path.insert(0, "tests")
 import aot
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
-from genkern.triton_kernels import gan_loss, gaussian
+from genkern.triton_kernels import gan_loss, gaussian, masked_conv2d, row_lstm
 driver.set_active(aot.NamedChip(90))
 found = set()
 def specialise_only(self, key, *_):
     found.add((self.__name__, str(key)))
 JITFunction._do_compile = specialise_only
-seed = torch.empty(1, dtype=torch.int64, device="meta")
+def empty(*shape, dtype=None):
+    return torch.empty(shape, dtype=dtype, device="meta")
+seed = empty(1, dtype=torch.int64)
 for n in range(1, 51):
-    mu = torch.empty(n, 20, device="meta")
+    mu = empty(n, 20)
     gaussian.forward(mu, mu, None, None, None, seed, None, n / 100, True)
-    gaussian.backward(mu, mu[:, 0].contiguous(), mu, mu, None, None, None, seed, None, 0.0, False)
+    gaussian.backward(mu, empty(n), mu, mu, None, None, None, seed, None, 0.0, False)
     gan_loss.forward(mu, mu, 0, 0, n / 100, 1)
-    gan_loss.backward(torch.empty((), device="meta"), mu, mu, 0, 0, 0.0, 1, True, True)
+    gan_loss.backward(empty(), mu, mu, 0, 0, 0.0, 1, True, True)
+    x, w, H = empty(n, 16, n + 2, 2 * n), empty(32, 16, 3, 3), n + 2
+    masked_conv2d.forward(x, w, None, False, 1, 1, False)
+    masked_conv2d.backward(empty(n, 32, H, 2 * n), x, w, False, 1, 1, False, True, True, True)
+    x, w, h = empty(n, 64, n, 28), empty(64, 16, 3), empty(n, 16, n, 28)
+    row_lstm.forward(x, w, None, None, True)
+    saved = empty(n, n, 64, 28), empty(n, n, 16, 28)
+    row_lstm.backward(h, None, None, w, None, None, *saved, True, True, False, False)
 print(*sorted(name for name, _ in found))
 """
 
 
-def test_batch_sizes_and_options_do_not_compile_new_variants():
+def test_sizes_and_options_do_not_compile_new_variants():
     names = probe(VARIANTS, environment={"TRITON_INTERPRET": "0"}).split()
     kernels = ["gan_loss_backward", "gan_loss_sum", "gaussian_backward", "gaussian_forward"]
+    kernels += [f"masked_conv2d_{k}" for k in ("backward", "forward", "weight")]
+    # The weight gradient of a small batch is not divided.
+    kernels += [f"row_lstm_{k}" for k in ("backward", "forward", "weight", "weight")]
     assert names == [f"{k}_kernel" for k in kernels]
 
 

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from strategies import lay_out, layouts, sizes, tensors
+from strategies import DTYPES, lay_out, layouts, sizes, tensors
 from tolerance import assert_close
 
 pytest.importorskip("triton")
 from triton.runtime.interpreter import GridExecutor
-from triton_kit import TRITON_DTYPES, launches
+from triton_kit import interpreted, launches
 
+import genkern
 from genkern.reference import masked_conv2d as reference
 from genkern.triton_kernels import masked_conv2d as kernels
 
@@ -42,12 +43,12 @@ def reference_of(inputs, upstream, exclude_centre, groups, dilation):
 
 def check(inputs, upstream, options, last=False):
     input, weight, _ = inputs
-    with launches() as count:
+    with launches() as names:
         output = forward(*inputs, *options, last)
-    assert count.total == (output.numel() > 0)
-    with launches() as count:
+    assert len(names) == (output.numel() > 0)
+    with launches() as names:
         grads = backward(upstream, input, weight, *options, last)
-    assert count.total == 2 * (output.numel() > 0)
+    assert len(names) == 2 * (output.numel() > 0)
     want, want_grads = reference_of(inputs, upstream, *options)
     scale, grad_scales = reference_of([x.abs() for x in inputs], upstream.abs(), *options)
     taps, pixels = weight[0, 0].numel(), input[:, 0].numel()
@@ -64,7 +65,7 @@ def problems(draw):
     C_in, C_out = draw(channels), draw(channels)
     side = st.sampled_from([1, 2, 3, 4, 5, 7])
     N, H, W = draw(sizes(3)), draw(sizes(7)), draw(sizes(11))
-    dtype = draw(st.sampled_from(TRITON_DTYPES))
+    dtype = draw(st.sampled_from(DTYPES))
     shapes = (N, C_in, H, W), (C_out, C_in, draw(side), draw(side)), (C_out,), (N, C_out, H, W)
     *inputs, upstream = [draw(tensors(shape, dtype)) for shape in shapes]
     groups = draw(st.integers(1, min(3, C_in, C_out)))
@@ -160,6 +161,19 @@ def test_strides_of_images_and_upstream_gradients_do_not_matter(first, second, t
         assert torch.equal(got, want)
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_the_front_door_reaches_the_launchers(last):
+    layout = "channels_last" if last else "contiguous"
+    input, weight = (lay_out(torch.randn(s), layout) for s in ((2, 3, 4, 5), (6, 3, 3, 3)))
+    input.requires_grad_(), weight.requires_grad_()
+    with interpreted("masked_conv2d"), launches() as names:
+        output = genkern.masked_conv2d(input, weight)
+        output.sum().backward()
+    assert names == [f"masked_conv2d_{k}_kernel" for k in ("forward", "backward", "weight")]
+    assert output.is_contiguous() != last
+    assert input.grad.stride() == input.stride() and weight.grad.stride() == weight.stride()
+
+
 def test_sum_of_the_output_sends_an_expanded_gradient():
     input, weight = torch.randn(2, 3, 4, 5), torch.randn(6, 3, 3, 3)
     check([input, weight, torch.zeros(6)], torch.ones(()).expand(2, 6, 4, 5), (False, 1, 1))
@@ -172,9 +186,9 @@ def test_only_the_gradients_that_are_needed(needs):
         torch.randn(6, 3, 3, 3),
         torch.randn(2, 6, 4, 5),
     )
-    with launches() as count:
+    with launches() as names:
         got = backward(upstream, input, weight, needs=tuple(map(bool, needs)))
-    assert count.total == (any(needs) + (needs[1] or needs[2]))
+    assert len(names) == (any(needs) + (needs[1] or needs[2]))
     for found, wanted, need in zip(got, backward(upstream, input, weight), needs, strict=True):
         assert torch.equal(found, wanted) if need else found.numel() == 0
 
@@ -182,10 +196,10 @@ def test_only_the_gradients_that_are_needed(needs):
 @pytest.mark.parametrize("shape", [(0, 3, 4, 5), (2, 3, 0, 5), (2, 3, 4, 0)])
 def test_empty_images_launch_nothing(shape):
     input, weight = torch.randn(shape), torch.randn(6, 3, 3, 3)
-    with launches() as count:
+    with launches() as names:
         output = forward(input, weight, torch.randn(6))
         grads = backward(output, input, weight)
-    assert count.total == 0
+    assert not names
     assert output.shape == (shape[0], 6, *shape[2:])
     assert grads[0].shape == shape
     assert not grads[1].any() and not grads[2].any()

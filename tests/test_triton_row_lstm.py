@@ -6,13 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
-from strategies import sizes, tensors
+from strategies import DTYPES, sizes, tensors
 from tolerance import assert_close
 
 pytest.importorskip("triton")
-from triton.runtime.interpreter import GridExecutor, interpreter_builder
-from triton_kit import TRITON_DTYPES, launches
+from triton_kit import interpreted, launches, only_program
 
+import genkern
 from genkern.reference import row_lstm as reference
 from genkern.triton_kernels import row_lstm as kernels
 from genkern.triton_kernels import row_lstm_plan as plan
@@ -66,13 +66,13 @@ def check(inputs, upstream):
     gates, weight, h0, c0 = inputs
     hidden, K = weight.shape[1:]
     empty = gates.numel() == 0
-    with launches() as count:
+    with launches() as names:
         *outputs, saved_gates, saved_cells = forward(*inputs)
-    assert count.total == (0 if empty else 1)
+    assert len(names) == (0 if empty else 1)
     needs = (True, True, h0 is not None, c0 is not None)
-    with launches() as count:
+    with launches() as names:
         grads = backward(upstream, weight, h0, c0, (saved_gates, saved_cells), needs)
-    assert count.total == (0 if empty else 2)
+    assert len(names) == (0 if empty else 2)
     if empty:
         assert not grads[1].any()
         return
@@ -91,7 +91,7 @@ def check(inputs, upstream):
 def problems(draw):
     hidden = draw(st.one_of(st.integers(1, 5), st.sampled_from([16, 17, 33])))
     N, H, W = draw(sizes(3)), draw(st.integers(1, 4)), draw(st.one_of(sizes(9), st.just(35)))
-    K, dtype = draw(st.sampled_from([1, 3, 5])), draw(st.sampled_from(TRITON_DTYPES))
+    K, dtype = draw(st.sampled_from([1, 3, 5])), draw(st.sampled_from(DTYPES))
     state = (N, hidden, W)
     inputs = [
         draw(tensors((N, 4 * hidden, H, W), dtype, 2.0, "contiguous")),
@@ -124,6 +124,17 @@ def test_several_tiles_of_units_and_columns(dtype):
 def small(N=2, hidden=3, H=5, W=6, K=3, dtype=torch.float32):
     shapes = (N, 4 * hidden, H, W), (4 * hidden, hidden, K), (N, hidden, W), (N, hidden, W)
     return [torch.randn(shape).to(dtype) for shape in shapes]
+
+
+def test_the_front_door_reaches_the_launchers():
+    inputs = [x.requires_grad_() for x in small()]
+    with interpreted("row_lstm"), launches() as names:
+        h, (h_n, c_n) = genkern.row_lstm(*inputs)
+        grads = torch.autograd.grad(h_n.sum() + c_n.sum(), inputs)
+    assert names == [f"row_lstm_{k}_kernel" for k in ("forward", "backward", "weight")]
+    want, want_grads = definition(inputs, [None, torch.ones_like(h_n), torch.ones_like(c_n)])
+    for got, wanted in zip((h, h_n, c_n, *grads), (*want, *want_grads), strict=True):
+        torch.testing.assert_close(got.double(), wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_later_rows_and_distant_pixels_never_leak():
@@ -176,9 +187,9 @@ def test_only_the_gradients_that_are_needed():
     want = backward(*arguments)
     for i in range(4):
         needs = tuple(i == j for j in range(4))
-        with launches() as count:
+        with launches() as names:
             got = backward(*arguments, needs)
-        assert count.total == (2 if needs[1] else 1)
+        assert len(names) == (2 if needs[1] else 1)
         for found, wanted, need in zip(got, want, needs, strict=True):
             assert torch.equal(found, wanted) if need else found.numel() == 0
 
@@ -212,39 +223,30 @@ def at_far(tensor):
     return buffer
 
 
-@pytest.fixture
-def far_program(monkeypatch):
-    """Of a launch of one program, this runs program FAR, and copies no memory."""
-
-    def set_grid_idx(x, y, z):
-        interpreter_builder.grid_idx = (x + FAR, y, z)
-
-    monkeypatch.setattr(interpreter_builder, "set_grid_idx", set_grid_idx)
-    monkeypatch.setattr(GridExecutor, "_restore_args_dev", lambda *_: None)
-
-
-def test_offsets_beyond_32_bits(request):
+def test_offsets_beyond_32_bits():
     hidden, H, W = 16, 2, 256
     gates, weight, h0, c0 = small(1, hidden, H, W)
     weight /= 50
     outputs = forward(gates, weight, h0, c0)
     upstream = [torch.randn_like(y) for y in outputs[:3]]
     grads = backward(upstream, weight, h0, c0, outputs[3:])
-    request.getfixturevalue("far_program")
     got = [zeros(*y.shape[1:]) for y in outputs]
     sides = (hidden, hidden, H, W, H * W)
-    kernels.row_lstm_forward_kernel[(1,)](
-        at_far(gates), weight, at_far(h0), at_far(c0), *got, zeros(2, 2, hidden, W), *sides,
-        **plan.constants(0, weight, W),
-    )  # fmt: skip
+    with only_program(FAR, FAR + 1):
+        kernels.row_lstm_forward_kernel[(1,)](
+            at_far(gates), weight, at_far(h0), at_far(c0), *got, zeros(2, 2, hidden, W), *sides,
+            **plan.constants("row_lstm_forward", weight, W),
+        )  # fmt: skip
     assert got[3].numel() > 2**31
     for found, wanted in zip(got, outputs, strict=True):
         assert torch.equal(found[FAR], wanted[0])
     d, *d_states = [zeros(*x.shape[1:]) for x in (gates, h0, c0)]
-    kernels.row_lstm_backward_kernel[(1,)](
-        *map(at_far, upstream), weight, at_far(h0), at_far(c0), *got[3:], d, None, *d_states,
-        zeros(hidden, H, W), zeros(2, hidden, W), *sides, **plan.constants(1, weight, W),
-    )  # fmt: skip
+    with only_program(FAR, FAR + 1):
+        kernels.row_lstm_backward_kernel[(1,)](
+            *map(at_far, upstream), weight, at_far(h0), at_far(c0), *got[3:], d, None, *d_states,
+            zeros(hidden, H, W), zeros(2, hidden, W), *sides,
+            **plan.constants("row_lstm_backward", weight, W),
+        )  # fmt: skip
     for found, wanted in zip((d, *d_states), (grads[0], *grads[2:]), strict=True):
         assert torch.equal(found[FAR], wanted[0])
 

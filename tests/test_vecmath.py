@@ -14,7 +14,8 @@ FLAGS["avx512"] = [*FLAGS["avx2"], "-mavx512f", "-mavx512bw", "-mavx512dq", "-ma
 BOUNDS = {
     "exp": 1.1, "expm1": 2.0, "expm1_minus_x": 4.0, "expm1_of_root": 4.0,
     "minus_x_of_root": 7.0, "log": 1.0, "log1p": 2.0, "sigmoid": 3.0,
-    "tanh": 3.0, "quick_tanh": 6.0, "softplus": 2.0, "normal": 4.0, "conversions": 0.0,
+    "tanh": 3.0, "quick_tanh": 6.0, "softplus": 2.0,
+    "scalar_sigmoid": 3.0, "scalar_tanh": 6.0, "normal": 4.0, "conversions": 0.0,
 }  # fmt: skip
 CASES = [(level, None) for level in machine_levels()] + [(machine_levels()[-1], 64)]
 

@@ -10,22 +10,11 @@ import torch
 import triton.language as tl
 from triton.runtime.interpreter import GridExecutor, TensorHandle, interpreter_builder
 
-# bfloat16 is loaded and stored only: the interpreter computes it wrongly, the kernels in float32.
-TRITON_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-
-class Launches(list):
-    """Names of the kernels launched."""
-
-    @property
-    def total(self) -> int:
-        return len(self)
-
 
 @contextlib.contextmanager
-def launches() -> Iterator[Launches]:
+def launches() -> Iterator[list[str]]:
     """Names of the kernels that the interpreter launches in the block."""
-    names = Launches()
+    names = []
     original = GridExecutor.__call__
 
     def counted(self, *args, **kwargs):

@@ -107,6 +107,17 @@ int main() {
   measure("tanh", [](VecF x) { return tanh(x); }, exact_tanh, 1e-30, 10, 1);
   measure("quick_tanh", [](VecF x) { return quick_tanh(x); }, exact_tanh, -10, 10, 0);
   measure("quick_tanh", [](VecF x) { return quick_tanh(x); }, exact_tanh, 1e-30, 10, 1);
+  const auto each = [](auto f) {
+    return [f](VecF x) {
+      for (int lane = 0; lane < kLanes<float>; ++lane) x[lane] = f(x[lane]);
+      return x;
+    };
+  };
+  const auto scalar_sigmoid = each([](float x) { return ScalarMath::sigmoid(x); });
+  const auto scalar_tanh = each([](float x) { return ScalarMath::tanh(x); });
+  measure("scalar_sigmoid", scalar_sigmoid, sigmoid_exact, -80, 80, 0);
+  measure("scalar_tanh", scalar_tanh, exact_tanh, -10, 10, 0);
+  measure("scalar_tanh", scalar_tanh, exact_tanh, 1e-30, 10, 1);
   measure("softplus", [](VecF x) { return softplus(x); }, softplus_exact, -80, 80, 0);
   measure_noise();
   check_conversions();

@@ -4,6 +4,8 @@ import functools
 
 import torch
 
+from genkern.triton_kernels.tiles import TILES
+
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 # Of tensors without a CUDA device: interpreted ones, and meta ones compiled ahead of time.
@@ -32,6 +34,12 @@ def processors(tensor: torch.Tensor) -> int:
     if tensor.is_cuda:
         return _properties(tensor.get_device())[1]
     return _ASSUMED_PROCESSORS.get(assumed_capability, 132)
+
+
+def tile(kernel: str, tensor: torch.Tensor) -> tuple[int, ...]:
+    """The kernel's tile for the chip and the element size; that of sm_80 for chips without one."""
+    major, size = capability(tensor) // 10, tensor.element_size()
+    return TILES.get((kernel, major, size)) or TILES[kernel, 8, size]
 
 
 def require(reason: str | None) -> None:

@@ -72,7 +72,7 @@ def forward(
     tile = plan.tile_of((input,), written=triton.cdiv(C_out, data_channels), read=C_in, taps=taps)
     programs = plan.convolution_programs(tile, input, C_out, data_channels)
     with launch.on(input):
-        masked_conv2d_forward_kernel[(programs,)](
+        masked_conv2d_forward_kernel[launch.programs(plan.OP, programs)](
             input,
             weight,
             bias,

@@ -166,7 +166,8 @@ def backward(
     need_bias: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Two launches, or one where only the gradient of the input is needed."""
-    launch.require(plan.unsupported(input, weight))
+    others = {"weight": weight, "d_output": d_output}
+    launch.require(launch.mismatch(plan.OP, "input", input, others, contiguous=False))
     C_out, C_in = weight.shape[:2]
     taps = plan.live_taps(weight, exclude_centre, data_channels)
     d_input = plan.empty_image(input, C_in, channels_last) if need_input else input.new_empty(0)
@@ -226,7 +227,7 @@ def _launch_parts(d_output, input, weight, d_input, part, exclude_centre, data_c
     if programs + part.programs == 0:
         return
     written = d_input if programs else input
-    masked_conv2d_backward_kernel[(programs + part.programs,)](
+    masked_conv2d_backward_kernel[launch.programs(plan.OP, programs + part.programs)](
         input,
         weight,
         d_output,
@@ -267,7 +268,7 @@ def _launch_sums(part, d_weight, d_bias, weight, exclude_centre, data_channels):
     elements = d_weight.numel() if part.weight is not None else 0
     programs = triton.cdiv(elements, block)
     biases = 0 if part.bias is None else triton.cdiv(C_out, block)
-    masked_conv2d_weight_kernel[(programs + biases,)](
+    masked_conv2d_weight_kernel[launch.programs(plan.OP, programs + biases)](
         part.weight,
         part.bias,
         d_weight,

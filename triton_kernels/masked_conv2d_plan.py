@@ -14,7 +14,7 @@ VARYING = (
     "g_n", "g_c", "g_y", "g_x", "programs", "splits", "pixel_tiles",
     "elements", "part_size",
 )  # fmt: skip
-LARGEST_GRID = 2**31 - 1
+OP = "masked_conv2d"
 SMALLEST = 16  # side of a tile, what a matrix instruction takes
 
 DOT = {
@@ -37,20 +37,6 @@ class Tile(NamedTuple):
     warps: int
     stages: int
     flat: bool = False
-
-
-# By major compute capability and bytes of an element: convolution, weight gradient. SCATTERED is
-# for images without adjacent channels, or with few: these are gathered element by element.
-TILES = {
-    (8, 2): (Tile(128, 64, 32, 4, 4), Tile(64, 64, 64, 4, 3)),
-    (9, 2): (Tile(128, 128, 64, 8, 3), Tile(64, 64, 64, 4, 3)),
-    (10, 2): (Tile(128, 128, 64, 8, 3), Tile(64, 64, 64, 4, 3)),
-    (8, 4): (Tile(64, 64, 16, 4, 3), Tile(32, 32, 32, 4, 3)),
-    (9, 4): (Tile(64, 64, 16, 4, 3), Tile(32, 32, 32, 4, 3)),
-    (10, 4): (Tile(64, 64, 16, 4, 3), Tile(32, 32, 32, 4, 3)),
-}
-SCATTERED = (Tile(64, 64, 32, 4, 2), Tile(32, 64, 64, 4, 2))
-DOUBLE = (Tile(32, 32, 16, 4, 2), Tile(16, 32, 32, 4, 2))
 
 
 def live_taps(weight: torch.Tensor, exclude_centre: bool, groups: int) -> int:
@@ -80,15 +66,16 @@ def tile_of(
     weights: bool = False,
     unaligned: bool = False,
 ) -> Tile:
-    """The tile of a convolution, or of a weight gradient, that reads `read` channels at `taps`."""
-    image = images[0]
-    size, flat = image.element_size(), read < SMALLEST
-    if size == 8:
-        tile = DOUBLE[weights]
-    elif size == 2 and (flat or unaligned or not all(alignment(x) for x in images)):
-        tile = SCATTERED[weights]
-    else:
-        tile = TILES[min(max(launch.capability(image) // 10, 8), 10), size][weights]
+    """The tile of a convolution, or of a weight gradient, that reads `read` channels at `taps`.
+
+    Scattered: images without adjacent channels, or with few, are gathered element by element.
+    """
+    flat = read < SMALLEST
+    kernel = "masked_conv2d"
+    if images[0].element_size() == 2:
+        is_scattered = flat or unaligned or not all(alignment(x) for x in images)
+        kernel += "_scattered" if is_scattered else ""
+    tile = Tile(*launch.tile(kernel + ("_weight" if weights else ""), images[0]))
     return tile._replace(
         written=extent(tile.written, written),
         read=extent(tile.read, read * taps if flat else read),
@@ -157,22 +144,5 @@ def unsupported(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
 ) -> str | None:
     """Why the Triton kernels cannot run a call, or None."""
-    if input.dtype not in launch.FLOATING:
-        return (
-            "masked_conv2d: input must be one of float32, float64, bfloat16, float16; "
-            f"got {input.dtype}"
-        )
-    for name, other in (("weight", weight), ("bias", bias)):
-        if other is None:
-            continue
-        if other.device != input.device:
-            return f"masked_conv2d: {name} must be on {input.device} like input; got {other.device}"
-        if other.dtype != input.dtype:
-            return f"masked_conv2d: {name} must be {input.dtype} like input; got {other.dtype}"
-    pixels = sizes(input)[0]
-    if pixels // 32 * triton.cdiv(max(weight.shape[:2]), 16) > LARGEST_GRID:
-        return (
-            f"masked_conv2d: input and output must have fewer than 2^40 elements; got input "
-            f"{tuple(input.shape)}, weight {tuple(weight.shape)}"
-        )
-    return None
+    others = {"weight": weight, "bias": bias}
+    return launch.mismatch(OP, "input", input, others, contiguous=False)

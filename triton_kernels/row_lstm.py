@@ -115,7 +115,7 @@ def forward(
         return h, h_n, c_n, gates, cells
     state = input_gates.new_empty(N, 2, 2, hidden, W, dtype=kind)
     with launch.on(input_gates):
-        row_lstm_forward_kernel[(N,)](
+        row_lstm_forward_kernel[launch.programs("row_lstm", N)](
             input_gates,
             weight_hh,
             h0,
@@ -131,7 +131,7 @@ def forward(
             H,
             W,
             H * W,
-            **plan.constants(0, weight_hh, W),
+            **plan.constants("row_lstm_forward", weight_hh, W),
         )
     return h, h_n, c_n, gates, cells
 
@@ -175,5 +175,4 @@ TENSOR_CORES = {"row_lstm_forward_kernel", "row_lstm_backward_kernel", "row_lstm
 SPILL_BYTES = {
     "row_lstm_forward_kernel": 32,
     "row_lstm_backward_kernel": 64,
-    "row_lstm_weight_kernel": 40,
 }

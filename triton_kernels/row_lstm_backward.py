@@ -181,7 +181,7 @@ def backward(
     d = d_input if same and need_input else gates.new_empty(N, 4 * hidden, H, W)
     states = gates.new_empty(N, hidden, H, W) if need_weight else None
     with launch.on(weight_hh):
-        row_lstm_backward_kernel[(N,)](
+        row_lstm_backward_kernel[launch.programs("row_lstm", N)](
             *(d_h, d_h_n, d_c_n),
             weight_hh,
             *(h0, c0),
@@ -197,7 +197,7 @@ def backward(
             H,
             W,
             H * W,
-            **plan.constants(1, weight_hh, W),
+            **plan.constants("row_lstm_backward", weight_hh, W),
         )
         if states is not None:
             _weight_gradient(d, states, d_weight)
@@ -207,7 +207,7 @@ def backward(
 def _weight_gradient(d: torch.Tensor, states: torch.Tensor, d_weight: torch.Tensor) -> None:
     N, hidden, H, W = states.shape
     K = d_weight.shape[2]
-    tile = plan.TILES[d_weight.element_size()][2]
+    tile = plan.Tile(*launch.tile("row_lstm_weight", d_weight))
     BO, BQ = plan.extent(tile.units, 4 * hidden), plan.extent(tile.factors, hidden * K)
     tiles = triton.cdiv(4 * hidden, BO) * triton.cdiv(hidden * K, BQ)
     pixel_tiles = triton.cdiv(N * H * W, tile.columns)

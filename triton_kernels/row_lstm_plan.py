@@ -13,7 +13,11 @@ VARYING = ("H", "W", "plane", "pixels", "pixel_tiles", "splits")
 
 
 class Tile(NamedTuple):
-    """Extent of a tile of a row: hidden units (of each gate), columns, factors of a sum."""
+    """Extent of a tile of a row: hidden units (of each gate), columns, factors of a sum.
+
+    For the weight gradient: its rows, pixels, and its columns. In half precision a product takes
+    three passes over the tensor cores; float32 takes none of them, unless TF32 is allowed.
+    """
 
     units: int
     columns: int
@@ -22,14 +26,6 @@ class Tile(NamedTuple):
     stages: int
 
 
-# Walk forward, walk backward, and the weight gradient (its rows, pixels, columns), by the bytes of
-# an element. In half precision a product takes three passes over the tensor cores; float32 takes
-# none of them, unless TF32 is allowed.
-TILES = {
-    2: (Tile(32, 32, 32, 8, 2), Tile(64, 32, 32, 8, 2), Tile(64, 32, 64, 8, 2)),
-    4: (Tile(32, 32, 16, 8, 2), Tile(32, 32, 16, 8, 2), Tile(32, 32, 32, 4, 2)),
-    8: (Tile(16, 32, 16, 4, 1), Tile(16, 32, 16, 4, 1), Tile(16, 32, 16, 4, 1)),
-}
 PROGRAMS = 2 * 132  # that form a weight gradient, where there are pixels enough
 SHORTEST_PART = 4  # tiles of pixels
 PARTIAL_BYTES = 64 << 20
@@ -57,10 +53,10 @@ def precision(tensor: torch.Tensor, dtype: torch.dtype) -> str:
     return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
 
 
-def constants(kind: int, weight: torch.Tensor, W: int) -> dict[str, Any]:
-    """Compile-time facts of the walk forward (`kind` 0) or backward (1)."""
+def constants(kernel: str, weight: torch.Tensor, W: int) -> dict[str, Any]:
+    """Compile-time facts of the walk, `kernel` "row_lstm_forward" or "row_lstm_backward"."""
     _, hidden, K = weight.shape
-    tile = TILES[weight.element_size()][kind]
+    tile = Tile(*launch.tile(kernel, weight))
     return {
         "K": K,
         "BU": extent(tile.units, hidden),

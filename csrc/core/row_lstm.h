@@ -14,6 +14,7 @@
 #include <new>
 #include <utility>
 
+#include "row_lstm_cell.h"
 #include "simd.h"
 #include "vecmath.h"
 
@@ -253,13 +254,13 @@ void cell_forward(int64_t W, int64_t valid, const A* gates, const A* c_prev, A* 
   constexpr int L = kLanes<A>;
   const Indices<A> used = lane_numbers<A>() < Indices<A>{} + int(valid);
   for (int64_t x = 0; x < W; ++x) {
-    const Vec<A> o = sigmoid(load(gates)), f = sigmoid(load(gates + L));
-    const Vec<A> i = sigmoid(load(gates + 2 * L)), g = quick_tanh(load(gates + 3 * L));
-    const Vec<A> cell = f * load(c_prev) + i * g, state = o * quick_tanh(cell);
-    store(c, cell);
-    store(h, used ? state : Vec<A>{});
+    const Cell<Vec<A>> y = cell_update<VectorMath>(
+        load(gates), load(gates + L), load(gates + 2 * L), load(gates + 3 * L), load(c_prev));
+    store(c, y.c);
+    store(h, used ? y.h : Vec<A>{});
     if (saved) {
-      store(saved, o), store(saved + L, f), store(saved + 2 * L, i), store(saved + 3 * L, g);
+      store(saved, y.o), store(saved + L, y.f);
+      store(saved + 2 * L, y.i), store(saved + 3 * L, y.g);
       saved += 4 * L;
     }
     gates += 4 * L, c_prev += L, c += L, h += L;

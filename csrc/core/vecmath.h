@@ -4,6 +4,7 @@
 #pragma once
 #include <cmath>
 
+#include "scalar.h"
 #include "simd.h"
 
 namespace genkern::core {
@@ -255,22 +256,18 @@ inline V tanh(V x) {
   return x < 0 ? y : 0 - y;
 }
 
-// tanh in half the time, 6 ulp: x P(x^2) / Q(x^2), fitted to the least relative error (2.1e-8) on
-// |x| < 9.02, beyond which tanh rounds to 1. Never beyond +-1.
+// tanh in half the time, 6 ulp. Never beyond +-1.
 inline VecF quick_tanh(VecF x) {
-  x = min(max(x, splat(-9.02f)), splat(9.02f));
-  const VecF s = x * x;
-  VecF p = splat(2.058236426e-5f) + 1.331716356e-8f * s;
-  p = p * s + 3.493980192e-3f;
-  p = p * s + 1.337967746e-1f;
-  p = p * s + 0.9999999797f;
-  VecF q = splat(3.282993939e-4f) + 7.761311722e-7f * s;
-  q = q * s + 2.587088233e-2f;
-  q = q * s + 0.46712993f;
-  q = q * s + 1.0f;
-  return min(max(x * p / q, splat(-1.0f)), splat(1.0f));
+  x = min(max(x, splat(-kTanhLimit)), splat(kTanhLimit));
+  return min(max(tanh_ratio(x), splat(-1.0f)), splat(1.0f));
 }
 inline Vec<double> quick_tanh(Vec<double> x) { return tanh(x); }
+
+// What a cell needs, as ScalarMath.
+struct VectorMath {
+  static auto sigmoid(auto x) { return core::sigmoid(x); }
+  static auto tanh(auto x) { return quick_tanh(x); }
+};
 
 // log(1 + e^x) = max(x, 0) + log1p(e^{-|x|}): neither overflows nor loses small values.
 template <typename V>
