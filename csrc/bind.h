@@ -23,7 +23,6 @@
 namespace genkern {
 
 using torch::stable::contiguous;
-using torch::stable::new_empty;
 using torch::stable::new_zeros;
 using torch::stable::parallel_for;
 using torch::stable::Tensor;

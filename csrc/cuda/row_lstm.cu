@@ -128,11 +128,11 @@ Results row_lstm_forward(const Tensor& input_gates, const Tensor& weight_hh,
   const int64_t N = input_gates.size(0), hidden = weight_hh.size(1);
   const int64_t H = input_gates.size(2), W = input_gates.size(3), rows = save ? N : 0;
   const int64_t padded = (hidden + 15) / 16 * 16;
-  Tensor h = new_empty(input_gates, {N, hidden, H, W});
-  Tensor h_n = new_empty(input_gates, {N, hidden, W});
-  Tensor c_n = new_empty(input_gates, {N, hidden, W});
-  Tensor gates = new_empty(input_gates, {rows, H, 4 * padded, W}, ScalarType::Float);
-  Tensor cells = new_empty(input_gates, {rows, H, padded, W}, ScalarType::Float);
+  Tensor h = new_tensor(input_gates, {N, hidden, H, W});
+  Tensor h_n = new_tensor(input_gates, {N, hidden, W});
+  Tensor c_n = new_tensor(input_gates, {N, hidden, W});
+  Tensor gates = new_tensor(input_gates, {rows, H, 4 * padded, W}, ScalarType::Float);
+  Tensor cells = new_tensor(input_gates, {rows, H, padded, W}, ScalarType::Float);
   if (N * hidden * W == 0) return {h, h_n, c_n, gates, cells};
   if (hidden * W >= 1 << 20) too_large(hidden, W);  // beyond any shared memory: Shape has 32 bits
   const int device = input_gates.get_device_index();
