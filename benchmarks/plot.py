@@ -36,7 +36,7 @@ def speedup(records: Sequence[Record], path: Path) -> Path:
     """Time over genkern's for each baseline; a bar left of 1 is a loss of genkern."""
     groups = by_case(records)
     baselines = [n for n in ("eager", "compile", "library") if any(n in g for g in groups.values())]
-    figure, axes = plt.subplots(figsize=(10, 1.5 + 0.2 * (len(baselines) + 1) * len(groups)))
+    figure, axes = plt.subplots(figsize=(10, 1.5 + 0.1 * (len(baselines) + 1) * len(groups)))
     height = 0.8 / max(1, len(baselines))
     for row, group in enumerate(groups.values()):
         for column, name in enumerate(baselines):

@@ -39,6 +39,19 @@ def check_like(
         )
 
 
+def are_plain(*tensors: object) -> bool:
+    """All are float32 tensors on the CPU: their types need no check, and a loss no autocast.
+
+    A few attribute reads pass the usual call; the checks, one by one, cost as much as a small op.
+    """
+    for tensor in tensors:
+        if type(tensor) is not torch.Tensor or tensor.dtype is not torch.float32:
+            return False
+        if not tensor.is_cpu:
+            return False
+    return True
+
+
 def check_shape(
     op: str,
     name: str,

@@ -129,17 +129,7 @@ def _check_logits(op, real, fake, reduction, at):
 
 
 def _run(op, real, fake, options, at=""):
-    # These few attribute reads pass the usual case; at 64 logits a check costs as much as a kernel.
-    if not (
-        type(fake) is torch.Tensor
-        and fake.dtype is torch.float32
-        and fake.is_cpu
-        and options[3]
-        and (
-            real is None
-            or (type(real) is torch.Tensor and real.dtype is torch.float32 and real.is_cpu)
-        )
-    ):
+    if not options[3] or not checks.are_plain(fake, fake if real is None else real):
         real, fake = _check_logits(op, real, fake, options[3], at)
     if library.choose("gan_loss", fake) == "reference":
         return _reference(real, fake, *options)

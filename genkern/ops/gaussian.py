@@ -77,7 +77,9 @@ class GaussianFunction(torch.autograd.Function):
         needs = ctx.needs_input_grad
         if torch.is_grad_enabled():  # create_graph: the formula is differentiable again
             grads = differentiable_backward(
-                lambda *differentiable: _reference(*differentiable, seed, *ctx.options),
+                lambda mu, logvar, prior_mu, prior_logvar, eps: _reference(
+                    mu, logvar, prior_mu, prior_logvar, eps, seed, *ctx.options
+                ),
                 inputs[:5],
                 needs[:5],
                 (d_z, d_kl),
@@ -126,30 +128,36 @@ def _check(op: str, mu, logvar, prior: Prior | None, eps, num_samples) -> None:
         checks.check_shape(op, "eps", eps, shape, text, ValueError)
 
 
-def _run(op, mu, logvar, *, prior, free_bits, num_samples, eps, generator, with_z, with_kl):
+def _checked(op, mu, logvar, prior, eps, num_samples):
+    """mu, logvar, prior_mu, prior_logvar and eps, contiguous and in the dtype to compute in."""
     checks.check_tensor(op, "mu", mu)
     if checks.autocast_dtype(mu) is not None and isinstance(logvar, torch.Tensor):
         mu, logvar = mu.float(), logvar.float()  # a loss: single precision under autocast
         prior = None if prior is None else tuple(t.float() for t in prior)
         eps = None if eps is None else eps.float()
     _check(op, mu, logvar, prior, eps, num_samples)
-    prior_mu, prior_logvar = (None, None) if prior is None else prior
-    seed = None
-    if with_z and eps is None:
-        seed = random.draw_seed(mu.device, generator)
+    tensors = (mu, logvar, *(prior or (None, None)), eps)
+    return tuple(t if t is None else t.contiguous() for t in tensors)
+
+
+def _run(op, mu, logvar, prior, free_bits, num_samples, eps, generator, with_z, with_kl):
+    plain = checks.are_plain(mu, logvar) and mu.shape == logvar.shape and mu.ndim > 0
+    if plain and prior is None and eps is None and num_samples is None:
+        inputs = (mu.contiguous(), logvar.contiguous(), None, None, None)
+    else:
+        inputs = _checked(op, mu, logvar, prior, eps, num_samples)
+    seed = random.draw_seed(inputs[0].device, generator) if with_z and eps is None else None
     options = (num_samples, free_bits, with_kl)
-    if library.choose("gaussian", mu) == "reference":
-        return _reference(mu, logvar, prior_mu, prior_logvar, eps, seed, *options)
-    tensors = [
-        t if t is None else t.contiguous() for t in (mu, logvar, prior_mu, prior_logvar, eps, seed)
-    ]
-    if checks.needs_grad(*tensors):
-        return GaussianFunction.apply(*tensors, options)
-    return _forward(*tensors, *options)
+    if library.choose("gaussian", inputs[0]) == "reference":
+        return _reference(*inputs, seed, *options)
+    if checks.needs_grad(*inputs):
+        return GaussianFunction.apply(*inputs, seed, options)
+    return _forward(*inputs, seed, *options)
 
 
 def _check_kl_options(op: str, free_bits: float, reduction: str) -> None:
-    checks.check_number(op, "free_bits", free_bits, minimum=0)
+    if free_bits != 0.0 or type(free_bits) is not float:
+        checks.check_number(op, "free_bits", free_bits, minimum=0)
     checks.check_option(op, "reduction", reduction, checks.REDUCTIONS)
 
 
@@ -196,10 +204,7 @@ def gaussian_kl(
     app. C.8, with the floor applied to each element.
     """
     _check_kl_options("gaussian_kl", free_bits, reduction)
-    _, kl = _run(
-        "gaussian_kl", mu, logvar, prior=prior, free_bits=free_bits, num_samples=None, eps=None,
-        generator=None, with_z=False, with_kl=True,
-    )  # fmt: skip
+    _, kl = _run("gaussian_kl", mu, logvar, prior, free_bits, None, None, None, False, True)
     return checks.reduce(kl, reduction)
 
 
@@ -239,10 +244,7 @@ def gaussian_rsample(
     differs.
     Source: Kingma and Welling 2014, "Auto-encoding variational Bayes", sec. 2.4.
     """
-    z, _ = _run(
-        "gaussian_rsample", mu, logvar, prior=None, free_bits=0.0, num_samples=num_samples,
-        eps=eps, generator=generator, with_z=True, with_kl=False,
-    )  # fmt: skip
+    z, _ = _run("gaussian_rsample", mu, logvar, None, 0.0, num_samples, eps, generator, True, False)
     return z
 
 
@@ -277,7 +279,6 @@ def gaussian_kl_rsample(
     """
     _check_kl_options("gaussian_kl_rsample", free_bits, reduction)
     z, kl = _run(
-        "gaussian_kl_rsample", mu, logvar, prior=prior, free_bits=free_bits,
-        num_samples=num_samples, eps=eps, generator=generator, with_z=True, with_kl=True,
-    )  # fmt: skip
+        "gaussian_kl_rsample", mu, logvar, prior, free_bits, num_samples, eps, generator, True, True
+    )
     return z, checks.reduce(kl, reduction)
