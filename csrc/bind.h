@@ -61,11 +61,11 @@ inline Tensor new_large(const Tensor& like, torch::headeronly::IntHeaderOnlyArra
 #if defined(MADV_HUGEPAGE)
   constexpr uintptr_t kHugePage = 2 << 20;
   const auto bytes = uintptr_t(result.numel() * int64_t(result.element_size()));
-  if (bytes < 2 * kHugePage) return result;
+  if (bytes < kHugePage) return result;
   const auto begin = reinterpret_cast<uintptr_t>(result.data_ptr());
   const auto from = (begin + kHugePage - 1) / kHugePage * kHugePage,
              to = (begin + bytes) / kHugePage * kHugePage;
-  madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);
+  if (from < to) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);
 #endif
   return result;
 }

@@ -140,16 +140,19 @@ inline double sum_values(int64_t count, const Term& term, F f) {
 }
 
 // The sum of log(1 + e^-|x|) + tail(x) with x = f(i). Four vectors share one logarithm, since
-// log(1 + a) + log(1 + b) = log(1 + (a + b + a b)), in which no small a is lost. Tails are added as
-// quarters, so that four large ones stay finite.
+// log(1 + a) + log(1 + b) = log(1 + (a + b + a b)), in which no small a is lost; it is taken one
+// step later, beside the exponentials that do not wait for it. Tails are added as quarters, so that
+// four large ones stay finite.
 template <typename T, typename F, typename Tail>
 inline double sum_softplus(int64_t count, F f, Tail tail) {
   using V = Vec<Accumulate<T>>;
   constexpr int kStep = kLanes<Accumulate<T>>;
   constexpr auto kQuarter = Accumulate<T>(0.25);
   WideSum logs, quarters;
+  V product{};
   int64_t i = 0;
   for (; i + 4 * kStep <= count; i += 4 * kStep) {
+    const V log = log1p_finite(product);
     V e[4], tails{};
     for (int u = 0; u < 4; ++u) {
       const V x = f([&](const T* p) { return load(p + i + u * kStep); });
@@ -157,9 +160,11 @@ inline double sum_softplus(int64_t count, F f, Tail tail) {
       tails += kQuarter * tail(x);
     }
     const V ab = e[0] + e[1] + e[0] * e[1], cd = e[2] + e[3] + e[2] * e[3];
-    logs.add(log1p_finite(ab + cd + ab * cd));
+    product = ab + cd + ab * cd;
+    logs.add(log);
     quarters.add(tails);
   }
+  logs.add(log1p_finite(product));
   const auto rest = [&](auto load) {
     const V x = f([&](const T* p) { return load(p + i); });
     return log1p_finite(exp_minus_abs(x)) + tail(x);
