@@ -63,10 +63,12 @@ inline Vec<double> sqrt(Vec<double> x) {
   return detail::by_lane(x, [](double v) { return std::sqrt(v); });
 }
 
-// e^x, 1 ulp, subnormal results included.
-inline VecF exp(VecF x) {
-  using namespace detail;
-  x = min(max(x, splat(-104.0f)), splat(89.0f));
+namespace detail {
+// x = n ln 2 + r with |r| <= ln 2 / 2; p = (e^r - 1 - r) / r^2; shifted = n + kRound
+struct Reduced {
+  VecF shifted, r, p;
+};
+inline Reduced reduce(VecF x) {
   const VecF shifted = x * kLog2e + kRound;
   const VecF n = shifted - kRound;
   const VecF r = (x - n * kLn2High) - n * kLn2Low;
@@ -76,10 +78,20 @@ inline VecF exp(VecF x) {
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
+  return {shifted, r, p};
+}
+inline VecI exponent_of(VecF shifted) {
+  return bit_cast<VecI>(shifted) - bit_cast<VecI>(splat(kRound));
+}
+}  // namespace detail
+
+// e^x, 1 ulp, subnormal results included.
+inline VecF exp(VecF x) {
+  using namespace detail;
+  const auto [shifted, r, p] = reduce(min(max(x, splat(-104.0f)), splat(89.0f)));
   // Two factors, because 2^n itself leaves the range of normal numbers at both ends.
-  const VecI k = bit_cast<VecI>(shifted) - bit_cast<VecI>(splat(kRound)), half = k >> 1;
-  return p * power_of_two(half) * power_of_two(k - half);
+  const VecI n = exponent_of(shifted), half = n >> 1;
+  return (p * r * r + r + 1.0f) * power_of_two(half) * power_of_two(n - half);
 }
 inline Vec<double> exp(Vec<double> x) {
   return detail::by_lane(x, [](double v) { return std::exp(v); });
@@ -88,21 +100,10 @@ inline Vec<double> exp(Vec<double> x) {
 // e^x - 1, 2 ulp.
 inline VecF expm1(VecF x) {
   using namespace detail;
-  x = min(max(x, splat(-30.0f)), splat(89.0f));
-  const VecF shifted = x * kLog2e + kRound;
-  const VecF n = shifted - kRound;
-  const VecF r = (x - n * kLn2High) - n * kLn2Low;
-  VecF p = splat(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r;
+  const auto [shifted, r, p] = reduce(min(max(x, splat(-30.0f)), splat(89.0f)));
   // Half of 2^n, so that n = 128 is representable.
-  const VecI k = bit_cast<VecI>(shifted) - bit_cast<VecI>(splat(kRound));
-  const VecF s = power_of_two(k - 1);
-  return 2.0f * (s * p + (s - 0.5f));
+  const VecF s = power_of_two(exponent_of(shifted) - 1);
+  return 2.0f * (s * (p * r * r + r) + (s - 0.5f));
 }
 inline Vec<double> expm1(Vec<double> x) {
   return detail::by_lane(x, [](double v) { return std::expm1(v); });
@@ -233,17 +234,9 @@ inline V sigmoid(V x) {
 // 3 ulp; results below 2^-126 are 0. One power of two is enough where the sum with 1 is normal.
 inline VecF sigmoid(VecF x) {
   using namespace detail;
-  const VecF z = min(max(0 - x, splat(-87.0f)), splat(88.0f));
-  const VecF shifted = z * kLog2e + kRound;
-  const VecF n = shifted - kRound;
-  const VecF r = (z - n * kLn2High) - n * kLn2Low;
-  VecF p = splat(1.3981999507e-3f) + 1.9875691500e-4f * r;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const VecF e = bit_cast<VecF>(bit_cast<VecI>(p) + (bit_cast<VecI>(shifted) << 23));
+  const auto [shifted, r, p] = reduce(min(max(0 - x, splat(-87.0f)), splat(88.0f)));
+  const VecI power = bit_cast<VecI>(p * r * r + r + 1.0f) + (bit_cast<VecI>(shifted) << 23);
+  const VecF e = bit_cast<VecF>(power);
   const VecF y = 1.0f / (1.0f + e);
   return x < -87.3f ? VecF{} : y;
 }
