@@ -1,6 +1,7 @@
 """What every model of `examples` offers, and all that the harness knows about one."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -41,7 +42,7 @@ class DataSpec:
         return levels.clamp(0, self.levels - 1).to(torch.uint8)
 
 
-class GenerativeModel(nn.Module):
+class GenerativeModel(nn.Module, ABC):
     """Base of the models: a loss to minimise, and samples.
 
     A model is trained by its players in turn (`players`, `schedule`); most have one, a GAN has
@@ -70,17 +71,17 @@ class GenerativeModel(nn.Module):
         """The players of one training step, in turn; each turn takes a fresh batch."""
         return ("model",)
 
+    @abstractmethod
     def loss(
         self, batch: torch.Tensor, generator: torch.Generator, player: str = "model"
     ) -> dict[str, torch.Tensor]:
         """Scalars to log; the one named "loss" is minimised by the player."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sample(
         self, num_samples: int, generator: torch.Generator, temperature: float = 1.0
     ) -> torch.Tensor:
         """Draws items (num_samples, *spec.shape): levels as uint8, or real numbers."""
-        raise NotImplementedError
 
     def forward(
         self, batch: torch.Tensor, generator: torch.Generator, player: str = "model"

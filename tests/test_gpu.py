@@ -54,8 +54,9 @@ def test_property_of_the_cpu_suite(module, name):
 
 
 def enough_memory(gigabytes: float) -> None:
-    if torch.cuda.mem_get_info()[0] < gigabytes * 2**30:
-        pytest.skip(f"needs {gigabytes} GiB of free device memory")
+    free = torch.cuda.mem_get_info()[0] / 2**30
+    if free < gigabytes:
+        pytest.skip(f"2^31 elements take {gigabytes} GiB of device memory; {free:.0f} GiB are free")
 
 
 # ---- sizes -----------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ TORCH_SYMBOL = re.compile(r"\b(c10|at|torch)::")
 
 def tool(*command: str) -> str:
     if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not installed")
+        pytest.skip(f"{command[0]}, of binutils, is not there to read the compiled part")
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -53,9 +53,9 @@ def test_compiled_ops_link_no_openmp(module):
 
 
 def test_every_level_of_the_build_is_there():
-    if library.compiled is None:
-        pytest.skip("built without the compiled part")
-    assert MODULES, PACKAGE
+    if not MODULES:
+        pytest.skip("GENKERN_BUILD=none: there is no compiled part, by request")
+    assert library.compiled is not None, library.compiled_error
     assert library.compiled.isa in [m.name.partition(".")[0].removeprefix("_C_") for m in MODULES]
 
 

@@ -76,20 +76,24 @@ void gaussian_backward_chunk(const GaussianParams<T>& q, Accumulate<T> free_bits
     if (kSample) root = exp(A(0.5) * l);
     if (kKl) {
       const Vec<A> g = get(d_kl);
-      Vec<A> d = get(q.mu), delta = l, w = splat(A(1)), em1;
+      Vec<A> d = get(q.mu), delta = l, w = splat(A(1));
       if (q.prior_mu) {
         const Vec<A> l2 = get(q.prior_logvar);
         d = d - get(q.prior_mu);
         delta = l - l2;
         w = exp(-l2);
       }
-      em1 = kSample && !q.prior_mu ? expm1_of_root(l, root).value : expm1(delta);
+      Expm1<Vec<A>> e;
+      if (kSample && !q.prior_mu)
+        e = expm1_of_root(l, root);
+      else
+        e = {expm1(delta), free_bits > 0 ? expm1_minus_x(delta) : Vec<A>{}};
       const Vec<A> scaled = d * w;
       d_mu = g * scaled;
-      d_logvar = A(0.5) * g * em1;
-      Vec<A> d_prior_logvar = A(-0.5) * g * (em1 + d * scaled);
+      d_logvar = A(0.5) * g * e.value;
+      Vec<A> d_prior_logvar = A(-0.5) * g * (e.value + d * scaled);
       if (free_bits > 0) {
-        const auto floored = A(0.5) * (d * scaled + expm1_minus_x(delta)) < free_bits;
+        const auto floored = A(0.5) * (d * scaled + e.minus_x) < free_bits;
         d_mu = floored ? Vec<A>{} : d_mu;
         d_logvar = floored ? Vec<A>{} : d_logvar;
         d_prior_logvar = floored ? Vec<A>{} : d_prior_logvar;

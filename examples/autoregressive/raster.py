@@ -1,5 +1,7 @@
 """The likelihood and the sampling that all raster-order models share."""
 
+from abc import abstractmethod
+
 import torch
 import torch.nn.functional as F
 
@@ -19,9 +21,9 @@ class RasterModel(GenerativeModel):
     def unsupported(spec: DataSpec) -> str | None:
         return None if spec.is_image and spec.levels is not None else "it needs images with levels"
 
+    @abstractmethod
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Images (N, C, H, W) in [-1, 1] to the head's output (N, C * levels, H, W)."""
-        raise NotImplementedError
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Levels (N, C, H, W) to logits (N, levels, C, H, W): each pixel's sees only its past."""
