@@ -1,7 +1,7 @@
 # Every target works on a fresh machine; the virtual environment is made once and kept.
 PYTHON ?= python3
-# The register and spill budgets of the tests hold for the compiler of this release of Triton.
 TORCH ?= torch==2.13.0
+# The register and spill budgets of the tests hold for the compiler of this release.
 TRITON ?= triton==3.7.0
 VENV := .venv
 BIN := $(VENV)/bin

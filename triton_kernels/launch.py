@@ -3,10 +3,13 @@
 import functools
 
 import torch
+import triton
 
 from genkern.triton_kernels.tiles import TILES
 
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+SMALLEST = 16  # side of a tile: what a matrix instruction takes
 
 # Of tensors without a CUDA device: interpreted ones, and meta ones compiled ahead of time.
 assumed_capability = 90
@@ -40,6 +43,16 @@ def tile(kernel: str, tensor: torch.Tensor) -> tuple[int, ...]:
     """The kernel's tile for the chip and the element size; that of sm_80 for chips without one."""
     major, size = capability(tensor) // 10, tensor.element_size()
     return TILES.get((kernel, major, size)) or TILES[kernel, 8, size]
+
+
+def extent(largest: int, size: int) -> int:
+    """Side of a tile over ``size`` elements."""
+    return min(largest, max(SMALLEST, triton.next_power_of_2(size)))
+
+
+def float32_precision() -> str:
+    """TF32 only where torch's own matrix products may use it."""
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
 
 
 def require(reason: str | None) -> None:

@@ -105,7 +105,7 @@ def _calls(
         memory_format = torch.channels_last if last else torch.contiguous_format
         return torch.empty(shape, dtype=dtype, device="meta", memory_format=memory_format)
 
-    first = C_in < plan.SMALLEST
+    first = C_in < launch.SMALLEST
     taps = 7 if first else 3
     input, output, weight = (
         image(2, C_in, 28, 28),

@@ -15,7 +15,6 @@ VARYING = (
     "elements", "part_size",
 )  # fmt: skip
 OP = "masked_conv2d"
-SMALLEST = 16  # side of a tile, what a matrix instruction takes
 
 DOT = {
     torch.float32: tl.float32,
@@ -45,10 +44,6 @@ def live_taps(weight: torch.Tensor, exclude_centre: bool, groups: int) -> int:
     return KH // 2 * KW + KW // 2 + (groups > 1 or not exclude_centre)
 
 
-def extent(largest: int, channels: int) -> int:
-    return min(largest, max(SMALLEST, triton.next_power_of_2(channels)))
-
-
 def alignment(image: torch.Tensor) -> int:
     """16 or 1 where channels are adjacent: the number that divides all other strides; else 0."""
     n, c, y, x = image.stride()
@@ -70,15 +65,15 @@ def tile_of(
 
     Scattered: images without adjacent channels, or with few, are gathered element by element.
     """
-    flat = read < SMALLEST
+    flat = read < launch.SMALLEST
     kernel = "masked_conv2d"
     if images[0].element_size() == 2:
         is_scattered = flat or unaligned or not all(alignment(x) for x in images)
         kernel += "_scattered" if is_scattered else ""
     tile = Tile(*launch.tile(kernel + ("_weight" if weights else ""), images[0]))
     return tile._replace(
-        written=extent(tile.written, written),
-        read=extent(tile.read, read * taps if flat else read),
+        written=launch.extent(tile.written, written),
+        read=launch.extent(tile.read, read * taps if flat else read),
         flat=flat,
     )
 
@@ -101,11 +96,6 @@ def is_wide(image: torch.Tensor) -> bool:
     return sizes(image)[0] > 2**31 - 2**16
 
 
-def precision(dtype: torch.dtype) -> str:
-    """TF32 for float32 only where torch's own matrix products may use it."""
-    return "tf32" if dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32 else "ieee"
-
-
 def dot_type(image: torch.Tensor) -> tl.dtype:
     """The type of the operands of the matrix products; CPU tensors are those of the interpreter,
     whose products of bfloat16 are wrong."""
@@ -125,7 +115,7 @@ def constants(image: torch.Tensor, weight: torch.Tensor, *options: Any) -> dict[
         "WIDE": is_wide(image),
         "ACC": tl.float64 if double else tl.float32,
         "DOT": dot_type(image),
-        "PRECISION": precision(image.dtype),
+        "PRECISION": launch.float32_precision() if image.dtype == torch.float32 else "ieee",
     }
 
 

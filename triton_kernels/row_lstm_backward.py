@@ -208,7 +208,7 @@ def _weight_gradient(d: torch.Tensor, states: torch.Tensor, d_weight: torch.Tens
     N, hidden, H, W = states.shape
     K = d_weight.shape[2]
     tile = plan.Tile(*launch.tile("row_lstm_weight", d_weight))
-    BO, BQ = plan.extent(tile.units, 4 * hidden), plan.extent(tile.factors, hidden * K)
+    BO, BQ = launch.extent(tile.units, 4 * hidden), launch.extent(tile.factors, hidden * K)
     tiles = triton.cdiv(4 * hidden, BO) * triton.cdiv(hidden * K, BQ)
     pixel_tiles = triton.cdiv(N * H * W, tile.columns)
     room = plan.PARTIAL_BYTES // (d_weight.numel() * d.element_size())

@@ -31,11 +31,6 @@ SHORTEST_PART = 4  # tiles of pixels
 PARTIAL_BYTES = 64 << 20
 
 
-def extent(largest: int, size: int) -> int:
-    """At least 16, what a matrix instruction takes."""
-    return min(largest, max(16, triton.next_power_of_2(size)))
-
-
 def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
@@ -50,7 +45,7 @@ def precision(tensor: torch.Tensor, dtype: torch.dtype) -> str:
         return "ieee"
     if dtype in (torch.bfloat16, torch.float16):
         return "bf16x3"
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
+    return launch.float32_precision()
 
 
 def constants(kernel: str, weight: torch.Tensor, W: int) -> dict[str, Any]:
@@ -59,8 +54,8 @@ def constants(kernel: str, weight: torch.Tensor, W: int) -> dict[str, Any]:
     tile = Tile(*launch.tile(kernel, weight))
     return {
         "K": K,
-        "BU": extent(tile.units, hidden),
-        "BW": extent(tile.columns, W),
+        "BU": launch.extent(tile.units, hidden),
+        "BW": launch.extent(tile.columns, W),
         "BQ": tile.factors,
         "ACC": tl.float64 if weight.dtype == torch.float64 else tl.float32,
         "PRECISION": precision(weight, weight.dtype),
