@@ -1,4 +1,5 @@
-// The only file that names an ABI: the LibTorch stable ABI, under the names the kernels use.
+// The LibTorch stable ABI, under the names that the kernels use: with direct.h, the only files that
+// name torch.
 #pragma once
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -15,6 +16,10 @@
 #include <type_traits>
 
 #include "core/dtypes.h"
+
+#ifndef __CUDACC__
+#include "direct.h"
+#endif
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -36,6 +41,14 @@ inline Tensor new_tensor(const Tensor& like, torch::headeronly::IntHeaderOnlyArr
       like.get(), sizes.data(), int64_t(sizes.size()), dtype.has_value() ? &code : nullptr, nullptr,
       nullptr, 0, nullptr, &handle));
   return Tensor(handle);
+}
+
+// In the place of a result that was not asked for. The dispatcher wants a tensor there.
+inline Tensor absent(const Tensor& like) {
+#ifndef __CUDACC__
+  if (direct::calling) return Tensor();
+#endif
+  return new_tensor(like, {0});
 }
 
 // A float32 (or, for A = double, float64) buffer of `count` elements.
@@ -78,19 +91,26 @@ inline auto accumulate_dtype(const Tensor& t) {
 
 #define GENKERN_CHECK STD_TORCH_CHECK
 #define GENKERN_REGISTER(key, m) STABLE_TORCH_LIBRARY_IMPL(genkern, key, m)
+// The op of that name, for the dispatcher and, on CPUs, for calls past it.
+#ifdef __CUDACC__
+#define GENKERN_OP(m, name) m.impl(#name, TORCH_BOX(&name))
+#else
+#define GENKERN_OP(m, name) m.impl(#name, TORCH_BOX(&name)), direct::add<&name>(#name)
+#endif
 
+// nullptr for an absent tensor.
 template <typename T>
 T* data(const Tensor& t) {
+  if (!t.defined()) return nullptr;
   if constexpr (std::is_const_v<T>)
     return static_cast<T*>(t.const_data_ptr());
   else
     return static_cast<T*>(t.mutable_data_ptr());
 }
 
-// nullptr for an absent or undefined tensor.
 template <typename T>
 T* data(const std::optional<Tensor>& t) {
-  return t.has_value() && t->defined() ? data<T>(*t) : nullptr;
+  return t.has_value() ? data<T>(*t) : nullptr;
 }
 
 // Calls f(T{}) with the element type of `t`: float, double, core::BFloat16 or core::Half.

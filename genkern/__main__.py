@@ -46,6 +46,7 @@ def collect() -> dict[str, Any]:
         "loaded": None if compiled is None else compiled.isa,
         "not_loaded_because": library.compiled_error or None,
         "compiler": None if compiled is None else compiled.compiler,
+        "direct_calls": library.has_direct_calls,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cpu_level": library.cpu_level(),
         "GENKERN_CPU_ISA": os.environ.get("GENKERN_CPU_ISA"),
@@ -97,6 +98,9 @@ def report(info: dict[str, Any]) -> str:
         "backend": "by the tensor's device"
         if info["GENKERN_BACKEND"] is None
         else f"{info['GENKERN_BACKEND']} (GENKERN_BACKEND)",
+        "CPU calls": "direct, past torch's dispatcher"
+        if info["direct_calls"]
+        else "through torch's dispatcher",
         "threads": str(info["threads"]),
         "triton": info["triton"],
         "CUDA": "; ".join(info["cuda_devices"]) or "no device",

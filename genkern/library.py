@@ -14,16 +14,11 @@ BACKENDS = ("reference", "cpu", "triton", "cuda")
 LEVELS = ("baseline", "avx2", "avx512")
 
 _LIBRARY = torch.library.Library("genkern", "DEF")
+_are_transforms_active = torch._C._are_functorch_transforms_active
+_is_dynamo_compiling = torch.compiler.is_dynamo_compiling
+_is_exporting = torch.compiler.is_exporting
 _last_backend: dict[str, str] = {}
 _triton_state: dict[str, str | None] = {}
-
-
-def define(schema: str, fake: Callable) -> Any:
-    """Declares ``genkern::<schema>``, with the shape function ``fake`` for meta and tracing."""
-    name = schema.partition("(")[0]
-    _LIBRARY.define(schema)
-    torch.library.register_fake(f"genkern::{name}", fake, lib=_LIBRARY)
-    return getattr(torch.ops.genkern, name).default
 
 
 def _checked_backend(name: str | None, source: str) -> str | None:
@@ -57,10 +52,62 @@ def _load_compiled() -> tuple[ModuleType | None, str]:
 
 compiled, compiled_error = _load_compiled()
 
+# While one of these is true, an op may be watched: every call goes through the dispatcher.
+_WATCHERS = (
+    torch._C._len_torch_dispatch_stack,
+    torch._C._len_torch_function_stack,
+    _are_transforms_active,
+    torch._C._get_tracing_state,
+    torch.autograd._profiler_enabled,
+)
+_exchange_table = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+has_direct_calls: bool = (
+    compiled is not None
+    and _exchange_table is not None
+    and compiled.enable_direct_calls(_exchange_table, torch.Tensor, torch.nn.Parameter, _WATCHERS)
+)
+
+
+def define(schema: str, fake: Callable) -> Callable:
+    """Declares ``genkern::<schema>``, with the shape function ``fake`` for meta and tracing.
+
+    Returns what calls it: on plain CPU tensors the compiled function itself, else the dispatcher.
+    """
+    name = schema.partition("(")[0]
+    _LIBRARY.define(schema)
+    torch.library.register_fake(f"genkern::{name}", fake, lib=_LIBRARY)
+    overload = getattr(torch.ops.genkern, name).default
+    direct = getattr(compiled, name, None)
+    if direct is None or not has_direct_calls:
+        return overload
+
+    def call(*arguments: Any) -> Any:
+        if not _is_dynamo_compiling():  # Dynamo cannot look into a C function
+            result = direct(*arguments)
+            if result is not NotImplemented:
+                return result
+        return overload(*arguments)
+
+    call.overload = overload  # type: ignore[attr-defined]
+    return call
+
+
+class Function(torch.autograd.Function):
+    """An autograd function whose calls skip what torch does for transforms.
+
+    `choose` has ruled transforms out before; what torch does for them takes a third of the call.
+    """
+
+    @classmethod
+    def apply(cls, *arguments: Any) -> Any:
+        if _is_dynamo_compiling():
+            return super().apply(*arguments)
+        return super(torch.autograd.Function, cls).apply(*arguments)
+
 
 def _transforming() -> bool:
     # Custom ops have no batching rules: vmap, jacrev and export see the plain formula instead.
-    return torch._C._are_functorch_transforms_active() or torch.compiler.is_exporting()
+    return _are_transforms_active() or _is_exporting()
 
 
 def triton_reason(op: str) -> str | None:

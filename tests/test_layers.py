@@ -180,14 +180,16 @@ def include_violations(path: str, source: str) -> list[str]:
     layer = parts[1] if len(parts) > 2 else parts[-1]
     system = {
         "bind.h": r"(sys/)?[\w.]+|torch/.+",
+        "direct.h": r"[\w.]+|ATen/dlpack\.h",
         "module.cpp": r"[\w.]+|pybind11/.+",
         "sampler": r"[\w.]+|pybind11/.+",
         "cuda": r"[\w.]+|cuda/.+",
     }.get(layer, r"[\w.]+")
     quoted = {
         "core": r"[\w.]+",
-        "bind.h": r"core/[\w.]+",
-        "module.cpp": r"sampler/[\w.]+",
+        "bind.h": r"core/[\w.]+|direct\.h",
+        "direct.h": r"(?!)",
+        "module.cpp": r"sampler/[\w.]+|bind\.h",
     }.get(layer, r"\.\./core/[\w.]+|\.\./bind\.h|[\w.]+")
     return [
         f"{path} includes {name}"
@@ -202,9 +204,9 @@ def test_cpp_layers(path):
 
 
 @pytest.mark.parametrize("path", [p for p in CPP_FILES if p.startswith("csrc/")])
-def test_only_bind_h_names_torch(path):
+def test_only_bind_h_and_direct_h_name_torch(path):
     code = re.sub(r"//.*", "", (ROOT / path).read_text())
-    if path != "csrc/bind.h":
+    if path not in ("csrc/bind.h", "csrc/direct.h"):
         assert not re.search(r"\b(torch|at|c10)::|\b(STD_TORCH_|aoti_torch_|torch/)", code)
 
 
@@ -218,6 +220,7 @@ def test_only_bind_h_names_torch(path):
         ("csrc/cpu/gaussian.cpp", "#include <pybind11/pybind11.h>"),
         ("csrc/cpu/gaussian.cpp", '#include "../cuda/launch.h"'),
         ("csrc/module.cpp", "#include <torch/extension.h>"),
+        ("csrc/direct.h", "#include <ATen/ATen.h>"),
         ("csrc/bind.h", '#include "cpu/gaussian.h"'),
     ],
 )

@@ -35,7 +35,8 @@ def interpreted(op: str) -> Iterator[None]:
     front_door = importlib.import_module(f"genkern.ops.{op}")
     launchers = importlib.import_module(f"genkern.triton_kernels.{op}").LAUNCHERS
     compiled = {getattr(torch.ops.genkern, name).default: f for name, f in launchers.items()}
-    bound = {n: compiled[v] for n, v in vars(front_door).items() if _is_op(v) and v in compiled}
+    overloads = {n: getattr(v, "overload", v) for n, v in vars(front_door).items()}
+    bound = {n: compiled[v] for n, v in overloads.items() if _is_op(v) and v in compiled}
     assert len(bound) == len(launchers), f"{op}: {sorted(launchers)} bound as {sorted(bound)}"
     with mock.patch.multiple(front_door, **bound):
         yield

@@ -208,8 +208,8 @@ std::tuple<Tensor, Tensor> gan_loss_backward(const Tensor& d_loss,
                                              int64_t reduction, bool needs_real, bool needs_fake) {
   const auto problem = problem_of(kind, mode, label_smoothing, reduction);
   const auto d = dense(d_loss), r = dense(real), f = dense(fake);
-  Tensor d_real = needs_real ? new_large(*real, real->sizes()) : new_tensor(fake, {0});
-  Tensor d_fake = needs_fake ? new_large(fake, fake.sizes()) : new_tensor(fake, {0});
+  Tensor d_real = needs_real ? new_large(*real, real->sizes()) : absent(fake);
+  Tensor d_fake = needs_fake ? new_large(fake, fake.sizes()) : absent(fake);
   dispatch_floating(fake, [&]<typename T>(T) {
     backward<T>(problem, data<const T>(*d), logits<T>(r), logits<T>(f),
                 needs_real ? data<T>(d_real) : nullptr, needs_fake ? data<T>(d_fake) : nullptr);
@@ -218,8 +218,8 @@ std::tuple<Tensor, Tensor> gan_loss_backward(const Tensor& d_loss,
 }
 
 GENKERN_REGISTER(CPU, m) {
-  m.impl("gan_loss_forward", TORCH_BOX(&gan_loss_forward));
-  m.impl("gan_loss_backward", TORCH_BOX(&gan_loss_backward));
+  GENKERN_OP(m, gan_loss_forward);
+  GENKERN_OP(m, gan_loss_backward);
 }
 
 }  // namespace genkern::cpu

@@ -89,10 +89,9 @@ std::tuple<Tensor, Tensor> gaussian_forward(const Tensor& mu, const Tensor& logv
   const Units work = units(mu);
   const int64_t samples = sample_count(eps, seed, num_samples), total = mu.numel();
   std::vector<int64_t> z_shape(mu.sizes().begin(), mu.sizes().end());
-  if (!samples && !num_samples.has_value()) z_shape = {0};
   if (num_samples.has_value()) z_shape.insert(z_shape.begin(), samples);
-  Tensor z = new_large(mu, z_shape);
-  Tensor kl = new_tensor(mu, {with_kl ? work.rows : 0});
+  Tensor z = samples || num_samples.has_value() ? new_large(mu, z_shape) : absent(mu);
+  Tensor kl = with_kl ? new_tensor(mu, {work.rows}) : absent(mu);
   dispatch_floating(mu, [&]<typename T>(T) {
     using A = core::Accumulate<T>;
     const auto q = params<T>(mu, logvar, prior_mu, prior_logvar);
@@ -146,7 +145,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian_backward(
   const int64_t total = mu.numel();
   const int64_t samples = d_z.has_value() ? sample_count(eps, seed, num_samples) : 0;
   const auto like = [&](bool wanted, const Tensor& t) {
-    return wanted ? new_large(t, t.sizes()) : new_tensor(t, {0});
+    return wanted ? new_large(t, t.sizes()) : absent(t);
   };
   Tensor d_mu = like(true, mu), d_logvar = like(true, mu);
   Tensor d_prior_mu = like(prior_mu.has_value(), mu);
@@ -205,8 +204,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian_backward(
 }
 
 GENKERN_REGISTER(CPU, m) {
-  m.impl("gaussian_forward", TORCH_BOX(&gaussian_forward));
-  m.impl("gaussian_backward", TORCH_BOX(&gaussian_backward));
+  GENKERN_OP(m, gaussian_forward);
+  GENKERN_OP(m, gaussian_backward);
 }
 
 }  // namespace genkern::cpu

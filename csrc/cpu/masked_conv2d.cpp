@@ -270,13 +270,12 @@ std::tuple<Tensor, Tensor, Tensor> masked_conv2d_backward(const Tensor& d_output
                                                           int64_t data_channels, int64_t dilation,
                                                           bool channels_last, bool need_input,
                                                           bool need_weight, bool need_bias) {
-  Tensor d_input =
-      need_input ? new_image(input, weight.size(1), channels_last) : new_tensor(input, {0});
+  Tensor d_input = need_input ? new_image(input, weight.size(1), channels_last) : absent(input);
   Tensor d_weight =
       need_weight
           ? new_zeros(weight, {weight.size(0), weight.size(1), weight.size(2), weight.size(3)})
-          : new_tensor(weight, {0});
-  Tensor d_bias = need_bias ? new_zeros(weight, {weight.size(0)}) : new_tensor(weight, {0});
+          : absent(weight);
+  Tensor d_bias = need_bias ? new_zeros(weight, {weight.size(0)}) : absent(weight);
   if (d_output.numel() > 0)
     dispatch_floating(input, [&]<typename T>(T) {
       backward<T>(d_output, input, weight,
@@ -288,8 +287,8 @@ std::tuple<Tensor, Tensor, Tensor> masked_conv2d_backward(const Tensor& d_output
 }
 
 GENKERN_REGISTER(CPU, m) {
-  m.impl("masked_conv2d_forward", TORCH_BOX(&masked_conv2d_forward));
-  m.impl("masked_conv2d_backward", TORCH_BOX(&masked_conv2d_backward));
+  GENKERN_OP(m, masked_conv2d_forward);
+  GENKERN_OP(m, masked_conv2d_backward);
 }
 
 }  // namespace genkern::cpu

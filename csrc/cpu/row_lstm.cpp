@@ -140,7 +140,7 @@ Results row_lstm_forward(const Tensor& input_gates, const Tensor& weight_hh,
   });
 }
 
-GENKERN_REGISTER(CPU, m) { m.impl("row_lstm_forward", TORCH_BOX(&row_lstm_forward)); }
+GENKERN_REGISTER(CPU, m) { GENKERN_OP(m, row_lstm_forward); }
 
 }  // namespace
 }  // namespace genkern::cpu

@@ -276,7 +276,7 @@ Gradients row_lstm_backward(const std::optional<Tensor>& d_h, const std::optiona
     const rl::Shape<A> s{gates.size(0), weight_hh.size(1), gates.size(1), gates.size(3),
                          weight_hh.size(2)};
     const auto result = [&](bool need, std::initializer_list<int64_t> shape) {
-      return need ? new_large(weight_hh, shape) : new_tensor(weight_hh, {0});
+      return need ? new_large(weight_hh, shape) : absent(weight_hh);
     };
     Tensor d_input = result(need_input, {s.N, 4 * s.hidden, s.H, s.W});
     Tensor d_weight = result(need_weight, {4 * s.hidden, s.hidden, s.taps});
@@ -313,7 +313,7 @@ Gradients row_lstm_backward(const std::optional<Tensor>& d_h, const std::optiona
   });
 }
 
-GENKERN_REGISTER(CPU, m) { m.impl("row_lstm_backward", TORCH_BOX(&row_lstm_backward)); }
+GENKERN_REGISTER(CPU, m) { GENKERN_OP(m, row_lstm_backward); }
 
 }  // namespace
 }  // namespace genkern::cpu

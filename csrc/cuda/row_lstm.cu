@@ -154,7 +154,7 @@ Results row_lstm_forward(const Tensor& input_gates, const Tensor& weight_hh,
   return {h, h_n, c_n, gates, cells};
 }
 
-GENKERN_REGISTER(CUDA, m) { m.impl("row_lstm_forward", TORCH_BOX(&row_lstm_forward)); }
+GENKERN_REGISTER(CUDA, m) { GENKERN_OP(m, row_lstm_forward); }
 
 }  // namespace
 }  // namespace genkern::cuda

@@ -54,7 +54,7 @@ def _reference(real, fake, kind, mode, label_smoothing, reduction):
     return loss.to(dtype)
 
 
-class GanLossFunction(torch.autograd.Function):
+class GanLossFunction(library.Function):
     @staticmethod
     def forward(ctx, real, fake, options):
         ctx.save_for_backward(real, fake)

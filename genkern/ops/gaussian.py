@@ -56,7 +56,7 @@ def _reference(mu, logvar, prior_mu, prior_logvar, eps, seed, num_samples, free_
     return z, reference.kl(mu, logvar, prior_mu, prior_logvar, free_bits)
 
 
-class GaussianFunction(torch.autograd.Function):
+class GaussianFunction(library.Function):
     @staticmethod
     def forward(ctx, mu, logvar, prior_mu, prior_logvar, eps, seed, options):
         inputs = (mu, logvar, prior_mu, prior_logvar, eps, seed)

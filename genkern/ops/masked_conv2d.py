@@ -54,10 +54,10 @@ _backward = library.define(
 
 def _is_channels_last(image: torch.Tensor) -> bool:
     # The channel dimension runs fastest, and not merely because the others have one element.
-    return image.stride(1) == 1 and image.shape[1] > 1 and not image.is_contiguous()
+    return not image.is_contiguous() and image.stride(1) == 1 and image.shape[1] > 1
 
 
-class MaskedConv2dFunction(torch.autograd.Function):
+class MaskedConv2dFunction(library.Function):
     @staticmethod
     def forward(ctx, input, weight, bias, options):
         ctx.save_for_backward(input, weight, bias)
@@ -93,8 +93,9 @@ class MaskedConv2dFunction(torch.autograd.Function):
 
 
 def _check(input, weight, bias, mask_type, data_channels, dilation) -> None:
-    checks.check_tensor(_OP, "input", input)
-    checks.check_like(_OP, "weight", weight, "input", input)
+    if not checks.are_plain(input, weight):
+        checks.check_tensor(_OP, "input", input)
+        checks.check_like(_OP, "weight", weight, "input", input)
     image, kernel = input.shape, weight.shape
     if len(image) not in (3, 4):
         raise RuntimeError(

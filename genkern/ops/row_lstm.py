@@ -52,7 +52,7 @@ _backward = library.define(
 )
 
 
-class RowLSTMFunction(torch.autograd.Function):
+class RowLSTMFunction(library.Function):
     @staticmethod
     def forward(ctx, input_gates, weight_hh, h0, c0):
         h, h_n, c_n, gates, cells = _forward(input_gates, weight_hh, h0, c0, True)
