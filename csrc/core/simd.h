@@ -174,6 +174,14 @@ inline Vec<Accumulate<T>> load(const T* p) {
   }
 }
 
+// a0 b0 a1 b1 ..., one pair a lane.
+inline VecU zip_bits(const BFloat16* a, const BFloat16* b) {
+  HalfBits low, high;
+  std::memcpy(&low, a, sizeof(low));
+  std::memcpy(&high, b, sizeof(high));
+  return __builtin_convertvector(low, VecU) | (__builtin_convertvector(high, VecU) << 16);
+}
+
 template <typename T>
 inline void store(T* p, Vec<Accumulate<T>> v) {
   if constexpr (std::is_same_v<T, BFloat16>) {

@@ -67,40 +67,69 @@ __attribute__((always_inline)) inline void transpose(Vec<A> (&r)[kLanes<A>]) {
   detail::transpose_parts<A, E>(r);
 }
 
-template <typename T>
-inline void widen(const T* from, Accumulate<T>* to, int64_t count) {
+template <typename E, typename T>
+inline E factor_of(T x) {
+  if constexpr (std::is_same_v<E, T>)
+    return x;
+  else
+    return to_accumulate(x);
+}
+
+template <typename T, typename E>
+inline void widen(const T* from, E* to, int64_t count) {
   constexpr int L = kLanes<Accumulate<T>>;
   int64_t i = 0;
-  for (; i + L <= count; i += L) store(to + i, load(from + i));
-  for (; i < count; ++i) to[i] = to_accumulate(from[i]);
+  if constexpr (std::is_same_v<E, T>)
+    for (; i + L <= count; i += L) std::memcpy(to + i, from + i, L * sizeof(E));
+  else
+    for (; i + L <= count; i += L) store(to + i, load(from + i));
+  for (; i < count; ++i) to[i] = factor_of<E>(from[i]);
+}
+
+// Squares of interleave, `kRows` channels (or pairs of them) high and a register wide.
+template <int kRows, typename T, typename E>
+void interleave_rows(const T* from, int64_t stride_c, int64_t channels, int64_t width, E* to) {
+  using A = Accumulate<T>;
+  constexpr int L = kLanes<A>;
+  for (int64_t x = 0; x < width; x += L) {
+    const int64_t start = std::min(x, width - L);  // the last square overlaps its neighbour
+    Vec<A> r[L] = {};
+    for (int i = 0; i < kRows; ++i)
+      if constexpr (std::is_same_v<E, BFloat16>)
+        r[i] = bit_cast<VecF>(
+            zip_bits(from + 2 * i * stride_c + start, from + (2 * i + 1) * stride_c + start));
+      else
+        r[i] = load(from + i * stride_c + start);
+    transpose<A>(r);
+    for (int i = 0; i < L; ++i) std::memcpy(to + (start + i) * channels, &r[i], kRows * sizeof(A));
+  }
 }
 
 // to[x * channels + c] = from[c * stride_c + x * stride_x]
-template <typename T>
+template <typename T, typename E>
 void interleave(const T* from, int64_t stride_c, int64_t stride_x, int64_t channels, int64_t width,
-                Accumulate<T>* to) {
-  using A = Accumulate<T>;
-  constexpr int L = kLanes<A>;
+                E* to) {
+  constexpr int L = kLanes<Accumulate<T>>;
   if ((stride_x == 1 || width == 1) && channels == 1) return widen(from, to, width);
   if (stride_c == 1) {
     for (int64_t x = 0; x < width; ++x) widen(from + x * stride_x, to + x * channels, channels);
     return;
   }
-  int64_t c_end = 0;
+  int64_t c = 0;
   if (stride_x == 1 && width >= L) {
-    for (; c_end + L <= channels; c_end += L) {
-      for (int64_t x = 0; x < width; x += L) {
-        const int64_t start = std::min(x, width - L);  // the last square overlaps its neighbour
-        Vec<A> r[L];
-        for (int i = 0; i < L; ++i) r[i] = load(from + (c_end + i) * stride_c + start);
-        transpose<A>(r);
-        for (int i = 0; i < L; ++i) store(to + (start + i) * channels + c_end, r[i]);
+    constexpr bool kPairs = std::is_same_v<E, BFloat16>;
+    constexpr int kSquare = kPairs ? 2 * L : L;
+    for (; c + kSquare <= channels; c += kSquare)
+      interleave_rows<L>(from + c * stride_c, stride_c, channels, width, to + c);
+    if constexpr (kPairs)
+      if (c + L <= channels) {
+        interleave_rows<L / 2>(from + c * stride_c, stride_c, channels, width, to + c);
+        c += L;
       }
-    }
   }
-  for (int64_t c = c_end; c < channels; ++c)
+  for (; c < channels; ++c)
     for (int64_t x = 0; x < width; ++x)
-      to[x * channels + c] = to_accumulate(from[c * stride_c + x * stride_x]);
+      to[x * channels + c] = factor_of<E>(from[c * stride_c + x * stride_x]);
 }
 
 // to[c * stride_c + x * stride_x] = from[x * lanes + c]

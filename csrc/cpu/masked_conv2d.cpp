@@ -12,7 +12,7 @@ namespace {
 using namespace masked_conv2d;
 
 constexpr int64_t kPixels = 128;       // of one block of sums; with kFactors, what stays in L1
-constexpr int64_t kFactors = 256;      // packed weights that all pixels of the block use at once
+constexpr int64_t kFactors = 256;      // of packed weights that all pixels of the block use at once
 constexpr int64_t kStripPixels = 256;  // of one partial sum of a weight gradient
 constexpr int64_t kTaskFactors = 48;   // of one task of the weight gradient
 constexpr int64_t kScratch = 1 << 19;  // bytes of scratch images per thread, about the L2 cache
@@ -41,15 +41,17 @@ void for_areas(const Geometry& s, int64_t pixels, int64_t begin, int64_t end, F&
 
 // ---- output and gradient of the input ------------------------------------------------------
 
-template <typename A>
-void convolve_area(const Plan& plan, const A* image, const Area& area, const Block& block,
-                   const A* packed, A* sums) {
+template <typename E>
+void convolve_area(const Plan& plan, const E* image, const Area& area, const Block& block,
+                   const E* packed, Accumulate<E>* sums) {
+  using A = Accumulate<E>;
   const auto& runs = plan.segments[block.group];
   const int64_t vectors = vectors_of(block, kLanes<A>), width = vectors * kLanes<A>;
   const int64_t tiles = tiles_in<A>(area.width());
   for (const Segment *chunk = runs.data(), *end = chunk + runs.size(); chunk < end;) {
     const Segment* chunk_end = chunk + 1;
-    while (chunk_end < end && chunk_end->packed - chunk->packed + chunk_end->length <= kFactors)
+    while (chunk_end < end &&
+           chunk_end->packed - chunk->packed + chunk_end->length <= kFactors * core::kFactor<E>)
       ++chunk_end;
     for (int64_t y = area.y_begin; y < area.y_end; ++y) {
       const Segment *first = chunk, *last = chunk_end;  // rows outside of the image add nothing
@@ -60,7 +62,7 @@ void convolve_area(const Plan& plan, const A* image, const Area& area, const Blo
       for (int64_t t = 0; t < tiles; ++t) {
         const int64_t begin = area.width() * t / tiles,
                       rows = area.width() * (t + 1) / tiles - begin;
-        pixel_tile_of<A>(vectors, rows)(row + begin * width, image,
+        pixel_tile_of<E>(vectors, rows)(row + begin * width, image,
                                         y * plan.padded_width + area.x_begin + begin, first, last,
                                         packed);
       }
@@ -69,8 +71,8 @@ void convolve_area(const Plan& plan, const A* image, const Area& area, const Blo
   }
 }
 
-template <typename T>
-void convolve(const Plan& plan, const Accumulate<T>* images, const Accumulate<T>* packed,
+template <typename T, typename E>
+void convolve(const Plan& plan, const E* images, const E* packed,
               const std::vector<Accumulate<T>>& bias, int64_t count, Image<T> to) {
   using A = Accumulate<T>;
   constexpr int64_t L = kLanes<A>;
@@ -124,41 +126,45 @@ std::vector<Task> tasks_of(const Plan& plan, bool with_weight, bool with_bias) {
   return tasks;
 }
 
-template <typename A>
+template <typename E>
 void accumulate_task(const Plan& plan, const Plan& d_plan, const Task& task, const Area& area,
-                     const A* x, const A* d_output, A* d_packed, A* d_bias) {
+                     const E* x, const E* d_output, Accumulate<E>* d_packed,
+                     Accumulate<E>* d_bias) {
+  using A = Accumulate<E>;
   constexpr int64_t L = kLanes<A>;
   const Block& block = plan.writes[task.block];
   const int64_t vectors = vectors_of(block, L), row = task.segment ? task.segment->row : 0;
   const int64_t y = std::max(area.y_begin, -row), rows = area.y_end - y;
   if (rows <= 0) return;
   Strip strip{rows, area.width(), 0, 0, d_plan.padded_width * block.width, block.width};
-  const A* d = d_output + d_plan.position(block, y, d_plan.pad_left + area.x_begin);
+  const E* d =
+      d_output + d_plan.position(block, y, d_plan.pad_left + area.x_begin) * core::kFactor<E>;
   if (!task.segment) return bias_tile(d_bias + task.block * 2 * L, d, vectors, strip);
   const Segment& s = *task.segment;
   strip.x_row = plan.padded_width * s.width;
   strip.x_pixel = s.width;
-  const A* from = x + s.offset + (y * plan.padded_width + area.x_begin) * s.width;
+  const int64_t from = s.offset + (y * plan.padded_width + area.x_begin) * s.width;
   A* to = d_packed + plan.packed_start[task.block] + s.packed * vectors * L;
   const int64_t factors = task.end - task.begin, tiles = tiles_in<A>(factors);
   for (int64_t t = 0; t < tiles; ++t) {
     const int64_t begin = task.begin + factors * t / tiles;
     const int64_t height = task.begin + factors * (t + 1) / tiles - begin;
-    weight_tile_of<A>(vectors, height)(to + begin * vectors * L, from + begin, d, strip);
+    weight_tile_of<E>(vectors, height)(to + begin * vectors * L,
+                                       x + (from + begin) * core::kFactor<E>, d, strip);
   }
 }
 
-template <typename A>
+template <typename E>
 void accumulate(const Plan& plan, const Plan& d_plan, const std::vector<Task>& tasks, int64_t count,
-                const A* x, const A* d_output, A* d_packed, A* d_bias) {
+                const E* x, const E* d_output, Accumulate<E>* d_packed, Accumulate<E>* d_bias) {
   const Geometry& s = plan.geometry;
-  const int64_t work = count * s.height * s.width * kTaskFactors * 2 * kLanes<A>;
+  const int64_t work = count * s.height * s.width * kTaskFactors * 2 * kLanes<Accumulate<E>>;
   const int64_t units = count * s.height * columns_of(s, kStripPixels);
   parallel_for(0, int64_t(tasks.size()), kWork / (work + 1) + 1, [&](int64_t begin, int64_t end) {
     for_areas(s, kStripPixels, 0, units, [&](int64_t n, const Area& area) {
       for (int64_t i = begin; i < end; ++i)
-        accumulate_task(plan, d_plan, tasks[i], area, x + n * plan.image_size(),
-                        d_output + n * d_plan.image_size(), d_packed, d_bias);
+        accumulate_task(plan, d_plan, tasks[i], area, x + n * plan.image_size() * core::kFactor<E>,
+                        d_output + n * d_plan.image_size() * core::kFactor<E>, d_packed, d_bias);
     });
   });
 }
@@ -191,68 +197,63 @@ int64_t group_size(int64_t bytes_per_image, int64_t images) {
                              std::max<int64_t>(1, images));
 }
 
-}  // namespace
-
-Tensor masked_conv2d_forward(const Tensor& input, const Tensor& weight,
-                             const std::optional<Tensor>& bias, bool exclude_centre,
-                             int64_t data_channels, int64_t dilation, bool channels_last) {
-  Tensor output = new_image(input, weight.size(0), channels_last);
-  if (output.numel() == 0) return output;
-  dispatch_floating(input, [&]<typename T>(T) {
-    using A = Accumulate<T>;
-    Image<const T> from(input);
-    Image<T> to(output);
-    Geometry s = geometry_of(input, weight, data_channels, dilation, exclude_centre);
-    flatten(s, from, to);
-    const Plan plan = plan_of(s, /*mirrored=*/false, kLanes<A>);
-    const int64_t N = input.size(0), group = group_size(plan.image_size() * sizeof(A), N);
-    const int64_t scratch_size = group * plan.image_size(), packed_size = plan.packed_start.back();
-    Workspace<A> workspace(input, {scratch_size, packed_size});
-    A *scratch = workspace.take(scratch_size), *packed = workspace.take(packed_size);
-    pack_weight<T>(plan, weight, packed);
-    std::vector<A> start(bias ? weight.size(0) : 0);
-    for (size_t c = 0; c < start.size(); ++c)
-      start[c] = core::to_accumulate(data<const T>(*bias)[int64_t(c) * bias->stride(0)]);
-    for (int64_t n = 0; n < N; n += group, from.data += group * from.n, to.data += group * to.n) {
-      const int64_t count = std::min(group, N - n);
-      load_images(plan, from, count, scratch);
-      convolve<T>(plan, scratch, packed, start, count, to);
-    }
-  });
-  return output;
+template <typename T, typename E>
+void forward(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
+             Geometry s, const Tensor& output) {
+  Image<const T> from(input);
+  Image<T> to(output);
+  flatten(s, from, to);
+  const Plan plan = plan_of<E>(s, /*mirrored=*/false);
+  const int64_t N = input.size(0), group = group_size(plan.image_size() * sizeof(E), N);
+  Workspace<E> workspace(input, {group * plan.image_size(), plan.packed_start.back()});
+  E *scratch = workspace.take(), *packed = workspace.take();
+  pack_weight<T>(plan, weight, packed);
+  std::vector<Accumulate<T>> start(bias ? weight.size(0) : 0);
+  for (size_t c = 0; c < start.size(); ++c)
+    start[c] = core::to_accumulate(data<const T>(*bias)[int64_t(c) * bias->stride(0)]);
+  for (int64_t n = 0; n < N; n += group, from.data += group * from.n, to.data += group * to.n) {
+    const int64_t count = std::min(group, N - n);
+    load_images(plan, from, count, scratch);
+    convolve<T>(plan, scratch, packed, start, count, to);
+  }
 }
 
-namespace {
-
-template <typename T>
+template <typename T, typename E>
 void backward(const Tensor& d_output, const Tensor& input, const Tensor& weight, Geometry s,
               Tensor* d_input, Tensor* d_weight, Tensor* d_bias) {
   using A = Accumulate<T>;
-  constexpr int64_t L = kLanes<A>;
+  constexpr int64_t L = kLanes<A>, F = core::kFactor<E>;
   Image<const T> dy(d_output), x(input);
   Image<T> dx = d_input ? Image<T>(*d_input) : Image<T>();
   flatten(s, dy, x);  // d_input is dense: one row whenever the others are
-  const Plan plan = plan_of(s, /*mirrored=*/false, L), d_plan = plan_of(s, /*mirrored=*/true, L);
+  const Plan plan = plan_of<E>(s, /*mirrored=*/false), d_plan = plan_of<E>(s, /*mirrored=*/true);
   const auto tasks = tasks_of(plan, d_weight, d_bias);
   const int64_t N = input.size(0), x_size = d_weight ? plan.image_size() : 0;
-  const int64_t group = group_size((d_plan.image_size() + x_size) * sizeof(A), N);
+  const int64_t group = group_size((d_plan.image_size() + x_size) * F * sizeof(E), N);
   const int64_t blocks = int64_t(plan.writes.size());
-  const std::array<int64_t, 5> sizes{group * d_plan.image_size(), group * x_size,
-                                     d_input ? d_plan.packed_start.back() : 0,
-                                     d_weight ? plan.packed_start.back() : 0, blocks * 2 * L};
-  Workspace<A> workspace(d_output, {sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]});
-  A *dy_scratch = workspace.take(sizes[0]), *x_scratch = workspace.take(sizes[1]);
-  A *packed = workspace.take(sizes[2]), *d_packed = workspace.take(sizes[3]);
-  A* d_bias_sums = workspace.take(sizes[4]);
+  const int64_t images = F > 1 ? std::max(d_plan.image_size(), x_size) : 0;
+  Workspace<E> factors(d_output, {group * d_plan.image_size() * F, group * x_size * F,
+                                  group * images, d_input ? d_plan.packed_start.back() : 0});
+  E *dy_factors = factors.take(), *x_factors = factors.take(), *pixels = factors.take();
+  E* packed = factors.take();
+  const int64_t d_packed_size = d_weight ? plan.packed_start.back() : 0;
+  Workspace<A> sums(d_output, {d_packed_size, blocks * 2 * L});
+  A *d_packed = sums.take(), *d_bias_sums = sums.take();
   if (d_input) pack_weight<T>(d_plan, weight, packed);
-  std::fill_n(d_packed, sizes[3], 0);
-  std::fill_n(d_bias_sums, sizes[4], 0);
+  std::fill_n(d_packed, d_packed_size, 0);
+  std::fill_n(d_bias_sums, blocks * 2 * L, 0);
   for (int64_t n = 0; n < N; n += group) {
     const int64_t count = std::min(group, N - n);
-    load_images(d_plan, dy, count, dy_scratch);
-    if (d_input) convolve<T>(d_plan, dy_scratch, packed, {}, count, dx);
-    if (d_weight) load_images(plan, x, count, x_scratch);
-    accumulate(plan, d_plan, tasks, count, x_scratch, dy_scratch, d_packed, d_bias_sums);
+    E* dy_images = F > 1 ? pixels : dy_factors;
+    load_images(d_plan, dy, count, dy_images);
+    if (d_input) convolve<T>(d_plan, dy_images, packed, {}, count, dx);
+    if constexpr (F > 1) pair_pixels(d_plan, dy_images, count, dy_factors);
+    if (d_weight) {
+      E* x_images = F > 1 ? pixels : x_factors;
+      load_images(plan, x, count, x_images);
+      if constexpr (F > 1) pair_pixels(plan, x_images, count, x_factors);
+    }
+    accumulate(plan, d_plan, tasks, count, x_factors, dy_factors, d_packed, d_bias_sums);
     dy.data += group * dy.n, x.data += group * x.n, dx.data += group * dx.n;
   }
   if (d_weight) unpack_weight<T>(plan, d_packed, *d_weight);
@@ -263,6 +264,19 @@ void backward(const Tensor& d_output, const Tensor& input, const Tensor& weight,
 }
 
 }  // namespace
+
+Tensor masked_conv2d_forward(const Tensor& input, const Tensor& weight,
+                             const std::optional<Tensor>& bias, bool exclude_centre,
+                             int64_t data_channels, int64_t dilation, bool channels_last) {
+  Tensor output = new_image(input, weight.size(0), channels_last);
+  if (output.numel() == 0) return output;
+  const Geometry s = geometry_of(input, weight, data_channels, dilation, exclude_centre);
+  dispatch_floating(input, [&]<typename T>(T) {
+    core::dispatch_factors<T>(
+        [&]<typename E>(E) { forward<T, E>(input, weight, bias, s, output); });
+  });
+  return output;
+}
 
 std::tuple<Tensor, Tensor, Tensor> masked_conv2d_backward(const Tensor& d_output,
                                                           const Tensor& input, const Tensor& weight,
@@ -276,13 +290,14 @@ std::tuple<Tensor, Tensor, Tensor> masked_conv2d_backward(const Tensor& d_output
           ? new_zeros(weight, {weight.size(0), weight.size(1), weight.size(2), weight.size(3)})
           : absent(weight);
   Tensor d_bias = need_bias ? new_zeros(weight, {weight.size(0)}) : absent(weight);
-  if (d_output.numel() > 0)
-    dispatch_floating(input, [&]<typename T>(T) {
-      backward<T>(d_output, input, weight,
-                  geometry_of(input, weight, data_channels, dilation, exclude_centre),
-                  need_input ? &d_input : nullptr, need_weight ? &d_weight : nullptr,
-                  need_bias ? &d_bias : nullptr);
+  if (d_output.numel() == 0) return {d_input, d_weight, d_bias};
+  const Geometry s = geometry_of(input, weight, data_channels, dilation, exclude_centre);
+  dispatch_floating(input, [&]<typename T>(T) {
+    core::dispatch_factors<T>([&]<typename E>(E) {
+      backward<T, E>(d_output, input, weight, s, need_input ? &d_input : nullptr,
+                     need_weight ? &d_weight : nullptr, need_bias ? &d_bias : nullptr);
     });
+  });
   return {d_input, d_weight, d_bias};
 }
 
