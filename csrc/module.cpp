@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 
 #include "bind.h"
+#include "core/bf16_pairs.h"
 
 namespace {
 
@@ -25,6 +26,7 @@ bool enable_direct_calls(py::capsule table, py::type tensor, py::type parameter,
 PYBIND11_MODULE(GENKERN_MODULE, m) {
   m.attr("isa") = GENKERN_ISA;
   m.attr("compiler") = __VERSION__;
+  m.attr("bf16_pairs") = core::bf16_pairs();
   m.def("enable_direct_calls", &enable_direct_calls);
   direct::methods().push_back({});  // ends the list
   if (PyModule_AddFunctions(m.ptr(), direct::methods().data())) throw py::error_already_set();

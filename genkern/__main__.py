@@ -47,10 +47,12 @@ def collect() -> dict[str, Any]:
         "not_loaded_because": library.compiled_error or None,
         "compiler": None if compiled is None else compiled.compiler,
         "direct_calls": library.has_direct_calls,
+        "bf16_pairs": None if compiled is None else compiled.bf16_pairs,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cpu_level": library.cpu_level(),
         "GENKERN_CPU_ISA": os.environ.get("GENKERN_CPU_ISA"),
         "GENKERN_BACKEND": os.environ.get("GENKERN_BACKEND"),
+        "GENKERN_BF16_PAIRS": os.environ.get("GENKERN_BF16_PAIRS"),
         "threads": torch.get_num_threads(),
         "triton": _triton_version(),
         "cuda_devices": _cuda_devices(),
@@ -95,6 +97,8 @@ def report(info: dict[str, Any]) -> str:
         "compiled parts": f"built: {', '.join(info['built']) or 'none'}; {loaded}",
         "CPU level": f"{info['cpu_level']} (torch says {info['cpu_capability']}; "
         f"GENKERN_CPU_ISA {_setting(info['GENKERN_CPU_ISA'])})",
+        "bfloat16": ("multiplied in pairs" if info["bf16_pairs"] else "multiplied as float32")
+        + f" (GENKERN_BF16_PAIRS {_setting(info['GENKERN_BF16_PAIRS'])})",
         "backend": "by the tensor's device"
         if info["GENKERN_BACKEND"] is None
         else f"{info['GENKERN_BACKEND']} (GENKERN_BACKEND)",

@@ -55,6 +55,11 @@ def machine_levels() -> list[str]:
     return list(library.LEVELS[: best + 1])
 
 
+def bf16_pairs() -> bool:
+    """Whether the compiled ops multiply bfloat16 in pairs, as AVX512-BF16 does."""
+    return library.compiled is not None and library.compiled.bf16_pairs
+
+
 def probe(
     code: str,
     *,

@@ -1,20 +1,22 @@
 """row_lstm, row_lstm_step, nn.RowLSTM."""
 
 import math
+import unittest.mock
 
 import pytest
 import torch
-import torch.nn.functional as F
-from contract import double, run
+from contract import bf16_pairs, double, run
 from hypothesis import given
 from hypothesis import strategies as st
+from row_lstm_errors import assert_nearly_all_close, error_scales, stored_step
 from strategies import DTYPES, LAYOUTS, backend, lay_out, sizes
-from tolerance import assert_close
+from tolerance import assert_close, unit
 
 import genkern
 from genkern.reference import row_lstm as reference
 
 F64 = torch.float64
+NAMES = ("h", "h_n", "c_n", "d_input_gates", "d_weight_hh", "d_h0", "d_c0")
 
 
 def fused(input_gates, weight_hh, h0, c0):
@@ -35,85 +37,52 @@ def make(N, hidden, H, W, k, dtype, *, states=True, scale=1.0, seed=0, layout="c
     return [place(t) for t in values], [place(t) for t in upstream]
 
 
-def forward_errors(gates, K, h, c):
-    """For each row what the backward pass needs, and first-order rounding errors `e_` in units of
-    eps: a sum errs by the sum of its absolute terms, sigmoid passes on at most 1/4 of an error."""
-    k, rows = K.shape[2] // 2, []
-    e_h, e_c = torch.zeros_like(h), torch.zeros_like(c)
-    for r in range(gates.shape[2]):
-        x = gates[:, :, r]
-        e_gates = x.abs() + F.conv1d(h.abs() + e_h, K.abs(), padding=k)
-        o, f, i, g = (x + F.conv1d(h, K, padding=k)).chunk(4, 1)
-        o, f, i, g = o.sigmoid(), f.sigmoid(), i.sigmoid(), g.tanh()
-        eo, ef, ei, eg = e_gates.chunk(4, 1)
-        row = dict(o=o, f=f, i=i, g=g, eo=eo, ef=ef, ei=ei, eg=eg, h=h, e_h=e_h, c=c, e_c=e_c)
-        e_c = f * e_c + c.abs() * (ef / 4 + f) + g.abs() * (ei / 4 + i) + i * eg
-        c = f * c + i * g
-        row["t"], row["e_t"] = c.tanh(), e_c
-        h = o * c.tanh()
-        e_h = o * e_c + row["t"].abs() * (eo / 4 + o)
-        row["e_out"] = e_h
-        rows.append(row)
-    return rows, e_h, e_c
+def rounds_states(dtype):
+    return dtype == torch.bfloat16 and torch.get_default_device().type == "cpu" and bf16_pairs()
 
 
-def backward_errors(rows, K, d_h, d_h_n, d_c_n):
-    """Magnitudes `a` of the gradients and their errors `b`, row by row from the last one."""
-    k, weight, d_gates = K.shape[2] // 2, torch.zeros_like(K), []
-    a_h, a_c = d_h_n.abs(), d_c_n.abs()
-    b_h, b_c = torch.zeros_like(a_h), torch.zeros_like(a_c)
-    for r in reversed(range(len(rows))):
-        v = rows[r]
-        o, f, i, g, t, c = (v[n] for n in ("o", "f", "i", "g", "t", "c"))
-        a_h = a_h + d_h[:, :, r].abs()
-        b_h = b_h + a_h
-        b_c = b_c + b_h * o + a_h * (v["eo"] / 4 + 2 * o * v["e_t"])
-        a_c = a_c + a_h * o * (1 - t * t)
-        a = [a_h * t.abs() / 4, a_c * c.abs() / 4, a_c * g.abs() / 4, a_c * i]
-        b = [b_h * t.abs() / 4 + a_h * (v["e_t"] + v["eo"]) / 4]
-        b += [b_c * c.abs() / 4 + a_c * (v["e_c"] + c.abs() * v["ef"]) / 4]
-        b += [b_c * g.abs() / 4 + a_c * (v["eg"] + v["ei"]) / 4]
-        b += [b_c * i + a_c * (v["ei"] / 4 + 2 * v["eg"])]
-        a, b = torch.cat(a, 1), torch.cat(b, 1)
-        b = b + a
-        d_gates.append(b)
-        outer = lambda x, y: torch.nn.grad.conv1d_weight(x, K.shape, y, padding=k)  # noqa: E731
-        weight = weight + outer(v["h"].abs(), a + b) + outer(v["e_h"], a)
-        a_h, b_h = (F.conv_transpose1d(x, K.abs(), padding=k) for x in (a, a + b))
-        a_c, b_c = a_c * f, b_c * f + a_c * (v["ef"] / 4 + f)
-    return torch.stack(d_gates[::-1], 2), weight, b_h, b_c
-
-
-def check(function, definition, inputs, upstream):
-    """Values and every gradient of ``function`` against the float64 definition."""
+def compare(function, definition, inputs, upstream, assert_close=assert_close, fed=False):
+    """Values and every gradient of ``function`` against the float64 ``definition``; ``fed``: what
+    is fed back is rounded in the one and not in the other."""
     got, got_grads = run(function, inputs, upstream)
     exact, exact_upstream = double(inputs), double(upstream)
     want, want_grads = run(definition, exact, exact_upstream)
     gates, K = exact[:2]
     N, _, H, W = gates.shape
-    d_h, d_h_n, d_c_n = (
+    exact_upstream = [
         torch.zeros_like(y) if d is None else d for y, d in zip(want, exact_upstream, strict=True)
+    ]
+    terms, dtype = 4 * K.shape[1] * K.shape[2], inputs[0].dtype
+    counts = dict.fromkeys(NAMES, terms) | {"d_weight_hh": terms * max(1, N * H * W)}
+    scales = error_scales(gates, K, exact[2:], exact_upstream)
+    if fed:
+        roundings = error_scales(gates, K, exact[2:], exact_upstream, own=0.0, fed=1.0)
+        scales = [
+            scale + torch.finfo(dtype).eps / 2 / unit(dtype, n) * rounding
+            for n, scale, rounding in zip(counts.values(), scales, roundings, strict=True)
+        ]
+    everything = zip(
+        NAMES, (*got, *got_grads), (*want, *want_grads), (*got, *inputs), scales, strict=True
     )
-    terms = 4 * K.shape[1] * K.shape[2]
-    if gates.numel() == 0:
-        value_scales, grad_scales = [0.0] * 3, [0.0] * 4
-    else:
-        zeros = torch.zeros_like(d_h_n)
-        states = [zeros if s is None else s for s in exact[2:]]
-        rows, e_h, e_c = forward_errors(gates, K, *states)
-        value_scales = [torch.stack([v["e_out"] for v in rows], 2), e_h, e_c]
-        grad_scales = backward_errors(rows, K, d_h, d_h_n, d_c_n)
-    for name, a, b, scale in zip(("h", "h_n", "c_n"), got, want, value_scales, strict=True):
-        assert a.dtype == inputs[0].dtype
-        assert_close(a, b, terms=terms, scale=scale, name=name)
-    names = ("input_gates", "weight_hh", "h0", "c0")
-    for name, x, a, b, scale in zip(names, inputs, got_grads, want_grads, grad_scales, strict=True):
-        if x is None:
+    for name, a, b, like, scale in everything:
+        if like is None:
             continue
-        b = torch.zeros_like(x, dtype=F64) if b is None else b
-        assert a.dtype == x.dtype
-        count = terms * (max(1, N * H * W) if name == "weight_hh" else 1)
-        assert_close(a, b, terms=count, scale=scale, name=f"d_{name}")
+        b = torch.zeros_like(like, dtype=F64) if b is None else b
+        assert a.dtype == dtype
+        assert_close(a, b, terms=counts[name], scale=scale, name=name)
+
+
+def check(function, definition, inputs, upstream):
+    compare(function, definition, inputs, upstream, fed=rounds_states(inputs[0].dtype))
+
+
+def check_closely(function, definition, inputs, upstream):
+    """The bound of `check` counts each rounding of a state at its worst; here they are made in the
+    definition too. The inputs must be fixed ones."""
+    check(function, definition, inputs, upstream)
+    if rounds_states(inputs[0].dtype):
+        with unittest.mock.patch.object(reference, "step", stored_step):
+            compare(function, definition, inputs, upstream, assert_nearly_all_close)
 
 
 @st.composite

@@ -18,10 +18,15 @@ ACCUMULATION = {
 }
 
 
+def unit(dtype: torch.dtype, terms: int) -> float:
+    """The bound of a sum whose scale is 1."""
+    return C * torch.finfo(ACCUMULATION[dtype]).eps * max(terms, 1) ** 0.5
+
+
 def bound(want: torch.Tensor, dtype: torch.dtype, terms: int, scale) -> torch.Tensor:
     info, sums = torch.finfo(dtype), torch.finfo(ACCUMULATION[dtype])
     storage = info.eps * want.abs() + info.smallest_normal * info.eps + sums.smallest_normal
-    return storage + C * sums.eps * max(terms, 1) ** 0.5 * scale
+    return storage + unit(dtype, terms) * scale
 
 
 def assert_close(

@@ -55,6 +55,15 @@ inline Factors<E> splat_factor(const E* p) {
   return splat(x);
 }
 
+// x as an element of factors of type E.
+template <typename E, typename T>
+inline E element(T x) {
+  if constexpr (std::is_same_v<E, T>)
+    return x;
+  else
+    return from_accumulate<E>(to_accumulate(x));
+}
+
 // The first element of each factor, the second one replaced by 0.
 template <typename E>
 inline Factors<E> first_of(Factors<E> x) {
@@ -73,11 +82,11 @@ inline Vec<Accumulate<E>> first_element(Factors<E> x) {
 }
 
 template <typename V>
-inline V multiply_add(V x, V y, V sum) {
+inline V add_product(V sum, V x, V y) {
   return x * y + sum;
 }
 
-inline VecF multiply_add(VecU x, VecU y, VecF sum) {
+inline VecF add_product(VecF sum, VecU x, VecU y) {
 #if defined(GENKERN_AVX512)
   asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(x), "v"(y));
   return sum;

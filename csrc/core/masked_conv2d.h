@@ -13,7 +13,6 @@
 #include <utility>
 #include <vector>
 
-#include "bf16_pairs.h"
 #include "transpose.h"
 
 namespace genkern::core::masked_conv2d {
@@ -154,7 +153,7 @@ __attribute__((always_inline)) inline void multiply(Vec<Accumulate<E>> (&c)[M][N
     for (int m = 0; m < M; ++m) {
       const Factors<E> x = part(splat_factor(rows[m / 3] + (m % 3) * a_row));
 #pragma GCC unroll 2
-      for (int v = 0; v < NV; ++v) c[m][v] = multiply_add(x, w[v], c[m][v]);
+      for (int v = 0; v < NV; ++v) c[m][v] = add_product(c[m][v], x, w[v]);
     }
   };
   for (; length >= kFactor<E>; length -= kFactor<E>) {

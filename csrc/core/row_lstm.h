@@ -6,6 +6,10 @@
 // A row is kept as panels of L = kLanes hidden units, channels last, with a zero halo of taps / 2
 // pixels on both sides, so that the inputs of one output pixel are one contiguous window a panel:
 //   state panel [W + taps - 1][L]          gate panel [W + taps - 1][4][L], gates o, f, i, g
+//
+// Where bfloat16 is multiplied in pairs (E = BFloat16), the states and the gradients of the gates
+// are rounded where they are multiplied as they are in the results; all else is float32. A pair is
+// two neighbouring channels, or, for the gradient of the weight, one channel of two rows.
 #pragma once
 #include <algorithm>
 #include <array>
@@ -14,8 +18,8 @@
 #include <new>
 #include <utility>
 
+#include "bf16_pairs.h"
 #include "row_lstm_cell.h"
-#include "simd.h"
 #include "vecmath.h"
 
 namespace genkern::core::row_lstm {
@@ -28,7 +32,7 @@ class Buffer {
  public:
   explicit Buffer(int64_t size, bool zero = false)
       : data_(static_cast<A*>(::operator new[](size_t(size) * sizeof(A), std::align_val_t(64)))) {
-    if (zero) std::fill_n(data_.get(), size, A(0));
+    if (zero) std::fill_n(data_.get(), size, A{});
   }
   A* get() const { return data_.get(); }
 
@@ -92,15 +96,15 @@ inline void transpose_stage(Vec<A>* rows) {
 
 // panel[x][lane] = rows[lane][x]; lanes from `count` on become 0. The rows lie a plane apart, which
 // no hardware prefetcher follows: `next` is the distance to those that will be wanted next, or 0.
-template <typename T>
-void rows_to_panel(const T* rows, int64_t stride, int64_t count, int64_t W, Accumulate<T>* panel,
-                   int64_t pixel, int64_t next = 0) {
+template <typename T, typename E>
+void rows_to_panel(const T* rows, int64_t stride, int64_t count, int64_t W, E* panel, int64_t pixel,
+                   int64_t next = 0) {
   using A = Accumulate<T>;
   constexpr int64_t L = kLanes<A>;
   if (W < L) {
     for (int64_t x = 0; x < W; ++x)
       for (int64_t i = 0; i < L; ++i)
-        panel[x * pixel + i] = i < count ? to_accumulate(rows[i * stride + x]) : A(0);
+        panel[x * pixel + i] = i < count ? element<E>(rows[i * stride + x]) : E{};
     return;
   }
   for (int64_t x = 0; x < W; x += L) {
@@ -119,15 +123,14 @@ void rows_to_panel(const T* rows, int64_t stride, int64_t count, int64_t W, Accu
 }
 
 // rows[lane][x] = panel[x][lane] for lanes below `count`.
-template <typename T>
-void panel_to_rows(const Accumulate<T>* panel, int64_t pixel, int64_t count, int64_t W, T* rows,
+template <typename T, typename E>
+void panel_to_rows(const E* panel, int64_t pixel, int64_t count, int64_t W, T* rows,
                    int64_t stride) {
   using A = Accumulate<T>;
   constexpr int64_t L = kLanes<A>;
   if (W < L) {
     for (int64_t i = 0; i < count; ++i)
-      for (int64_t x = 0; x < W; ++x)
-        rows[i * stride + x] = from_accumulate<T>(panel[x * pixel + i]);
+      for (int64_t x = 0; x < W; ++x) rows[i * stride + x] = element<T>(panel[x * pixel + i]);
     return;
   }
   for (int64_t x = 0; x < W; x += L) {
@@ -157,29 +160,29 @@ inline void for_each_tile(int64_t count, const F& f) {
   }
 }
 
-// acc[r][v] += a[r * kRow] * b[v]: kRows scalars times kVectors vectors, held in registers.
-template <typename A, int kRows, int kVectors, int kRow>
-inline void multiply_add(const A* a, const A* b, Vec<A> (&acc)[kRows][kVectors]) {
-  constexpr int L = kLanes<A>;
+// acc[r][v] += a[r * kRow] * b[v]: kRows factors times kVectors vectors, held in registers.
+template <typename E, int kRows, int kVectors, int kRow>
+inline void multiply_add(const E* a, const E* b, Vec<Accumulate<E>> (&acc)[kRows][kVectors]) {
+  constexpr int kRegister = kLanes<Accumulate<E>> * kFactor<E>;
   if constexpr (kRows <= kVectors) {
-    Vec<A> x[kRows];
+    Factors<E> x[kRows];
 #pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) x[r] = splat(a[r * kRow]);
+    for (int r = 0; r < kRows; ++r) x[r] = splat_factor(a + r * kRow);
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) {
-      const Vec<A> y = load(b + v * L);
+      const Factors<E> y = load_factors(b + v * kRegister);
 #pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) acc[r][v] += x[r] * y;
+      for (int r = 0; r < kRows; ++r) acc[r][v] = add_product(acc[r][v], x[r], y);
     }
   } else {
-    Vec<A> y[kVectors];
+    Factors<E> y[kVectors];
 #pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v) y[v] = load(b + v * L);
+    for (int v = 0; v < kVectors; ++v) y[v] = load_factors(b + v * kRegister);
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-      const Vec<A> x = splat(a[r * kRow]);
+      const Factors<E> x = splat_factor(a + r * kRow);
 #pragma GCC unroll 16
-      for (int v = 0; v < kVectors; ++v) acc[r][v] += x * y[v];
+      for (int v = 0; v < kVectors; ++v) acc[r][v] = add_product(acc[r][v], x, y[v]);
     }
   }
 }
@@ -203,43 +206,49 @@ inline void store_tile(A* c, int64_t row, int64_t vector, const Vec<A> (&acc)[kR
 // c[x][v] += sum_{panels} sum_{q < taps * kRow} a[panel][x * kRow + q] w[panel][q][v]
 // for the W pixels of a row: the convolution along the row. kRow is L for states, 4 L for gates;
 // c has strides `pixel` and `vector`.
-template <typename A, int kVectors, int kRow>
-[[gnu::noinline]] void convolve_row(const Shape<A>& s, const A* a, const A* w, A* c, int64_t pixel,
-                                    int64_t vector) {
+template <typename E, int kVectors, int kRow>
+[[gnu::noinline]] void convolve_row(const Shape<Accumulate<E>>& s, const E* a, const E* w,
+                                    Accumulate<E>* c, int64_t pixel, int64_t vector) {
+  using A = Accumulate<E>;
   constexpr int L = kLanes<A>, kAccumulators = kManyRegisters ? 24 : 12;
   constexpr int kPixels = std::min(12, kAccumulators / kVectors);
   const int64_t window = s.taps * kRow, panel = s.span() * kRow;
   // A slice of the weights that stays in the first-level cache while the row passes over it.
-  const int64_t slice_bytes = window * kVectors * kVectorBytes;
+  const int64_t slice_bytes = window * kVectors * L * int64_t(sizeof(E));
   const int64_t slice = std::max<int64_t>(1, 16384 / slice_bytes);
   for (int64_t begin = 0; begin < s.blocks(); begin += slice) {
     const int64_t end = std::min(begin + slice, s.blocks());
     for_each_tile<kPixels>(s.W, [&]<typename Size>(int64_t x, Size) {
       Vec<A> acc[Size::value][kVectors];
       load_tile(c + x * pixel, pixel, vector, acc);
-      const A* y = w + begin * window * kVectors * L;
+      const E* y = w + begin * window * kVectors * L;
       for (int64_t b = begin; b < end; ++b) {
-        const A* p = a + b * panel + x * kRow;
-        for (int64_t q = 0; q < window; ++q, ++p, y += kVectors * L)
-          multiply_add<A, Size::value, kVectors, kRow>(p, y, acc);
+        const E* p = a + b * panel + x * kRow;
+        for (int64_t q = 0; q < window; q += kFactor<E>) {
+          multiply_add<E, Size::value, kVectors, kRow>(p + q, y, acc);
+          y += kVectors * L * kFactor<E>;
+        }
       }
       store_tile(c + x * pixel, pixel, vector, acc);
     });
   }
 }
 
-// d[q][gate] += sum_{panels} sum_x h[panel][x * L + q] d_gates[panel][x][gate],  q < taps * L.
-template <typename A>
-[[gnu::noinline]] void correlate_panels(const Shape<A>& s, int panels, const A* const* h,
-                                        const A* const* d_gates, A* d) {
-  constexpr int L = kLanes<A>;
+// d[q][gate] += sum_{panels} sum_x h[panel][x * L + q] d_gates[panel][x][gate],  q < taps * L; a
+// panel holds factors: of one row, or of two.
+template <typename E>
+[[gnu::noinline]] void correlate_panels(const Shape<Accumulate<E>>& s, int panels,
+                                        const E* const* h, const E* const* d_gates,
+                                        Accumulate<E>* d) {
+  using A = Accumulate<E>;
+  constexpr int L = kLanes<A>, F = kFactor<E>;
   for_each_tile<kManyRegisters ? 6 : 3>(s.taps * L, [&]<typename Size>(int64_t q, Size) {
     Vec<A> acc[Size::value][4];
     load_tile(d + q * 4 * L, 4 * L, L, acc);
     for (int i = 0; i < panels; ++i) {
-      const A *p = h[i] + q, *g = d_gates[i] + s.halo() * 4 * L;
-      for (int64_t x = 0; x < s.W; ++x, p += L, g += 4 * L)
-        multiply_add<A, Size::value, 4, 1>(p, g, acc);
+      const E *p = h[i] + q * F, *g = d_gates[i] + s.halo() * 4 * L * F;
+      for (int64_t x = 0; x < s.W; ++x, p += L * F, g += 4 * L * F)
+        multiply_add<E, Size::value, 4, F>(p, g, acc);
     }
     store_tile(d + q * 4 * L, 4 * L, L, acc);
   });
@@ -249,8 +258,8 @@ template <typename A>
 
 // gates [W][4][L]: sums in, activated gates out (to `saved`); c_prev, c [W][L]; h [W][L].
 // Lanes beyond `valid` get h = 0 whatever happened in them: the next row multiplies them by 0.
-template <typename A>
-void cell_forward(int64_t W, int64_t valid, const A* gates, const A* c_prev, A* c, A* h, A* saved) {
+template <typename A, typename E>
+void cell_forward(int64_t W, int64_t valid, const A* gates, const A* c_prev, A* c, E* h, A* saved) {
   constexpr int L = kLanes<A>;
   const Indices<A> used = lane_numbers<A>() < Indices<A>{} + int(valid);
   for (int64_t x = 0; x < W; ++x) {
@@ -269,9 +278,9 @@ void cell_forward(int64_t W, int64_t valid, const A* gates, const A* c_prev, A* 
 
 // gates: activated; d_h, d_c: gradients of h and c, d_c becomes the gradient of c_prev.
 // d_gates [W][4][L]: gradient of the gate sums. h (may be null): the state, computed again.
-template <typename A>
+template <typename A, typename E>
 void cell_backward(int64_t W, int64_t valid, const A* gates, const A* c_prev, const A* c,
-                   const A* d_h, A* d_c, A* d_gates, A* h) {
+                   const A* d_h, A* d_c, E* d_gates, E* h) {
   constexpr int L = kLanes<A>;
   const Indices<A> used = lane_numbers<A>() < Indices<A>{} + int(valid);
   for (int64_t x = 0; x < W; ++x) {
@@ -296,36 +305,39 @@ void cell_backward(int64_t W, int64_t valid, const A* gates, const A* c_prev, co
 
 // ---- weights (4h, h, taps) <-> packed --------------------------------------------------------
 
-// Calls f(index in weight, index in packed [block][in block][tap][in lane][gate][lane]).
-template <typename A, typename F>
-void for_each_weight(const Shape<A>& s, int64_t block, const F& f) {
+// Calls f(index in weight, index in packed [block][in block][tap][factor][gate][lane][in factor])
+// for factors of F input lanes.
+template <int F, typename A, typename Function>
+void for_each_weight(const Shape<A>& s, int64_t block, const Function& f) {
   constexpr int64_t L = kLanes<A>;
   for (int64_t j = 0; j < s.hidden; ++j)
     for (int64_t t = 0; t < s.taps; ++t)
       for (int64_t gate = 0; gate < 4; ++gate)
         for (int64_t u = 0; u < s.valid(block); ++u)
           f(((gate * s.hidden + block * L + u) * s.hidden + j) * s.taps + t,
-            (((block * s.blocks() + j / L) * s.taps + t) * L + j % L) * 4 * L + gate * L + u);
+            (((block * s.blocks() + j / L) * s.taps + t) * L + (j - j % F) % L) * 4 * L +
+                (gate * L + u) * F + j % F);
 }
 
 // Mirrored and transposed for the backward convolution: output blocks in pairs (the last one may
-// be alone), packed [pair][gate block][mirrored tap][gate][unit lane][block of pair][lane].
-template <typename T>
-void pack_transposed(const Shape<Accumulate<T>>& s, int64_t pair, const T* weight,
-                     Accumulate<T>* packed) {
+// be alone), packed [pair][gate block][mirrored tap][gate][factor of units][block of pair][lane]
+// [unit of factor].
+template <typename T, typename E>
+void pack_transposed(const Shape<Accumulate<T>>& s, int64_t pair, const T* weight, E* packed) {
   constexpr int64_t L = kLanes<Accumulate<T>>;
   const int64_t first = 2 * pair, vectors = std::min<int64_t>(2, s.blocks() - first);
   packed += first * s.blocks() * s.taps * 4 * L * L;
   for (int64_t b = 0; b < s.blocks(); ++b)
     for (int64_t t = s.taps - 1; t >= 0; --t)
       for (int64_t gate = 0; gate < 4; ++gate)
-        for (int64_t u = 0; u < L; ++u)
-          for (int64_t j = first * L; j < (first + vectors) * L; ++j, ++packed) {
-            const int64_t row = gate * s.hidden + b * L + u;
-            *packed = u < s.valid(b) && j < s.hidden
-                          ? to_accumulate(weight[(row * s.hidden + j) * s.taps + t])
-                          : Accumulate<T>(0);
-          }
+        for (int64_t factor = 0; factor < L; factor += kFactor<E>)
+          for (int64_t j = first * L; j < (first + vectors) * L; ++j)
+            for (int64_t u = factor; u < factor + kFactor<E>; ++u, ++packed) {
+              const int64_t row = gate * s.hidden + b * L + u;
+              *packed = u < s.valid(b) && j < s.hidden
+                            ? element<E>(weight[(row * s.hidden + j) * s.taps + t])
+                            : E{};
+            }
 }
 
 }  // namespace genkern::core::row_lstm

@@ -151,12 +151,21 @@ inline T from_accumulate(Accumulate<T> x) {
 
 typedef uint16_t HalfBits __attribute__((vector_size(kVectorBytes / 2)));
 
+inline VecU widen_bits(const BFloat16* p) {
+  HalfBits bits;
+  std::memcpy(&bits, p, sizeof(bits));
+  return __builtin_convertvector(bits, VecU);
+}
+
+// a0 b0 a1 b1 ..., one pair a lane.
+inline VecU zip_bits(const BFloat16* a, const BFloat16* b) {
+  return widen_bits(a) | (widen_bits(b) << 16);
+}
+
 template <typename T>
 inline Vec<Accumulate<T>> load(const T* p) {
   if constexpr (std::is_same_v<T, BFloat16>) {
-    HalfBits bits;
-    std::memcpy(&bits, p, sizeof(bits));
-    return bit_cast<VecF>(__builtin_convertvector(bits, VecU) << 16);
+    return bit_cast<VecF>(widen_bits(p) << 16);
   } else if constexpr (std::is_same_v<T, Half>) {
 #if defined(GENKERN_AVX512)
     return VecF(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
@@ -172,14 +181,6 @@ inline Vec<Accumulate<T>> load(const T* p) {
     std::memcpy(&v, p, sizeof(v));
     return v;
   }
-}
-
-// a0 b0 a1 b1 ..., one pair a lane.
-inline VecU zip_bits(const BFloat16* a, const BFloat16* b) {
-  HalfBits low, high;
-  std::memcpy(&low, a, sizeof(low));
-  std::memcpy(&high, b, sizeof(high));
-  return __builtin_convertvector(low, VecU) | (__builtin_convertvector(high, VecU) << 16);
 }
 
 template <typename T>

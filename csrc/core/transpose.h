@@ -2,7 +2,7 @@
 #pragma once
 #include <algorithm>
 
-#include "simd.h"
+#include "bf16_pairs.h"
 
 namespace genkern::core {
 
@@ -67,14 +67,6 @@ __attribute__((always_inline)) inline void transpose(Vec<A> (&r)[kLanes<A>]) {
   detail::transpose_parts<A, E>(r);
 }
 
-template <typename E, typename T>
-inline E factor_of(T x) {
-  if constexpr (std::is_same_v<E, T>)
-    return x;
-  else
-    return to_accumulate(x);
-}
-
 template <typename T, typename E>
 inline void widen(const T* from, E* to, int64_t count) {
   constexpr int L = kLanes<Accumulate<T>>;
@@ -83,7 +75,7 @@ inline void widen(const T* from, E* to, int64_t count) {
     for (; i + L <= count; i += L) std::memcpy(to + i, from + i, L * sizeof(E));
   else
     for (; i + L <= count; i += L) store(to + i, load(from + i));
-  for (; i < count; ++i) to[i] = factor_of<E>(from[i]);
+  for (; i < count; ++i) to[i] = element<E>(from[i]);
 }
 
 // Squares of interleave, `kRows` channels (or pairs of them) high and a register wide.
@@ -129,7 +121,7 @@ void interleave(const T* from, int64_t stride_c, int64_t stride_x, int64_t chann
   }
   for (; c < channels; ++c)
     for (int64_t x = 0; x < width; ++x)
-      to[x * channels + c] = factor_of<E>(from[c * stride_c + x * stride_x]);
+      to[x * channels + c] = element<E>(from[c * stride_c + x * stride_x]);
 }
 
 // to[c * stride_c + x * stride_x] = from[x * lanes + c]

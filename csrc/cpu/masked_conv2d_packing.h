@@ -151,7 +151,7 @@ void pack_weight(const Plan& plan, const Tensor& weight, E* to) {
       std::fill(to + plan.packed_start[i], to + plan.packed_start[i + 1], E{});
     for_elements(plan, i, strides, L, factor, [=](int64_t position, int64_t offset) {
       for (int64_t c = 0; c < channels; ++c)
-        to[position + c * factor] = core::factor_of<E>(from[offset + c * apart]);
+        to[position + c * factor] = core::element<E>(from[offset + c * apart]);
     });
   });
 }

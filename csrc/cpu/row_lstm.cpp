@@ -13,29 +13,32 @@ namespace {
 using core::Accumulate;
 namespace rl = core::row_lstm;
 
-template <typename T>
+template <typename T, typename E>
 struct Forward {
   using A = Accumulate<T>;
   static constexpr int64_t L = core::kLanes<A>;
 
   rl::Shape<A> s;
   const T *input, *h0, *c0;
-  const A* weight;
+  const E* weight;
   T *h, *h_n, *c_n;
   A *gates, *cells;  // saved for the backward pass, or null
 
   // What one image carries from row to row: two states, read and written in turn, and the cell.
   struct Image {
-    A *state[2], *cell;
+    E* state[2];
+    A* cell;
   };
-  int64_t image_size() const { return 2 * s.state_size() + s.blocks() * s.W * L; }
+  int64_t states_size() const { return 2 * s.state_size() * int64_t(sizeof(E)) / sizeof(A); }
+  int64_t image_size() const { return states_size() + s.blocks() * s.W * L; }
 
   Image begin_image(int64_t n, A* memory) const {
-    const Image image{{memory, memory + s.state_size()}, memory + 2 * s.state_size()};
     std::fill_n(memory, image_size(), A(0));
+    E* states = reinterpret_cast<E*>(memory);
+    const Image image{{states, states + s.state_size()}, memory + states_size()};
     for (int64_t b = 0; b < s.blocks(); ++b) {
       const int64_t from = (n * s.hidden + b * L) * s.W;
-      A* state = image.state[0] + (b * s.span() + s.halo()) * L;
+      E* state = image.state[0] + (b * s.span() + s.halo()) * L;
       if (h0) rl::rows_to_panel(h0 + from, s.W, s.valid(b), s.W, state, L);
       if (c0) rl::rows_to_panel(c0 + from, s.W, s.valid(b), s.W, image.cell + b * s.W * L, L);
     }
@@ -48,9 +51,9 @@ struct Forward {
     for (int64_t gate = 0; gate < 4; ++gate)
       rl::rows_to_panel(input + (n * 4 + gate) * s.hidden * plane + unit * plane + r * s.W, plane,
                         valid, s.W, sums + gate * L, 4 * L, s.W);
-    rl::convolve_row<A, 4, L>(s, image.state[r % 2], weight + b * s.weight_size() / s.blocks(),
+    rl::convolve_row<E, 4, L>(s, image.state[r % 2], weight + b * s.weight_size() / s.blocks(),
                               sums, 4 * L, L);
-    A* state = image.state[(r + 1) % 2] + (b * s.span() + s.halo()) * L;
+    E* state = image.state[(r + 1) % 2] + (b * s.span() + s.halo()) * L;
     A* cell = image.cell + b * s.W * L;
     A *saved_gates = nullptr, *saved_cell = cell;
     const A* previous_cell = cell;
@@ -115,27 +118,28 @@ Results row_lstm_forward(const Tensor& input_gates, const Tensor& weight_hh,
     Tensor c_n = new_tensor(input_gates, {s.N, s.hidden, s.W});
     Tensor gates = new_large(input_gates, {rows, s.H, 4 * s.padded(), s.W}, saved_dtype);
     Tensor cells = new_large(input_gates, {rows, s.H, s.padded(), s.W}, saved_dtype);
-    if (s.N * s.hidden * s.W > 0) {
-      const rl::Buffer<A> packed(s.weight_size(), /*zero=*/true);
+    if (s.N * s.hidden * s.W == 0) return {h, h_n, c_n, gates, cells};
+    core::dispatch_factors<T>([&]<typename E>(E) {
+      const rl::Buffer<E> packed(s.weight_size(), /*zero=*/true);
       const T* weight = data<const T>(weight_hh);
       parallel_for(0, s.blocks(), 1, [&](int64_t begin, int64_t end) {
         for (int64_t b = begin; b < end; ++b)
-          rl::for_each_weight(s, b, [&](int64_t from, int64_t to) {
-            packed.get()[to] = core::to_accumulate(weight[from]);
+          rl::for_each_weight<core::kFactor<E>>(s, b, [&](int64_t from, int64_t to) {
+            packed.get()[to] = core::element<E>(weight[from]);
           });
       });
-      Forward<T>{s,
-                 data<const T>(input_gates),
-                 data<const T>(h0),
-                 data<const T>(c0),
-                 packed.get(),
-                 data<T>(h),
-                 data<T>(h_n),
-                 data<T>(c_n),
-                 save ? data<A>(gates) : nullptr,
-                 save ? data<A>(cells) : nullptr}
+      Forward<T, E>{s,
+                    data<const T>(input_gates),
+                    data<const T>(h0),
+                    data<const T>(c0),
+                    packed.get(),
+                    data<T>(h),
+                    data<T>(h_n),
+                    data<T>(c_n),
+                    save ? data<A>(gates) : nullptr,
+                    save ? data<A>(cells) : nullptr}
           .run();
-    }
+    });
     return {h, h_n, c_n, gates, cells};
   });
 }

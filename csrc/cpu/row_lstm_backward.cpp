@@ -19,14 +19,15 @@ constexpr int64_t kPartsBytes = 4 << 20;  // for a weight gradient of each image
 constexpr int64_t kTasks = 64;            // pieces of the weight gradient, if the batch allows it
 constexpr int kChunk = 4;                 // panels of one pass of it: the first-level cache
 
-template <typename T>
+template <typename T, typename E>
 struct Backward {
   using A = Accumulate<T>;
-  static constexpr int64_t L = core::kLanes<A>;
+  static constexpr int64_t L = core::kLanes<A>, F = core::kFactor<E>;
 
   rl::Shape<A> s;
   const T *d_h, *d_h_n, *d_c_n, *h0, *c0;
-  const A *weight, *gates, *cells;  // weight: packed and transposed
+  const E* weight;  // packed and transposed
+  const A *gates, *cells;
   T *d_input, *d_h0, *d_c0;
   A* d_weight;  // [image group][gate block][state block][tap][lane][gate][lane], or null
 
@@ -40,16 +41,23 @@ struct Backward {
   }
 
   // The rows held of each image. Slot r % slots has d_gates of row r beside the state of row r - 1:
-  // the two factors of the weight gradient.
+  // the two factors of the weight gradient. Where a factor is a pair, two rows are one.
   struct Ring {
-    int64_t slots;
-    rl::Buffer<A> gates, states, d_cell;
+    int64_t slots, pairs;
+    rl::Buffer<E> gates, states, gate_pairs, state_pairs;
+    rl::Buffer<A> d_cell;
   };
   Ring make_ring(int64_t images) const {
-    const int64_t bytes = images * 5 * s.state_size() * int64_t(sizeof(A));
-    const int64_t slots = (d_weight ? std::clamp<int64_t>(kRingBytes / bytes, 1, s.H) : 1) + 1;
-    Ring ring{slots, rl::Buffer<A>(images * slots * 4 * s.state_size()),
-              rl::Buffer<A>(d_weight ? images * slots * s.state_size() : 0),
+    const int64_t bytes = images * 5 * s.state_size() * int64_t(sizeof(E)) * F;
+    const int64_t rows = d_weight ? std::max(F, kRingBytes / bytes / F * F) : 1;
+    const int64_t slots = std::min(rows, s.H) + 1;
+    const int64_t pairs = d_weight && F > 1 ? slots / 2 : 0;
+    Ring ring{slots,
+              pairs,
+              rl::Buffer<E>(images * slots * 4 * s.state_size()),
+              rl::Buffer<E>(d_weight ? images * slots * s.state_size() : 0),
+              rl::Buffer<E>(images * pairs * 4 * s.state_size() * F),
+              rl::Buffer<E>(images * pairs * s.state_size() * F),
               rl::Buffer<A>(images * s.blocks() * s.W * L)};
     for (int64_t panel = 0; panel < images * slots * s.blocks(); ++panel) {
       clear_halo(ring.gates.get() + panel * s.span() * 4 * L, 4 * L);
@@ -57,32 +65,33 @@ struct Backward {
     }
     return ring;
   }
-  void clear_halo(A* panel, int64_t pixel) const {
-    std::fill_n(panel, s.halo() * pixel, A(0));
-    std::fill_n(panel + (s.halo() + s.W) * pixel, s.halo() * pixel, A(0));
+  void clear_halo(E* panel, int64_t pixel) const {
+    std::fill_n(panel, s.halo() * pixel, E{});
+    std::fill_n(panel + (s.halo() + s.W) * pixel, s.halo() * pixel, E{});
   }
-  A* ring_gates(const Ring& ring, int64_t image, int64_t r) const {
+  E* ring_gates(const Ring& ring, int64_t image, int64_t r) const {
     return ring.gates.get() + (image * ring.slots + r % ring.slots) * 4 * s.state_size();
   }
-  A* ring_states(const Ring& ring, int64_t image, int64_t r) const {  // the state above row r
+  E* ring_states(const Ring& ring, int64_t image, int64_t r) const {  // the state above row r
     return ring.states.get() + (image * ring.slots + r % ring.slots) * s.state_size();
   }
 
   // dh[2][W][L] = K_ss^T * d_gates for one pair of blocks, added to what is there.
-  void convolve(const A* row, int64_t pair, A* dh) const {
-    const A* w = weight + 2 * pair * s.weight_size() / s.blocks();
+  void convolve(const E* row, int64_t pair, A* dh) const {
+    const E* w = weight + 2 * pair * s.weight_size() / s.blocks();
     if (2 * pair + 1 < s.blocks())
-      rl::convolve_row<A, 2, 4 * L>(s, row, w, dh, L, s.W * L);
+      rl::convolve_row<E, 2, 4 * L>(s, row, w, dh, L, s.W * L);
     else
-      rl::convolve_row<A, 1, 4 * L>(s, row, w, dh, L, s.W * L);
+      rl::convolve_row<E, 1, 4 * L>(s, row, w, dh, L, s.W * L);
   }
 
   // A panel of x (N, h, W), or zeros.
-  void load_panel(const T* x, int64_t n, int64_t b, A* panel) const {
+  template <typename P>
+  void load_panel(const T* x, int64_t n, int64_t b, P* panel) const {
     if (x)
       rl::rows_to_panel(x + (n * s.hidden + b * L) * s.W, s.W, s.valid(b), s.W, panel, L);
     else
-      std::fill_n(panel, s.W * L, A(0));
+      std::fill_n(panel, s.W * L, P{});
   }
 
   // Row r of image n (the `image`-th held), two blocks of units; `scratch` holds 4 W L numbers.
@@ -109,8 +118,8 @@ struct Backward {
       const int64_t inside = (b * s.span() + s.halo()) * L;
       if (r == 0) load_panel(c0, n, b, extra);
       const A* c_prev = r == 0 ? extra : cells + saved - s.padded() * s.W;
-      A* d_gates = ring_gates(ring, image, r) + 4 * inside;
-      A* state = d_weight && r + 1 < s.H ? ring_states(ring, image, r + 1) + inside : nullptr;
+      E* d_gates = ring_gates(ring, image, r) + 4 * inside;
+      E* state = d_weight && r + 1 < s.H ? ring_states(ring, image, r + 1) + inside : nullptr;
       rl::cell_backward(s.W, s.valid(b), gates + 4 * saved, c_prev, cells + saved,
                         dh + (b - begin) * size,
                         ring.d_cell.get() + (image * s.blocks() + b) * size, d_gates, state);
@@ -160,18 +169,42 @@ struct Backward {
       load_panel(h0, n, b, ring_states(ring, image, 0) + (b * s.span() + s.halo()) * L);
   }
 
+  // Rows end > r >= begin of one image, two by two, or the first one and zeros.
+  void pair_rows(const Ring& ring, int64_t image, int64_t begin, int64_t end) const {
+    const auto zip = [](const E* first, const E* second, int64_t size, E* to) {
+      for (int64_t i = 0; i < size; i += L) {
+        const core::VecU v =
+            second ? core::zip_bits(first + i, second + i) : core::widen_bits(first + i);
+        std::memcpy(to + 2 * i, &v, sizeof(v));
+      }
+    };
+    for (int64_t r = end - 1, p = image * ring.pairs; r >= begin; r -= 2, ++p) {
+      const bool alone = r == begin;
+      const int64_t size = s.state_size();
+      zip(ring_gates(ring, image, r), alone ? nullptr : ring_gates(ring, image, r - 1), 4 * size,
+          ring.gate_pairs.get() + p * 8 * size);
+      zip(ring_states(ring, image, r), alone ? nullptr : ring_states(ring, image, r - 1), size,
+          ring.state_pairs.get() + p * 2 * size);
+    }
+  }
+
   // Adds d_gates[r] (x) h[r - 1] of rows end > r >= begin of some images to one tile (gate block,
   // state block) of `sum`.
   void correlate(const Ring& ring, int64_t image, int64_t stop, int64_t begin, int64_t end,
                  int64_t tile, A* sum) const {
     const int64_t gate_block = tile / s.blocks(), block = tile % s.blocks();
-    const A *states[kChunk], *d_gates[kChunk];
+    const E *states[kChunk], *d_gates[kChunk];
     int filled = 0;
     sum += tile * s.taps * L * 4 * L;
     for (; image < stop; ++image)
-      for (int64_t r = end - 1; r >= begin; --r) {
-        states[filled] = ring_states(ring, image, r) + block * s.span() * L;
-        d_gates[filled] = ring_gates(ring, image, r) + gate_block * s.span() * 4 * L;
+      for (int64_t r = end - 1, p = image * ring.pairs; r >= begin; r -= F, ++p) {
+        const E *state = ring_states(ring, image, r), *gate = ring_gates(ring, image, r);
+        if constexpr (F > 1) {
+          state = ring.state_pairs.get() + p * F * s.state_size();
+          gate = ring.gate_pairs.get() + p * 4 * F * s.state_size();
+        }
+        states[filled] = state + block * s.span() * L * F;
+        d_gates[filled] = gate + gate_block * s.span() * 4 * L * F;
         if (++filled < kChunk) continue;
         rl::correlate_panels(s, filled, states, d_gates, sum);
         filled = 0;
@@ -188,6 +221,7 @@ struct Backward {
       const rl::Buffer<A> scratch(4 * s.W * L);
       for (; n < stop; ++n) {
         const auto add = [&](int64_t begin, int64_t end) {
+          if constexpr (F > 1) pair_rows(ring, 0, begin, end);
           for (int64_t t = 0; t < tiles; ++t)
             correlate(ring, 0, 1, begin, end, t, d_weight + n * s.weight_size());
         };
@@ -213,6 +247,10 @@ struct Backward {
     for (int64_t first = 0; first < s.N; first += images) {
       const int64_t count = std::min(images, s.N - first), groups = this->groups();
       const auto add = [&](int64_t begin, int64_t end) {
+        if constexpr (F > 1)
+          parallel_for(0, count, 1, [&](int64_t image, int64_t stop) {
+            for (; image < stop; ++image) pair_rows(ring, image, begin, end);
+          });
         parallel_for(0, groups * tiles, 1, [&](int64_t i, int64_t stop) {
           for (; i < stop; ++i) {
             const int64_t g = i / tiles;
@@ -255,7 +293,7 @@ void unpack(const rl::Shape<Accumulate<T>>& s, const Accumulate<T>* packed, int6
             T* d_weight) {
   parallel_for(0, s.blocks(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b)
-      rl::for_each_weight(s, b, [&](int64_t to, int64_t from) {
+      rl::for_each_weight<1>(s, b, [&](int64_t to, int64_t from) {
         Accumulate<T> sum = 0;
         for (int64_t g = 0; g < groups; ++g) sum += packed[g * s.weight_size() + from];
         d_weight[to] = core::from_accumulate<T>(sum);
@@ -286,29 +324,31 @@ Gradients row_lstm_backward(const std::optional<Tensor>& d_h, const std::optiona
       if (need_weight) std::fill_n(data<T>(d_weight), 4 * s.hidden * s.hidden * s.taps, T{});
       return {d_input, d_weight, d_h0, d_c0};
     }
-    const rl::Buffer<A> packed(s.weight_size());
-    const T* weight = data<const T>(weight_hh);
-    parallel_for(0, (s.blocks() + 1) / 2, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t p = begin; p < end; ++p) rl::pack_transposed(s, p, weight, packed.get());
+    core::dispatch_factors<T>([&]<typename E>(E) {
+      const rl::Buffer<E> packed(s.weight_size());
+      const T* weight = data<const T>(weight_hh);
+      parallel_for(0, (s.blocks() + 1) / 2, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t p = begin; p < end; ++p) rl::pack_transposed(s, p, weight, packed.get());
+      });
+      Backward<T, E> work{s,
+                          data<const T>(d_h),
+                          data<const T>(d_h_n),
+                          data<const T>(d_c_n),
+                          data<const T>(h0),
+                          data<const T>(c0),
+                          packed.get(),
+                          data<const A>(gates),
+                          data<const A>(cells),
+                          need_input ? data<T>(d_input) : nullptr,
+                          need_h0 ? data<T>(d_h0) : nullptr,
+                          need_c0 ? data<T>(d_c0) : nullptr,
+                          nullptr};
+      const int64_t groups = need_weight ? work.groups() : 0;
+      const rl::Buffer<A> d_packed(groups * s.weight_size(), /*zero=*/true);
+      if (need_weight) work.d_weight = d_packed.get();
+      work.run();
+      if (need_weight) unpack(s, d_packed.get(), groups, data<T>(d_weight));
     });
-    Backward<T> work{s,
-                     data<const T>(d_h),
-                     data<const T>(d_h_n),
-                     data<const T>(d_c_n),
-                     data<const T>(h0),
-                     data<const T>(c0),
-                     packed.get(),
-                     data<const A>(gates),
-                     data<const A>(cells),
-                     need_input ? data<T>(d_input) : nullptr,
-                     need_h0 ? data<T>(d_h0) : nullptr,
-                     need_c0 ? data<T>(d_c0) : nullptr,
-                     nullptr};
-    const int64_t groups = need_weight ? work.groups() : 0;
-    const rl::Buffer<A> d_packed(groups * s.weight_size(), /*zero=*/true);
-    if (need_weight) work.d_weight = d_packed.get();
-    work.run();
-    if (need_weight) unpack(s, d_packed.get(), groups, data<T>(d_weight));
     return {d_input, d_weight, d_h0, d_c0};
   });
 }

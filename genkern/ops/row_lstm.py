@@ -141,8 +141,10 @@ def row_lstm(
         h0, c0: (N, h, W), the state and the cell above the first row; both or neither (zeros).
 
     Any strides; float32, float64, bfloat16 or float16, all alike. Half precision is rounded where
-    it is stored, in the results; h and c go from row to row in float32. Inside autocast, all
-    arguments but float64 ones take the autocast dtype.
+    it is stored, in the results; h and c go from row to row in float32, but for bfloat16 on CPUs
+    with AVX512-BF16: there h, and in the backward pass the gradient of the gates, are rounded as
+    they are in the results before the recurrent products. Inside autocast, all arguments but
+    float64 ones take the autocast dtype.
 
     Returns:
         ``(h, (h_n, c_n))``: the states (N, h, H, W), and state and cell of the last row (N, h, W),
