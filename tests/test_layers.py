@@ -189,7 +189,7 @@ def include_violations(path: str, source: str) -> list[str]:
         "core": r"[\w.]+",
         "bind.h": r"core/[\w.]+|direct\.h",
         "direct.h": r"(?!)",
-        "module.cpp": r"sampler/[\w.]+|bind\.h",
+        "module.cpp": r"(core|sampler)/[\w.]+|bind\.h",
     }.get(layer, r"\.\./core/[\w.]+|\.\./bind\.h|[\w.]+")
     return [
         f"{path} includes {name}"
