@@ -102,7 +102,7 @@ class Function(torch.autograd.Function):
     def apply(cls, *arguments: Any) -> Any:
         if _is_dynamo_compiling():
             return super().apply(*arguments)
-        return super(torch.autograd.Function, cls).apply(*arguments)
+        return super(torch.autograd.Function, cls).apply(*arguments)  # type: ignore[misc]
 
 
 def _transforming() -> bool:
