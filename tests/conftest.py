@@ -1,6 +1,8 @@
 import os
 
 os.environ.setdefault("TRITON_INTERPRET", "1")
+# Threads that wait for their team by spinning take the processor from the team of the other worker.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch
@@ -23,6 +25,11 @@ def poisoned_memory():
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest tests start first, so that no worker is left alone with one of them."""
+    items.sort(key=lambda item: item.path.name != "test_triton_aot.py")
 
 
 def pytest_terminal_summary(terminalreporter):
