@@ -60,6 +60,13 @@ def bf16_pairs() -> bool:
     return library.compiled is not None and library.compiled.bf16_pairs
 
 
+def python(code: str) -> str:
+    """What ``code`` prints in a process of its own."""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
 def probe(
     code: str,
     *,

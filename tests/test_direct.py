@@ -1,12 +1,11 @@
 """Plain calls on CPU tensors go past the dispatcher, and nothing else does."""
 
 import pickle
-import subprocess
-import sys
 from unittest import mock
 
 import pytest
 import torch
+from contract import python
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -104,7 +103,7 @@ for i in range(40):
     if i == 2: before = size()
 print(size() - before < 2 * (1 << 14))
 """
-    assert run(code) == "True\n"
+    assert python(code) == "True\n"
 
 
 class Watching(TorchDispatchMode):
@@ -188,12 +187,6 @@ def test_an_error_inside_of_an_op_is_raised():
         library.compiled.masked_conv2d_forward(image[0], image[0], None, False, 1, 1, False)
 
 
-def run(code: str) -> str:
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
 def test_without_the_table_every_call_takes_the_dispatcher():
     code = """
 import torch
@@ -204,4 +197,4 @@ x = torch.ones(4)
 plain = library.compiled.gan_loss_forward(x, x, 0, 0, 0.0, 1)
 print(library.has_direct_calls, plain is NotImplemented, round(genkern.gan_d_loss(x, x).item(), 4))
 """
-    assert run(code) == "False True 1.6265\n"
+    assert python(code) == "False True 1.6265\n"

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from contract import probe
+from contract import probe, python
 
 import genkern
 from genkern import library
@@ -57,12 +57,6 @@ def test_every_level_of_the_build_is_there():
         pytest.skip("GENKERN_BUILD=none: there is no compiled part, by request")
     assert library.compiled is not None, library.compiled_error
     assert library.compiled.isa in [m.name.partition(".")[0].removeprefix("_C_") for m in MODULES]
-
-
-def python(code: str) -> str:
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
 
 
 def test_import_touches_neither_triton_nor_cuda():
