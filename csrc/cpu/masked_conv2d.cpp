@@ -2,8 +2,6 @@
 //
 // A group of images is copied into padded scratch, then worked on by all threads. Every sum is
 // formed by one thread in an order that depends on the shapes alone.
-#include <array>
-
 #include "masked_conv2d_packing.h"
 
 namespace genkern::cpu {
@@ -15,7 +13,6 @@ constexpr int64_t kPixels = 128;       // of one block of sums; with kFactors, w
 constexpr int64_t kFactors = 256;      // of packed weights that all pixels of the block use at once
 constexpr int64_t kStripPixels = 256;  // of one partial sum of a weight gradient
 constexpr int64_t kTaskFactors = 48;   // of one task of the weight gradient
-constexpr int64_t kScratch = 1 << 19;  // bytes of scratch images per thread, about the L2 cache
 
 struct Area {
   int64_t y_begin, y_end, x_begin, x_end;
@@ -184,17 +181,6 @@ void flatten(Geometry& s, const Images&... images) {
     s.width *= s.height;
     s.height = 1;
   }
-}
-
-Tensor new_image(const Tensor& like, int64_t channels, bool channels_last) {
-  const std::array<int64_t, 4> size{like.size(0), channels, like.size(2), like.size(3)};
-  return channels_last ? new_channels_last(like, size) : new_large(like, size);
-}
-
-// Images that are worked on together: they share the caches of all threads.
-int64_t group_size(int64_t bytes_per_image, int64_t images) {
-  return std::clamp<int64_t>(num_threads() * kScratch / std::max<int64_t>(1, bytes_per_image), 1,
-                             std::max<int64_t>(1, images));
 }
 
 template <typename T, typename E>

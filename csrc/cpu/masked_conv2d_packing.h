@@ -1,6 +1,8 @@
 // What the masked convolution copies: images into padded scratch, weights into the order in which
 // the tiles read them, and back.
 #pragma once
+#include <algorithm>
+#include <array>
 #include <vector>
 
 #include "../bind.h"
@@ -12,7 +14,19 @@ using namespace core::masked_conv2d;
 using core::Accumulate;
 using core::kLanes;
 
-constexpr int64_t kWork = 1 << 19;  // multiplications that are worth waking another thread
+constexpr int64_t kWork = 1 << 19;     // multiplications that are worth waking another thread
+constexpr int64_t kScratch = 1 << 19;  // bytes of scratch images per thread, about the L2 cache
+
+inline Tensor new_image(const Tensor& like, int64_t channels, bool channels_last) {
+  const std::array<int64_t, 4> size{like.size(0), channels, like.size(2), like.size(3)};
+  return channels_last ? new_channels_last(like, size) : new_large(like, size);
+}
+
+// Images that are worked on together: they share the caches of all threads.
+inline int64_t group_size(int64_t bytes_per_image, int64_t images) {
+  return std::clamp<int64_t>(num_threads() * kScratch / std::max<int64_t>(1, bytes_per_image), 1,
+                             std::max<int64_t>(1, images));
+}
 
 // One allocation, handed out in parts.
 template <typename E>
