@@ -53,9 +53,9 @@ gpu-source:
 	ln -s $(CURDIR)/genkern/* $(CURDIR)/triton_kernels $(GPU_SOURCE)/genkern
 
 gpu-test: gpu-source
-	$(GPU_RUN) -m pytest -p no:cacheprovider -ra -m cuda tests/test_gpu.py \
+	$(GPU_RUN) -m pytest -p no:cacheprovider -ra -m cuda tests/gpu/test_gpu.py \
 	  --junitxml $(OUT)/gpu-test.xml; status=$$?; \
-	$(GPU_RUN) tests/gpu_report.py $(OUT)/gpu-test.xml $(OUT)/gpu-test.json; exit $$status
+	$(GPU_RUN) tests/gpu/report.py $(OUT)/gpu-test.xml $(OUT)/gpu-test.json; exit $$status
 
 gpu-bench: gpu-source
 	$(GPU_RUN) -m benchmarks run --device cuda --out $(OUT)

@@ -1,4 +1,7 @@
-"""Three builds of one source tree; `genkern.library` imports the best one for the CPU.
+"""Three builds of the ops; `genkern.library` loads the best one for the CPU.
+
+The ops are libraries without Python, `genkern/_ops_<level>.so`, that torch loads; `genkern._engine`
+is the one module of Python. A file `csrc/<family>/*.cpp` needs no entry here.
 
 GENKERN_BUILD=auto (default) | none (pure Python: the references) | cpu
 GENKERN_VECTOR_BYTES=64 overrides the vector width of every level (to test wide code anywhere).
@@ -52,56 +55,82 @@ def levels() -> list[str]:
     return list(LEVELS) if is_x86 else ["baseline"]
 
 
+def sources() -> tuple[list[str], list[str]]:
+    """Those of the ops, compiled for every level, and those of the Python module."""
+    found = sorted(glob("csrc/**/*.cpp", recursive=True))
+    engine = [s for s in found if s == "csrc/module.cpp" or s.startswith("csrc/sampler/")]
+    return [s for s in found if s not in engine], engine
+
+
+def extensions() -> list[Extension]:
+    ops, engine = sources()
+    if not levels():
+        return []
+    libraries = [Extension(f"genkern._ops_{level}", ops) for level in levels()]
+    return [*libraries, Extension("genkern._engine", engine)]
+
+
 class NinjaBuild(build_ext):
-    """Compiles every level in one ninja run: both cores stay busy, rebuilds are incremental."""
+    """Compiles everything in one ninja run: both cores stay busy, rebuilds are incremental."""
+
+    def get_ext_filename(self, fullname):
+        name = super().get_ext_filename(fullname)
+        if "_ops_" not in fullname:
+            return name
+        return name.partition(".")[0] + ".so"  # one file for every version of Python
 
     def build_extensions(self):
         import ninja
-        import pybind11
-        import torch
 
-        root = Path(torch.__file__).parent
-        includes = [
-            f"-isystem {root}/include",
-            f"-isystem {root}/include/torch/csrc/api/include",
-            f"-isystem {pybind11.get_include()}",
-            f"-isystem {sysconfig.get_paths()['include']}",
-        ]
-        objects_dir = Path("build/objects").resolve()
-        objects_dir.mkdir(parents=True, exist_ok=True)
-        cxx = os.environ.get("CXX", "g++")
-        width = os.environ.get("GENKERN_VECTOR_BYTES")
-        common = FLAGS + (f" -DGENKERN_VECTOR_BYTES={width}" if width else "")
-        lines = [f"builddir = {objects_dir}", f"cxx = {cxx}", RULES]
+        objects = Path("build/objects").resolve()
+        objects.mkdir(parents=True, exist_ok=True)
+        lines = [f"builddir = {objects}", f"cxx = {os.environ.get('CXX', 'g++')}", RULES]
         for ext in self.extensions:
-            level = ext.name.rpartition("_")[2]
-            flags = (
-                f"{common} {LEVELS[level]} {' '.join(includes)} -DGENKERN_MODULE=_C_{level} "
-                f"-DGENKERN_ISA='\"{level}\"'"
-            )
-            objects = []
-            for source in ext.sources:
-                objects.append(f"{objects_dir}/{level}/{Path(source).stem}.o")
-                lines += [f"build {objects[-1]}: compile {Path(source).resolve()}"]
-                lines += [f"  flags = {flags}"]
-            target = Path(self.get_ext_fullpath(ext.name)).resolve()
-            lines += [f"build {target}: link {' '.join(objects)}"]
-            lines += [f"  flags = -L{root}/lib -ltorch_cpu"]
-        ninja_file = objects_dir / "build.ninja"
+            lines += self.edges(ext, objects / ext.name.rpartition("_")[2])
+        ninja_file = objects / "build.ninja"
         ninja_file.write_text("\n".join(lines) + "\n")
         jobs = os.environ.get("MAX_JOBS", str(os.cpu_count()))
         command = [f"{ninja.BIN_DIR}/ninja", "-f", str(ninja_file), "-j", jobs]
         if subprocess.run(command).returncode:
             sys.exit("genkern: compiling the C++ ops failed; the compiler's messages stand above")
 
+    def edges(self, ext: Extension, folder: Path) -> list[str]:
+        """The ninja lines of one library."""
+        compile_flags, link_flags = flags(folder.name)
+        lines, objects = [], []
+        for source in ext.sources:
+            objects.append(str(folder / Path(source).relative_to("csrc").with_suffix(".o")))
+            lines += [f"build {objects[-1]}: compile {Path(source).resolve()}"]
+            lines += [f"  flags = {compile_flags}"]
+        target = Path(self.get_ext_fullpath(ext.name)).resolve()
+        return [*lines, f"build {target}: link {' '.join(objects)}", f"  flags = {link_flags}"]
 
-SOURCES = [*sorted(glob("csrc/cpu/*.cpp")), "csrc/module.cpp"]
+
+def flags(part: str) -> tuple[str, str]:
+    """To compile and to link a level, or the Python module "engine"."""
+    import pybind11
+    import torch
+
+    if part == "engine":
+        headers = pybind11.get_include(), sysconfig.get_paths()["include"]
+        return " ".join([FLAGS, *(f"-isystem {h}" for h in headers)]), ""
+    root = Path(torch.__file__).parent
+    headers = f"{root}/include", f"{root}/include/torch/csrc/api/include"
+    width = os.environ.get("GENKERN_VECTOR_BYTES")
+    forced = [f"-DGENKERN_VECTOR_BYTES={width}"] if width else []
+    words = [FLAGS, LEVELS[part], *forced, *(f"-isystem {h}" for h in headers)]
+    return " ".join(words), f"-L{root}/lib -ltorch_cpu"
+
 
 setup(
     packages=["genkern"]
     + [f"genkern.{Path(p).parent.name}" for p in sorted(glob("genkern/*/__init__.py"))]
-    + ["genkern.triton_kernels"],
+    + ["genkern.triton_kernels"]
+    + [
+        f"genkern.triton_kernels.{Path(p).parent.name}"
+        for p in sorted(glob("triton_kernels/*/__init__.py"))
+    ],
     package_dir={"genkern.triton_kernels": "triton_kernels"},
-    ext_modules=[Extension(f"genkern._C_{level}", SOURCES) for level in levels()],
+    ext_modules=extensions(),
     cmdclass={"build_ext": NinjaBuild},
 )

@@ -11,12 +11,12 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the memory profiler says hell
 
 import torch
 
-from benchmarks import case, store, tune
-from benchmarks.compare import compare
-from benchmarks.measure import FULL, QUICK, AboveRoofline
-from benchmarks.readme import NoMarkers, regenerate
-from benchmarks.run import run
-from benchmarks.scaling import scaling
+from benchmarks.core import case, store, tune
+from benchmarks.core.compare import compare
+from benchmarks.core.measure import FULL, QUICK, AboveRoofline
+from benchmarks.core.readme import NoMarkers, regenerate
+from benchmarks.core.run import run
+from benchmarks.core.scaling import scaling
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 BASELINES = ("eager", "compile", "library")
@@ -110,7 +110,7 @@ def _measure(arguments: argparse.Namespace) -> int:
 
 
 def _plot(files: Sequence[Path], folder: Path | None) -> None:
-    from benchmarks.plot import plot
+    from benchmarks.core.plot import plot
 
     for path in files:
         for made in plot(store.read(path), folder or path.parent, path.stem):

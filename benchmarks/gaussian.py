@@ -13,7 +13,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 import genkern
-from benchmarks.case import Case, Target
+from benchmarks.core.case import Case, Target
 from genkern.reference import gaussian as reference
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import genkern
-from benchmarks.case import Case, Target
+from benchmarks.core.case import Case, Target
 from genkern.reference import masked_conv2d as reference
 
 

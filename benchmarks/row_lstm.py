@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import genkern
-from benchmarks.case import Case, Target
+from benchmarks.core.case import Case, Target
 from benchmarks.masked_conv2d import mask_of, uniform
 from genkern.reference import masked_conv2d as reference_conv
 from genkern.reference import row_lstm as reference

@@ -1,5 +1,4 @@
-// The LibTorch stable ABI, under the names that the kernels use: with direct.h, the only files that
-// name torch.
+// The LibTorch stable ABI, under the names that the kernels use: the only file that names torch.
 #pragma once
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -14,12 +13,9 @@
 #include <optional>
 #include <tuple>
 #include <type_traits>
+#include <utility>
 
 #include "core/dtypes.h"
-
-#ifndef __CUDACC__
-#include "direct.h"
-#endif
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -44,12 +40,7 @@ inline Tensor new_tensor(const Tensor& like, torch::headeronly::IntHeaderOnlyArr
 }
 
 // In the place of a result that was not asked for. The dispatcher wants a tensor there.
-inline Tensor absent(const Tensor& like) {
-#ifndef __CUDACC__
-  if (direct::calling) return Tensor();
-#endif
-  return new_tensor(like, {0});
-}
+inline Tensor absent(const Tensor& like) { return new_tensor(like, {0}); }
 
 // A float32 (or, for A = double, float64) buffer of `count` elements.
 template <typename A>
@@ -91,12 +82,33 @@ inline auto accumulate_dtype(const Tensor& t) {
 
 #define GENKERN_CHECK STD_TORCH_CHECK
 #define GENKERN_REGISTER(key, m) STABLE_TORCH_LIBRARY_IMPL(genkern, key, m)
-// The op of that name, for the dispatcher and, on CPUs, for calls past it.
-#ifdef __CUDACC__
-#define GENKERN_OP(m, name) m.impl(#name, TORCH_BOX(&name))
-#else
-#define GENKERN_OP(m, name) m.impl(#name, TORCH_BOX(&name)), direct::add<&name>(#name)
-#endif
+// The op of that name, and beside it one of the same arguments that does nothing.
+#define GENKERN_OP(m, name) \
+  m.impl(#name, TORCH_BOX(&name)), m.impl(#name "_floor", TORCH_BOX(&Floor<&name>::call))
+
+inline const Tensor* as_tensor(const Tensor& t) { return &t; }
+inline const Tensor* as_tensor(const std::optional<Tensor>& t) { return t ? &*t : nullptr; }
+template <typename T>
+const Tensor* as_tensor(const T&) {
+  return nullptr;
+}
+
+// What a call costs that does no work: every result is a new tensor of one element.
+template <auto op>
+struct Floor;
+template <typename Result, typename... Args, Result (*op)(Args...)>
+struct Floor<op> {
+  static Result call(Args... args) {
+    const Tensor* like = nullptr;
+    ((like = like ? like : as_tensor(args)), ...);
+    if constexpr (std::is_same_v<Result, Tensor>)
+      return new_tensor(*like, {1});
+    else
+      return [&]<size_t... i>(std::index_sequence<i...>) {
+        return Result{(void(i), new_tensor(*like, {1}))...};
+      }(std::make_index_sequence<std::tuple_size_v<Result>>{});
+  }
+};
 
 // nullptr for an absent tensor.
 template <typename T>
@@ -111,6 +123,17 @@ T* data(const Tensor& t) {
 template <typename T>
 T* data(const std::optional<Tensor>& t) {
   return t.has_value() ? data<T>(*t) : nullptr;
+}
+
+// With strides that the kernels take for granted.
+inline Tensor dense(const Tensor& t) { return t.is_contiguous() ? t : contiguous(t); }
+inline std::optional<Tensor> dense(const std::optional<Tensor>& t) {
+  return t.has_value() ? std::optional(dense(*t)) : t;
+}
+
+// An option that comes as a number or, where it changes from step to step, as a float64 tensor.
+inline double option(double number, const std::optional<Tensor>& annealed) {
+  return annealed.has_value() ? *data<const double>(*annealed) : number;
 }
 
 // Calls f(T{}) with the element type of `t`: float, double, core::BFloat16 or core::Half.

@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.metadata
-import importlib.util
 import json
 import os
 import pkgutil
@@ -40,13 +39,10 @@ def collect() -> dict[str, Any]:
         "genkern": genkern.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "built": [
-            level for level in library.LEVELS if importlib.util.find_spec(f"genkern._C_{level}")
-        ],
+        "built": [level for level in library.LEVELS if library.ops_file(level).exists()],
         "loaded": None if compiled is None else compiled.isa,
         "not_loaded_because": library.compiled_error or None,
         "compiler": None if compiled is None else compiled.compiler,
-        "direct_calls": library.has_direct_calls,
         "bf16_pairs": None if compiled is None else compiled.bf16_pairs,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cpu_level": library.cpu_level(),
@@ -102,9 +98,6 @@ def report(info: dict[str, Any]) -> str:
         "backend": "by the tensor's device"
         if info["GENKERN_BACKEND"] is None
         else f"{info['GENKERN_BACKEND']} (GENKERN_BACKEND)",
-        "CPU calls": "direct, past torch's dispatcher"
-        if info["direct_calls"]
-        else "through torch's dispatcher",
         "threads": str(info["threads"]),
         "triton": info["triton"],
         "CUDA": "; ".join(info["cuda_devices"]) or "no device",

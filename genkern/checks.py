@@ -1,99 +1,51 @@
-"""Argument checks: one style of message, `op: argument must ...; got ...`."""
+"""Argument checks: one style of message, `op: argument must ...; got ...`.
+
+The wrong type or dtype is a TypeError, a wrong value, option or shape a ValueError, and tensors
+that do not fit each other (device, dtype) are a RuntimeError.
+"""
 
 import difflib
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 
-FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+from genkern.spec import FLOATING, HALF, dtype_name
+
+# What a public function does inside of autocast: a loss takes half precision to float32, a
+# product takes all but float64 to the autocast dtype.
+LOSS, PRODUCT = "loss", "product"
+REDUCTIONS = ("none", "mean", "sum")
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+_STRIDED = torch.strided
 
 
-def dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def check_tensor(op: str, name: str, tensor: torch.Tensor) -> None:
-    """A floating-point tensor of a supported dtype."""
-    if not isinstance(tensor, torch.Tensor):
-        raise TypeError(f"{op}: {name} must be a Tensor; got {type(tensor).__name__}")
-    if tensor.dtype not in FLOATING:
-        dtypes = ", ".join(dtype_name(d) for d in FLOATING)
-        raise TypeError(f"{op}: {name} must be one of {dtypes}; got {dtype_name(tensor.dtype)}")
-
-
-def check_like(
-    op: str, name: str, tensor: torch.Tensor, other_name: str, other: torch.Tensor
-) -> None:
-    """A floating-point tensor with the device and the dtype of another argument."""
-    if not isinstance(tensor, torch.Tensor):
-        raise TypeError(f"{op}: {name} must be a Tensor; got {type(tensor).__name__}")
-    if tensor.device != other.device:
-        raise RuntimeError(
-            f"{op}: {name} must be on {other.device} like {other_name}; got {tensor.device}"
-        )
-    if tensor.dtype != other.dtype:
-        check_tensor(op, name, tensor)
-        raise RuntimeError(
-            f"{op}: {name} must be {dtype_name(other.dtype)} like {other_name}; "
-            f"got {dtype_name(tensor.dtype)}"
-        )
-
-
-def are_plain(*tensors: object) -> bool:
-    """All are float32 tensors on the CPU: their types need no check, and a loss no autocast.
+def are_plain(*tensors: torch.Tensor) -> bool:
+    """All are strided float32 tensors on the CPU: of a loss there is nothing to check or to cast.
 
     A few attribute reads pass the usual call; the checks, one by one, cost as much as a small op.
     """
     for tensor in tensors:
-        if type(tensor) is not torch.Tensor or tensor.dtype is not torch.float32:
+        if type(tensor) not in _PLAIN or tensor.dtype is not torch.float32:
             return False
-        if not tensor.is_cpu:
+        if not tensor.is_cpu or tensor.layout is not _STRIDED or tensor.is_nested:
             return False
     return True
 
 
-def check_shape(
-    op: str,
-    name: str,
-    tensor: torch.Tensor,
-    shape: Sequence[int],
-    text: str,
-    error: type[Exception] = RuntimeError,
-) -> None:
-    """``tensor.shape == shape``; ``text`` says what the shape is, in words of the arguments."""
-    if tuple(tensor.shape) != tuple(shape):
-        raise error(
-            f"{op}: {name} must have shape {text} = {tuple(shape)}; got {tuple(tensor.shape)}"
-        )
-
-
-def check_option(op: str, name: str, value: object, options: Sequence[str]) -> None:
-    """One of a list of names; a misspelt one gets the list and the nearest name."""
-    if value not in options:
-        near = difflib.get_close_matches(str(value), options, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(
-            f"{op}: {name} must be one of {', '.join(map(repr, options))}; got {value!r}{hint}"
-        )
-
-
-def check_number(
-    op: str,
-    name: str,
-    value: object,
-    *,
-    minimum: float,
-    maximum: float = float("inf"),
-    integer: bool = False,
-) -> None:
-    """A real number in [minimum, maximum]."""
-    kinds = (int,) if integer else (int, float)
-    kind = "an integer" if integer else "a number"
-    if isinstance(value, bool) or not isinstance(value, (*kinds, torch.SymInt)):
-        raise TypeError(f"{op}: {name} must be {kind}; got {type(value).__name__}")
-    if not minimum <= value <= maximum:  # type: ignore[operator]
-        bound = f"at least {minimum}" if maximum == float("inf") else f"in [{minimum}, {maximum}]"
-        raise ValueError(f"{op}: {name} must be {bound}; got {value!r}")
+def check_tensor(op: str, name: str, tensor: torch.Tensor) -> None:
+    """A dense floating-point tensor of a supported dtype."""
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"{op}: {name} must be a Tensor; got {type(tensor).__name__}")
+    if isinstance(tensor, torch.masked.MaskedTensor):
+        raise TypeError(f"{op}: {name} must be a dense Tensor; got MaskedTensor")
+    if tensor.layout is not _STRIDED or tensor.is_nested:
+        got = "a nested tensor" if tensor.is_nested else tensor.layout
+        raise TypeError(f"{op}: {name} must be a dense Tensor; got {got}")
+    if tensor.dtype not in FLOATING:
+        dtypes = ", ".join(dtype_name(d) for d in FLOATING)
+        raise TypeError(f"{op}: {name} must be one of {dtypes}; got {dtype_name(tensor.dtype)}")
 
 
 def autocast_dtype(tensor: torch.Tensor) -> torch.dtype | None:
@@ -104,18 +56,118 @@ def autocast_dtype(tensor: torch.Tensor) -> torch.dtype | None:
     return None
 
 
-REDUCTIONS = ("none", "mean", "sum")
+def _cast(tensor: torch.Tensor, policy: str, autocast: torch.dtype) -> torch.Tensor:
+    if policy == LOSS:
+        return tensor.float() if tensor.dtype in HALF else tensor
+    return tensor if tensor.dtype == torch.float64 else tensor.to(autocast)
+
+
+def admit(op: str, policy: str, tensors: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+    """``tensors`` in the dtype to compute in: checked, cast inside of autocast, and alike.
+
+    Args:
+        tensors: by the names of the arguments; the first one sets the device and the dtype.
+    """
+    for name, tensor in tensors.items():
+        check_tensor(op, name, tensor)
+    first_name, first = next(iter(tensors.items()))
+    for name, tensor in tensors.items():
+        if tensor.device != first.device:
+            raise RuntimeError(
+                f"{op}: {name} must be on {first.device} like {first_name}; got {tensor.device}"
+            )
+    autocast = autocast_dtype(first)
+    cast = list(tensors.values())
+    if autocast is not None:
+        cast = [_cast(tensor, policy, autocast) for tensor in cast]
+    for name, tensor in zip(tensors, cast, strict=True):
+        if tensor.dtype != cast[0].dtype:
+            raise RuntimeError(
+                f"{op}: {name} must be {dtype_name(cast[0].dtype)} like {first_name}; "
+                f"got {dtype_name(tensor.dtype)}"
+            )
+    return cast
+
+
+def check_shape(op: str, name: str, tensor: torch.Tensor, shape: Sequence[int], text: str) -> None:
+    """``tensor.shape == shape``; ``text`` says what the shape is, in words of the arguments."""
+    if tuple(tensor.shape) != tuple(shape):
+        raise ValueError(
+            f"{op}: {name} must have shape {text} = {tuple(shape)}; got {tuple(tensor.shape)}"
+        )
+
+
+def check_option(op: str, name: str, value: object, options: Sequence[str]) -> int:
+    """The place of ``value`` in a list of names; a misspelt one gets the list and the nearest."""
+    if isinstance(value, str) and value in options:
+        return options.index(value)
+    near = difflib.get_close_matches(str(value), options, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    names = ", ".join(map(repr, options))
+    error = ValueError if isinstance(value, str) else TypeError
+    raise error(f"{op}: {name} must be one of {names}; got {_got(value)}{hint}")
+
+
+def check_number(
+    op: str,
+    name: str,
+    value: object,
+    *,
+    minimum: float,
+    maximum: float = math.inf,
+    integer: bool = False,
+) -> None:
+    """A real number in [minimum, maximum]."""
+    kinds = (int, torch.SymInt) if integer else (int, float, torch.SymInt, torch.SymFloat)
+    kind = "an integer" if integer else "a number"
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise TypeError(f"{op}: {name} must be {kind}; got {_got(value)}")
+    if not minimum <= value <= maximum:  # type: ignore[operator]
+        bound = f"at least {minimum}" if maximum == math.inf else f"in [{minimum}, {maximum}]"
+        raise ValueError(f"{op}: {name} must be {bound}; got {value!r}")
+
+
+def check_bool(op: str, name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{op}: {name} must be a bool; got {_got(value)}")
+
+
+def _got(value: object) -> str:
+    """A value of another type in the words of an error: short, whatever it holds."""
+    return repr(value) if isinstance(value, (str, bytes, int, float)) else type(value).__name__
+
+
+def annealed(
+    op: str,
+    name: str,
+    value: object,
+    like: torch.Tensor,
+    *,
+    minimum: float,
+    maximum: float = math.inf,
+) -> tuple[float, torch.Tensor | None]:
+    """An option that may change at every step, as an op takes it: a number, or a float64 tensor.
+
+    Args:
+        value: a number in [minimum, maximum], or a tensor of one, on the device of ``like``, whose
+            value is not read on the host and not checked. Numbers in a compiled graph become
+            tensors, so that another value is no other graph.
+    """
+    if isinstance(value, torch.Tensor):
+        check_tensor(op, name, value)
+        if value.ndim or value.requires_grad:
+            got = "one that requires grad" if value.requires_grad else f"shape {tuple(value.shape)}"
+            raise ValueError(f"{op}: {name} must be a number or a 0-dim constant Tensor; got {got}")
+        if value.device != like.device:
+            raise RuntimeError(f"{op}: {name} must be on {like.device}; got {value.device}")
+        return 0.0, value.double()
+    check_number(op, name, value, minimum=minimum, maximum=maximum)
+    if torch.compiler.is_dynamo_compiling():
+        return 0.0, torch.full((), value, dtype=torch.float64, device=like.device)  # type: ignore
+    return float(value), None  # type: ignore[arg-type]
 
 
 def reduce(values: torch.Tensor, reduction: str) -> torch.Tensor:
     if reduction == "mean":
         return values.mean()
     return values.sum() if reduction == "sum" else values
-
-
-def needs_grad(*tensors: torch.Tensor | None) -> bool:
-    if torch.is_grad_enabled():
-        for tensor in tensors:  # `any` of a generator takes four times as long
-            if tensor is not None and tensor.requires_grad:
-                return True
-    return False

@@ -1,24 +1,32 @@
-"""Schemas, fakes, loading of the compiled part, choice of backend."""
+"""Loading of the compiled part, declaration of ops, choice of backend."""
 
 import contextlib
 import importlib
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from types import ModuleType
-from typing import Any
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch.autograd import forward_ad
 
 BACKENDS = ("reference", "cpu", "triton", "cuda")
 LEVELS = ("baseline", "avx2", "avx512")
 
 _LIBRARY = torch.library.Library("genkern", "DEF")
 _are_transforms_active = torch._C._are_functorch_transforms_active
-_is_dynamo_compiling = torch.compiler.is_dynamo_compiling
-_is_exporting = torch.compiler.is_exporting
+_tracing_state = torch._C._get_tracing_state
 _last_backend: dict[str, str] = {}
 _triton_state: dict[str, str | None] = {}
+
+
+class Compiled(NamedTuple):
+    """What is known of the loaded ops."""
+
+    isa: str
+    compiler: str
+    bf16_pairs: bool  # whether bfloat16 is multiplied as AVX512-BF16 does it
 
 
 def _checked_backend(name: str | None, source: str) -> str | None:
@@ -39,75 +47,48 @@ def cpu_level() -> str:
     return LEVELS[min(best, LEVELS.index(cap))]
 
 
-def _load_compiled() -> tuple[ModuleType | None, str]:
-    level = cpu_level()
+def ops_file(level: str) -> Path:
+    """The library of the ops at one level, built or not."""
+    return Path(__file__).with_name(f"_ops_{level}.so")
+
+
+def load_compiled() -> tuple[Compiled | None, str]:
+    """Loads the best ops that are there: what they are, or why there are none."""
     reason = ""
-    for name in reversed(LEVELS[: LEVELS.index(level) + 1]):
+    for level in reversed(LEVELS[: LEVELS.index(cpu_level()) + 1]):
         try:
-            return importlib.import_module(f"genkern._C_{name}"), ""
-        except ImportError as error:
+            torch.ops.load_library(str(ops_file(level)))
+            engine = importlib.import_module("genkern._engine")
+        except (OSError, ImportError) as error:
             reason = reason or str(error)
+        else:
+            return Compiled(level, engine.compiler, engine.bf16_pairs(level)), ""
     return None, reason
 
 
-compiled, compiled_error = _load_compiled()
-
-# While one of these is true, an op may be watched: every call goes through the dispatcher.
-_WATCHERS = (
-    torch._C._len_torch_dispatch_stack,
-    torch._C._len_torch_function_stack,
-    _are_transforms_active,
-    torch._C._get_tracing_state,
-    torch.autograd._profiler_enabled,
-)
-_exchange_table = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
-has_direct_calls: bool = (
-    compiled is not None
-    and _exchange_table is not None
-    and compiled.enable_direct_calls(_exchange_table, torch.Tensor, torch.nn.Parameter, _WATCHERS)
-)
+compiled, compiled_error = load_compiled()
 
 
-def define(schema: str, fake: Callable) -> Callable:
-    """Declares ``genkern::<schema>``, with the shape function ``fake`` for meta and tracing.
-
-    Returns what calls it: on plain CPU tensors the compiled function itself, else the dispatcher.
-    """
+def define(schema: str, fake: Callable) -> torch._ops.OpOverload:
+    """Declares ``genkern::<schema>``, with the shape function ``fake`` for meta and tracing."""
     name = schema.partition("(")[0]
     _LIBRARY.define(schema)
     torch.library.register_fake(f"genkern::{name}", fake, lib=_LIBRARY)
-    overload = getattr(torch.ops.genkern, name).default
-    direct = getattr(compiled, name, None)
-    if direct is None or not has_direct_calls:
-        return overload
-
-    def call(*arguments: Any) -> Any:
-        if not _is_dynamo_compiling():  # Dynamo cannot look into a C function
-            result = direct(*arguments)
-            if result is not NotImplemented:
-                return result
-        return overload(*arguments)
-
-    call.overload = overload  # type: ignore[attr-defined]
-    return call
+    return getattr(torch.ops.genkern, name).default
 
 
-class Function(torch.autograd.Function):
-    """An autograd function whose calls skip what torch does for transforms.
+def is_exporting() -> bool:
+    """Whether the call becomes part of a program that has to run without genkern."""
+    return torch.compiler.is_exporting() or _tracing_state() is not None
 
-    `choose` has ruled transforms out before; what torch does for them takes a third of the call.
+
+def is_transforming() -> bool:
+    """Whether something looks into the call that a custom op has no rule for.
+
+    That is vmap and the other transforms of torch.func, forward-mode AD, export and tracing.
     """
-
-    @classmethod
-    def apply(cls, *arguments: Any) -> Any:
-        if _is_dynamo_compiling():
-            return super().apply(*arguments)
-        return super(torch.autograd.Function, cls).apply(*arguments)  # type: ignore[misc]
-
-
-def _transforming() -> bool:
-    # Custom ops have no batching rules: vmap, jacrev and export see the plain formula instead.
-    return _are_transforms_active() or _is_exporting()
+    # `_current_level` is 0 or more inside of `forward_ad.dual_level`.
+    return _are_transforms_active() or forward_ad._current_level >= 0 or is_exporting()
 
 
 def triton_reason(op: str) -> str | None:
@@ -147,9 +128,21 @@ def _fallback(op: str, backend: str, reason: str) -> str:
     if (op, backend) not in _warned:
         _warned.add((op, backend))
         warnings.warn(
-            f"genkern: {op} runs on its PyTorch reference: {reason}", RuntimeWarning, stacklevel=4
+            f"genkern: {op} runs on its PyTorch reference: {reason}", RuntimeWarning, stacklevel=5
         )
     return "reference"
+
+
+def _forced_backend(op: str, name: str, device: str) -> str:
+    expected = {"cpu": "cpu", "triton": "cuda", "cuda": "cuda"}.get(name, device)
+    if device not in (expected, "meta"):
+        raise RuntimeError(f"{op}: backend {name!r} needs {expected} tensors; got {device}")
+    reason = unavailable(op, name)
+    if reason is None and name != "reference" and is_transforming():
+        reason = "transforms, forward-mode AD, export and tracing run the reference"
+    if reason is not None:
+        raise RuntimeError(f"{op}: backend {name!r} is not available: {reason}")
+    return name
 
 
 def choose(op: str, tensor: torch.Tensor) -> str:
@@ -157,17 +150,11 @@ def choose(op: str, tensor: torch.Tensor) -> str:
     # `is_cpu` takes a quarter of the time of `device.type`.
     device = "cpu" if tensor.is_cpu else tensor.device.type
     if _forced is not None:
-        expected = {"cpu": "cpu", "triton": "cuda", "cuda": "cuda"}.get(_forced, device)
-        if device not in (expected, "meta"):
-            raise RuntimeError(f"{op}: backend {_forced!r} needs {expected} tensors; got {device}")
-        reason = unavailable(op, _forced)
-        if reason is not None:
-            raise RuntimeError(f"{op}: backend {_forced!r} is not available: {reason}")
-        chosen = _forced
-    elif _transforming():
+        chosen = _forced_backend(op, _forced, device)
+    elif is_transforming():
         chosen = "reference"
     elif device == "cpu":
-        chosen = "cpu" if compiled is not None else _fallback(op, "cpu", f"{compiled_error}")
+        chosen = "cpu" if compiled is not None else _fallback(op, "cpu", compiled_error)
     elif device == "cuda":
         reason = triton_reason(op)
         chosen = "triton" if reason is None else _fallback(op, "triton", reason)
@@ -175,15 +162,18 @@ def choose(op: str, tensor: torch.Tensor) -> str:
         chosen = "meta"
     else:
         chosen = "reference"
-    _last_backend[op] = chosen
+    if not torch.compiler.is_dynamo_compiling():  # a side effect that no graph can hold
+        _last_backend[op] = chosen
     return chosen
 
 
 def last_backend(op: str) -> str | None:
     """The backend that the last call of the op family ``op`` used, or None before the first.
 
+    Calls inside of a graph of torch.compile are not recorded: the graph holds the op itself.
+
     Args:
-        op: a family: "masked_conv2d", "gaussian", "gan_loss" or "row_lstm".
+        op: a family, as `python -m genkern` lists them.
     """
     return _last_backend.get(op)
 

@@ -14,16 +14,17 @@ namespace genkern::core {
 
 // Whether bfloat16 is multiplied in pairs: where the CPU has the instruction. GENKERN_BF16_PAIRS=0
 // turns it off; =1 lets the levels below AVX-512 form the same sums, slower, to test them anywhere.
-inline bool bf16_pairs() {
-  static const bool pairs = [] {
-    const char* set = std::getenv("GENKERN_BF16_PAIRS");
-    if (set && set[0] == '0') return false;
-#if defined(GENKERN_AVX512)
-    return bool(__builtin_cpu_supports("avx512bf16"));
-#else
-    return set && set[0] == '1';
+inline bool multiplies_pairs(bool avx512) {
+  const char* set = std::getenv("GENKERN_BF16_PAIRS");
+  if (set && set[0] == '0') return false;
+#if defined(__x86_64__)
+  if (avx512) return __builtin_cpu_supports("avx512bf16");
 #endif
-  }();
+  return set && set[0] == '1';
+}
+
+inline bool bf16_pairs() {
+  static const bool pairs = multiplies_pairs(kIsAvx512);
   return pairs;
 }
 

@@ -35,6 +35,11 @@
 namespace genkern::core {
 
 inline constexpr int kVectorBytes = GENKERN_VECTOR_BYTES;
+#if defined(GENKERN_AVX512)
+inline constexpr bool kIsAvx512 = true;
+#else
+inline constexpr bool kIsAvx512 = false;
+#endif
 
 template <typename T, int kBytes>
 struct VectorOf {

@@ -1,1 +1,1 @@
-"""The front door of each op: docstring, checks, autograd.Function, public function."""
+"""The front door of each op: one `Family`, checks, public functions and their docstrings."""

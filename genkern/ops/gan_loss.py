@@ -4,140 +4,104 @@ from collections.abc import Sequence
 
 import torch
 
-from genkern import checks, library
-from genkern.reference import differentiable_backward
+from genkern import checks, spec
+from genkern.family import Family
 from genkern.reference import gan_loss as reference
 
 Logits = torch.Tensor | Sequence[torch.Tensor]
+Smoothing = float | torch.Tensor
 
 # The kernels know kinds, modes and reductions by their places in these lists.
 KINDS = ("bce", "hinge", "lsgan", "wgan", "rabce")
 _DISCRIMINATOR, _GENERATOR, _SATURATING_GENERATOR = range(3)
 _SMOOTHED = ("bce", "lsgan", "rabce")
 _SATURATED = ("bce", "rabce")
-_HALF = (torch.bfloat16, torch.float16)
 
 
-def _fake_backward(
-    d_loss, real, fake, kind, mode, label_smoothing, reduction, needs_real, needs_fake
-):
-    return (
-        fake.new_empty(real.shape if needs_real else (0,)),
-        fake.new_empty(fake.shape if needs_fake else (0,)),
-    )
-
-
-_forward = library.define(
-    "gan_loss_forward(Tensor? real, Tensor fake, int kind, int mode, float label_smoothing, "
-    "int reduction) -> Tensor",
-    lambda real, fake, kind, mode, label_smoothing, reduction: fake.new_empty(
-        () if reduction else fake.shape
-    ),
-)
-_backward = library.define(
-    "gan_loss_backward(Tensor d_loss, Tensor? real, Tensor fake, int kind, int mode, "
-    "float label_smoothing, int reduction, bool needs_real, bool needs_fake) "
-    "-> (Tensor, Tensor)",
-    _fake_backward,
-)
-
-
-def _reference(real, fake, kind, mode, label_smoothing, reduction):
+def _reference(real, fake, annealed, kind, mode, label_smoothing, reduction):
     dtype = fake.dtype
-    if dtype in _HALF:  # in single precision, rounded once
+    if dtype in spec.HALF:  # in single precision, rounded once
         real, fake = None if real is None else real.float(), fake.float()
     names = (KINDS[kind], checks.REDUCTIONS[reduction])
     if mode == _DISCRIMINATOR:
-        loss = reference.d_loss(real, fake, names[0], label_smoothing, names[1])
+        smoothing = label_smoothing if annealed is None else annealed
+        loss = reference.d_loss(real, fake, names[0], smoothing, names[1])
     else:
         loss = reference.g_loss(fake, real, names[0], mode == _SATURATING_GENERATOR, names[1])
     return loss.to(dtype)
 
 
-class GanLossFunction(library.Function):
-    @staticmethod
-    def forward(ctx, real, fake, options):
-        ctx.save_for_backward(real, fake)
-        ctx.options = options  # kind, mode, label_smoothing, reduction
-        return _forward(real, fake, *options)
-
-    @staticmethod
-    def backward(ctx, d_loss):
-        real, fake = ctx.saved_tensors
-        needs_real, needs_fake = ctx.needs_input_grad[:2]
-        if torch.is_grad_enabled():  # create_graph: the formula is differentiable again
-            d_real, d_fake = differentiable_backward(
-                lambda real, fake: _reference(real, fake, *ctx.options),
-                (real, fake),
-                (needs_real, needs_fake),
-                (d_loss,),
-            )
-            return d_real, d_fake, None
-        d_real, d_fake = _backward(d_loss, real, fake, *ctx.options, needs_real, needs_fake)
-        return d_real if needs_real else None, d_fake if needs_fake else None, None
+_gan_loss = Family(
+    "gan_loss",
+    "(Tensor? real, Tensor fake, Tensor? annealed, int kind, int mode, float label_smoothing, "
+    "int reduction) -> Tensor",
+    results=lambda real, fake, annealed, kind, mode, label_smoothing, reduction: fake.new_empty(
+        () if reduction else fake.shape
+    ),
+    reference=_reference,
+    constants=1,
+)
 
 
-def check_d_options(op: str, kind: str, label_smoothing: float, reduction: str) -> tuple:
-    checks.check_option(op, "kind", kind, KINDS)
-    checks.check_option(op, "reduction", reduction, checks.REDUCTIONS)
+def check_d_options(op: str, kind: str, label_smoothing: Smoothing, reduction: str) -> tuple:
+    numbers = (
+        checks.check_option(op, "kind", kind, KINDS),
+        checks.check_option(op, "reduction", reduction, checks.REDUCTIONS),
+    )
     if type(label_smoothing) is not float or label_smoothing != 0.0:
-        checks.check_number(op, "label_smoothing", label_smoothing, minimum=0, maximum=1)
-        if label_smoothing != 0.0 and kind not in _SMOOTHED:
+        if not isinstance(label_smoothing, torch.Tensor):
+            checks.check_number(op, "label_smoothing", label_smoothing, minimum=0, maximum=1)
+        if kind not in _SMOOTHED and not (
+            isinstance(label_smoothing, (int, float)) and label_smoothing == 0
+        ):
             raise ValueError(
                 f"{op}: label_smoothing must be 0 for kind {kind!r} (it smooths the targets of "
                 f"{', '.join(_SMOOTHED)}); got {label_smoothing!r}"
             )
-    return KINDS.index(kind), _DISCRIMINATOR, label_smoothing, checks.REDUCTIONS.index(reduction)
+    return numbers[0], _DISCRIMINATOR, label_smoothing, numbers[1]
 
 
 def check_g_options(op: str, kind: str, saturating: bool, reduction: str) -> tuple:
-    checks.check_option(op, "kind", kind, KINDS)
-    checks.check_option(op, "reduction", reduction, checks.REDUCTIONS)
+    numbers = (
+        checks.check_option(op, "kind", kind, KINDS),
+        checks.check_option(op, "reduction", reduction, checks.REDUCTIONS),
+    )
     mode = _GENERATOR
     if saturating is not False:
-        if saturating is not True:
-            raise TypeError(f"{op}: saturating must be a bool; got {type(saturating).__name__}")
+        checks.check_bool(op, "saturating", saturating)
         if kind not in _SATURATED:
             raise ValueError(
                 f"{op}: saturating must be False for kind {kind!r} (only "
                 f"{', '.join(_SATURATED)} have a saturating form); got True"
             )
         mode = _SATURATING_GENERATOR
-    return KINDS.index(kind), mode, 0.0, checks.REDUCTIONS.index(reduction)
+    return numbers[0], mode, 0.0, numbers[1]
 
 
-def _check_logits(op, real, fake, reduction, at):
+def _admit(op, real, fake, reduction, at):
     """Both tensors, in the dtype to compute in."""
     fake_name, real_name = f"fake_logits{at}", f"real_logits{at}"
-    checks.check_tensor(op, fake_name, fake)
-    half = fake.dtype in _HALF
-    if real is not None:
-        checks.check_tensor(op, real_name, real)
-        half = half or real.dtype in _HALF
-    if half and checks.autocast_dtype(fake) is not None:
-        # A loss: single precision under autocast.
-        fake = fake.float() if fake.dtype in _HALF else fake
-        real = real.float() if real is not None and real.dtype in _HALF else real
-    if real is not None:
-        checks.check_like(op, fake_name, fake, real_name, real)
-        if not reduction and real.shape != fake.shape:
-            raise ValueError(
-                f"{op}: {fake_name} must have the shape of {real_name} = {tuple(real.shape)} "
-                f"for reduction 'none' (no broadcasting); got {tuple(fake.shape)}"
-            )
+    tensors = {fake_name: fake} if real is None else {real_name: real, fake_name: fake}
+    *others, fake = checks.admit(op, checks.LOSS, tensors)
+    real = others[0] if others else None
+    if real is not None and not reduction and real.shape != fake.shape:
+        raise ValueError(
+            f"{op}: {fake_name} must have the shape of {real_name} = {tuple(real.shape)} "
+            f"for reduction 'none' (no broadcasting); got {tuple(fake.shape)}"
+        )
     return real, fake
 
 
 def _run(op, real, fake, options, at=""):
-    if not options[3] or not checks.are_plain(fake, fake if real is None else real):
-        real, fake = _check_logits(op, real, fake, options[3], at)
-    if library.choose("gan_loss", fake) == "reference":
-        return _reference(real, fake, *options)
-    if torch.is_grad_enabled() and (
-        fake.requires_grad or (real is not None and real.requires_grad)
-    ):
-        return GanLossFunction.apply(real, fake, options)
-    return _forward(real, fake, *options)
+    kind, mode, label_smoothing, reduction = options
+    if not reduction or not checks.are_plain(fake, fake if real is None else real):
+        real, fake = _admit(op, real, fake, reduction, at)
+    annealed = None
+    if type(label_smoothing) is not float or label_smoothing != 0.0:
+        label_smoothing, annealed = checks.annealed(
+            op, "label_smoothing", label_smoothing, fake, minimum=0, maximum=1
+        )
+    return _gan_loss(real, fake, annealed, kind, mode, label_smoothing, reduction)
 
 
 def _run_scales(op, real, fake, options):
@@ -155,14 +119,15 @@ def _run_scales(op, real, fake, options):
             f"{op}: fake_logits must have as many scales as real_logits = {len(real)}; "
             f"got {len(fake)}"
         )
+    for name, logits in lists.items():
+        for i, scale in enumerate(logits):  # a None here would be "no real logits"
+            checks.check_tensor(op, f"{name}[{i}]", scale)
     reals = [None] * len(fake) if real is None else real
     pairs = enumerate(zip(reals, fake, strict=True))
     losses = [_run(op, *pair, options, f"[{i}]") for i, pair in pairs]
     total = losses[0]
     for i, loss in enumerate(losses[1:], 1):
-        checks.check_shape(
-            op, f"fake_logits[{i}]", loss, total.shape, "fake_logits[0].shape", ValueError
-        )
+        checks.check_shape(op, f"fake_logits[{i}]", loss, total.shape, "fake_logits[0].shape")
         total = total + loss
     return total
 
@@ -172,7 +137,7 @@ def gan_d_loss(
     fake_logits: Logits,
     *,
     kind: str = "bce",
-    label_smoothing: float = 0.0,
+    label_smoothing: Smoothing = 0.0,
     reduction: str = "mean",
 ) -> torch.Tensor:
     r"""Loss of a GAN's discriminator on logits, in nats for the cross-entropies.
@@ -196,7 +161,8 @@ def gan_d_loss(
         fake_logits: as ``real_logits``; its size may differ unless ``reduction`` is "none".
         kind: "bce", "hinge", "lsgan", "wgan" or "rabce" (relativistic average).
         label_smoothing: in [0, 1]; the real target is 1 - label_smoothing ("bce", "lsgan",
-            "rabce"), one-sided.
+            "rabce"), one-sided. A schedule may hand a 0-dim tensor on the device of the logits,
+            which is not read on the host and not checked.
         reduction: "mean" adds the means of the real and of the fake terms, "sum" their sums,
             "none" the terms themselves, element by element.
 
@@ -205,7 +171,7 @@ def gan_d_loss(
         and float16 under autocast).
 
     Raises:
-        TypeError: the logits are not floating-point tensors.
+        TypeError: the logits are not dense floating-point tensors, or an option has another type.
         ValueError: an option is unknown, out of range or without meaning for ``kind``; sizes
             differ for "none"; a list is empty or the lists differ in length.
         RuntimeError: devices or dtypes differ.

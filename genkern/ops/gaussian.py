@@ -5,160 +5,105 @@ from collections.abc import Sequence
 import torch
 
 from genkern import checks, library, random
-from genkern.reference import differentiable_backward
+from genkern.family import Family
 from genkern.reference import gaussian as reference
 
 Prior = tuple[torch.Tensor, torch.Tensor]
+FreeBits = float | torch.Tensor
 
 
-def _fake_forward(mu, logvar, prior_mu, prior_logvar, eps, seed, num_samples, free_bits, with_kl):
-    leading = () if num_samples is None else (num_samples,)
+def _z_shape(mu, num_samples) -> tuple[int, ...]:
+    return (*mu.shape,) if num_samples is None else (num_samples, *mu.shape)
+
+
+def _results(
+    mu, logvar, prior_mu, prior_logvar, eps, seed, annealed, num_samples, free_bits, with_kl
+):
     has_z = eps is not None or seed is not None
-    z = mu.new_empty((*leading, *mu.shape) if has_z else (0,))
+    z = mu.new_empty(_z_shape(mu, num_samples) if has_z else (0,))
     return z, mu.new_empty(mu.shape[0] if with_kl else 0)
 
 
-def _fake_backward(
-    d_z, d_kl, mu, logvar, prior_mu, prior_logvar, eps, seed, num_samples, free_bits, needs_d_eps
+def _reference(
+    mu, logvar, prior_mu, prior_logvar, eps, seed, annealed, num_samples, free_bits, with_kl
 ):
-    d_prior = mu.shape if prior_mu is not None else (0,)
-    d_eps = mu.new_empty(eps.shape if needs_d_eps else (0,))
-    return (
-        mu.new_empty(mu.shape),
-        mu.new_empty(mu.shape),
-        mu.new_empty(d_prior),
-        mu.new_empty(d_prior),
-        d_eps,
-    )
-
-
-_forward = library.define(
-    "gaussian_forward(Tensor mu, Tensor logvar, Tensor? prior_mu, Tensor? prior_logvar, "
-    "Tensor? eps, Tensor? seed, int? num_samples, float free_bits, bool with_kl) "
-    "-> (Tensor, Tensor)",
-    _fake_forward,
-)
-_backward = library.define(
-    "gaussian_backward(Tensor? d_z, Tensor? d_kl, Tensor mu, Tensor logvar, Tensor? prior_mu, "
-    "Tensor? prior_logvar, Tensor? eps, Tensor? seed, int? num_samples, float free_bits, "
-    "bool needs_d_eps) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-    _fake_backward,
-)
-
-
-def _reference(mu, logvar, prior_mu, prior_logvar, eps, seed, num_samples, free_bits, with_kl):
     if seed is not None:
-        leading = () if num_samples is None else (num_samples,)
-        eps = random.philox_normal(seed, (*leading, *mu.shape), mu.dtype)
+        eps = random.philox_normal(seed, _z_shape(mu, num_samples), mu.dtype)
     z = mu.new_empty(0) if eps is None else reference.rsample(mu, logvar, eps)
     if not with_kl:
         return z, mu.new_empty(0)
-    return z, reference.kl(mu, logvar, prior_mu, prior_logvar, free_bits)
+    floor = free_bits if annealed is None else annealed
+    return z, reference.kl(mu, logvar, prior_mu, prior_logvar, floor)
 
 
-class GaussianFunction(library.Function):
-    @staticmethod
-    def forward(ctx, mu, logvar, prior_mu, prior_logvar, eps, seed, options):
-        inputs = (mu, logvar, prior_mu, prior_logvar, eps, seed)
-        ctx.save_for_backward(*inputs)
-        ctx.options = options
-        ctx.set_materialize_grads(False)
-        return _forward(*inputs, *options)
-
-    @staticmethod
-    def backward(ctx, d_z, d_kl):
-        inputs = ctx.saved_tensors
-        prior_mu, eps, seed = inputs[2], inputs[4], inputs[5]
-        num_samples, free_bits, with_kl = ctx.options
-        if eps is None and seed is None:
-            d_z = None
-        if not with_kl:
-            d_kl = None
-        needs = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # create_graph: the formula is differentiable again
-            grads = differentiable_backward(
-                lambda mu, logvar, prior_mu, prior_logvar, eps: _reference(
-                    mu, logvar, prior_mu, prior_logvar, eps, seed, *ctx.options
-                ),
-                inputs[:5],
-                needs[:5],
-                (d_z, d_kl),
-            )
-            return *grads, None, None
-        if d_z is None and d_kl is None:
-            return (None,) * 7
-        d_mu, d_logvar, d_prior_mu, d_prior_logvar, d_eps = _backward(
-            None if d_z is None else d_z.contiguous(),
-            None if d_kl is None else d_kl.contiguous(),
-            *inputs,
-            num_samples,
-            free_bits,
-            needs[4] and d_z is not None,
-        )
-        has_prior = prior_mu is not None and d_kl is not None
-        return (
-            d_mu if needs[0] else None,
-            d_logvar if needs[1] else None,
-            d_prior_mu if has_prior and needs[2] else None,
-            d_prior_logvar if has_prior and needs[3] else None,
-            d_eps if needs[4] and d_z is not None else None,
-            None,
-            None,
-        )
+_gaussian = Family(
+    "gaussian",
+    "(Tensor mu, Tensor logvar, Tensor? prior_mu, Tensor? prior_logvar, Tensor? eps, Tensor? seed, "
+    "Tensor? annealed, SymInt? num_samples, float free_bits, bool with_kl) -> (Tensor, Tensor)",
+    results=_results,
+    reference=_reference,
+    constants=2,
+)
 
 
-def _check(op: str, mu, logvar, prior: Prior | None, eps, num_samples) -> None:
-    checks.check_like(op, "logvar", logvar, "mu", mu)
+def _check_pair(op: str, prior: object) -> None:
+    if not isinstance(prior, (tuple, list)) or len(prior) != 2:
+        raise TypeError(f"{op}: prior must be a pair (mu, logvar); got {type(prior).__name__}")
+
+
+def _admit(op, mu, logvar, prior: Prior | None, eps, num_samples):
+    """mu, logvar, prior_mu, prior_logvar and eps, in the dtype to compute in."""
+    tensors = {"mu": mu, "logvar": logvar}
+    if prior is not None:
+        _check_pair(op, prior)
+        tensors |= {"prior[0]": prior[0], "prior[1]": prior[1]}
+    if eps is not None:
+        tensors["eps"] = eps
+    mu, *others = checks.admit(op, checks.LOSS, tensors)
     if mu.ndim == 0:
         raise ValueError(f"{op}: mu must have a batch dimension; got a 0-dimensional tensor")
-    if logvar.shape != mu.shape:
-        checks.check_shape(op, "logvar", logvar, mu.shape, "mu.shape", ValueError)
-    if prior is not None:
-        if not isinstance(prior, (tuple, list)) or len(prior) != 2:
-            raise TypeError(f"{op}: prior must be a pair (mu, logvar); got {type(prior).__name__}")
-        for name, tensor in zip(("prior[0]", "prior[1]"), prior, strict=True):
-            checks.check_like(op, name, tensor, "mu", mu)
-            checks.check_shape(op, name, tensor, mu.shape, "mu.shape", ValueError)
     if num_samples is not None:
         checks.check_number(op, "num_samples", num_samples, minimum=0, integer=True)
-    if eps is not None:
-        checks.check_like(op, "eps", eps, "mu", mu)
-        shape: Sequence[int] = mu.shape if num_samples is None else (num_samples, *mu.shape)
-        text = "mu.shape" if num_samples is None else "(num_samples, *mu.shape)"
-        checks.check_shape(op, "eps", eps, shape, text, ValueError)
+    for name, tensor in zip(list(tensors)[1:], others, strict=True):
+        shape: Sequence[int] = mu.shape
+        text = "mu.shape"
+        if name == "eps" and num_samples is not None:
+            shape, text = (num_samples, *mu.shape), "(num_samples, *mu.shape)"
+        if tensor.shape != shape:
+            checks.check_shape(op, name, tensor, shape, text)
+    eps = others.pop() if eps is not None else None
+    logvar, prior_mu, prior_logvar = others if prior is not None else (*others, None, None)
+    return mu, logvar, prior_mu, prior_logvar, eps
 
 
-def _checked(op, mu, logvar, prior, eps, num_samples):
-    """mu, logvar, prior_mu, prior_logvar and eps, contiguous and in the dtype to compute in."""
-    checks.check_tensor(op, "mu", mu)
-    if checks.autocast_dtype(mu) is not None and isinstance(logvar, torch.Tensor):
-        mu, logvar = mu.float(), logvar.float()  # a loss: single precision under autocast
-        prior = None if prior is None else tuple(t.float() for t in prior)
-        eps = None if eps is None else eps.float()
-    _check(op, mu, logvar, prior, eps, num_samples)
-    tensors = (mu, logvar, *(prior or (None, None)), eps)
-    return tuple(t if t is None else t.contiguous() for t in tensors)
+def _noise(mu, num_samples, generator):
+    """(eps, seed): the noise itself where the program has to run without genkern."""
+    if not library.is_exporting():
+        return None, random.draw_seed(mu.device, generator)
+    shape = _z_shape(mu, num_samples)
+    if generator is None:
+        return torch.randn(shape, dtype=mu.dtype, device=mu.device), None
+    return torch.randn(shape, dtype=mu.dtype, device=mu.device, generator=generator), None
 
 
 def _run(op, mu, logvar, prior, free_bits, num_samples, eps, generator, with_z, with_kl):
-    plain = checks.are_plain(mu, logvar) and mu.shape == logvar.shape and mu.ndim > 0
-    if plain and prior is None and eps is None and num_samples is None:
-        inputs = (mu.contiguous(), logvar.contiguous(), None, None, None)
+    if (
+        prior is None and eps is None and num_samples is None
+        and checks.are_plain(mu, logvar) and mu.shape == logvar.shape and mu.ndim > 0
+    ):  # fmt: skip
+        prior_mu = prior_logvar = None
     else:
-        inputs = _checked(op, mu, logvar, prior, eps, num_samples)
-    seed = random.draw_seed(inputs[0].device, generator) if with_z and eps is None else None
-    options = (num_samples, free_bits, with_kl)
-    if library.choose("gaussian", inputs[0]) == "reference":
-        return _reference(*inputs, seed, *options)
-    if checks.needs_grad(*inputs):
-        return GaussianFunction.apply(*inputs, seed, options)
-    return _forward(*inputs, seed, *options)
-
-
-def _check_kl_options(op: str, free_bits: float, reduction: str) -> None:
-    if free_bits != 0.0 or type(free_bits) is not float:
-        checks.check_number(op, "free_bits", free_bits, minimum=0)
-    checks.check_option(op, "reduction", reduction, checks.REDUCTIONS)
+        mu, logvar, prior_mu, prior_logvar, eps = _admit(op, mu, logvar, prior, eps, num_samples)
+    # Halves of one tensor are copied here, once, and not by each of the two passes.
+    mu, logvar = mu.contiguous(), logvar.contiguous()
+    annealed = seed = None
+    if type(free_bits) is not float or free_bits != 0.0:
+        free_bits, annealed = checks.annealed(op, "free_bits", free_bits, mu, minimum=0)
+    if with_z and eps is None:
+        eps, seed = _noise(mu, num_samples, generator)
+    return _gaussian(
+        mu, logvar, prior_mu, prior_logvar, eps, seed, annealed, num_samples, free_bits, with_kl
+    )
 
 
 def gaussian_kl(
@@ -166,7 +111,7 @@ def gaussian_kl(
     logvar: torch.Tensor,
     *,
     prior: Prior | None = None,
-    free_bits: float = 0.0,
+    free_bits: FreeBits = 0.0,
     reduction: str = "none",
 ) -> torch.Tensor:
     r"""KL divergence of diagonal Gaussians, summed over all but the batch dimension, in nats.
@@ -187,14 +132,15 @@ def gaussian_kl(
         logvar: shape of ``mu``; logarithm of the variance.
         prior: (mu_2, logvar_2), each of the shape of ``mu``; default N(0, I).
         free_bits: floor of each element's KL, nats: max(KL_nj, free_bits). Elements below it
-            have no gradient.
+            have no gradient. A schedule may hand a 0-dim tensor on the device of ``mu``, which is
+            not read on the host and not checked.
         reduction: "none" (N,), "mean" over the batch or "sum".
 
     Returns:
         (N,) or a scalar, nats, in the dtype of ``mu`` (float32 under autocast).
 
     Raises:
-        TypeError: an argument is not a floating-point tensor.
+        TypeError: an argument is not a dense floating-point tensor, or an option has another type.
         ValueError: shapes differ, ``free_bits`` is negative, ``reduction`` is unknown.
         RuntimeError: devices or dtypes differ.
 
@@ -203,7 +149,7 @@ def gaussian_kl(
     Kingma et al. 2016, "Improving variational inference with inverse autoregressive flow",
     app. C.8, with the floor applied to each element.
     """
-    _check_kl_options("gaussian_kl", free_bits, reduction)
+    checks.check_option("gaussian_kl", "reduction", reduction, checks.REDUCTIONS)
     _, kl = _run("gaussian_kl", mu, logvar, prior, free_bits, None, None, None, False, True)
     return checks.reduce(kl, reduction)
 
@@ -222,7 +168,8 @@ def gaussian_rsample(
 
     Equivalent to ``mu + (0.5 * logvar).exp() * torch.randn_like(mu)``. The noise is a Philox
     stream keyed by a seed that torch's generator draws: the same for any layout, thread count
-    and device; the backward pass makes it again instead of storing it.
+    and device; the backward pass makes it again instead of storing it. Exported and traced
+    programs, which run without genkern, draw it with ``torch.randn``.
 
     Args:
         mu: (N, ...), float32, float64, bfloat16 or float16; any strides.
@@ -235,7 +182,7 @@ def gaussian_rsample(
         (N, ...) or (S, N, ...), in the dtype of ``mu`` (float32 under autocast).
 
     Raises:
-        TypeError: an argument is not a floating-point tensor.
+        TypeError: an argument is not a dense floating-point tensor, or an option has another type.
         ValueError: shapes differ or ``num_samples`` is negative.
         RuntimeError: devices or dtypes differ.
 
@@ -253,7 +200,7 @@ def gaussian_kl_rsample(
     logvar: torch.Tensor,
     *,
     prior: Prior | None = None,
-    free_bits: float = 0.0,
+    free_bits: FreeBits = 0.0,
     reduction: str = "none",
     num_samples: int | None = None,
     eps: torch.Tensor | None = None,
@@ -277,7 +224,7 @@ def gaussian_kl_rsample(
     Differentiable any number of times in mu, logvar, the prior and eps.
     Source: Kingma and Welling 2014, "Auto-encoding variational Bayes", sec. 2.4 and app. B.
     """
-    _check_kl_options("gaussian_kl_rsample", free_bits, reduction)
+    checks.check_option("gaussian_kl_rsample", "reduction", reduction, checks.REDUCTIONS)
     z, kl = _run(
         "gaussian_kl_rsample", mu, logvar, prior, free_bits, num_samples, eps, generator, True, True
     )

@@ -2,118 +2,68 @@
 
 import torch
 
-from genkern import checks, library
-from genkern.reference import differentiable_backward
+from genkern import checks, spec
+from genkern.family import Family
 from genkern.reference import row_lstm as reference
 
 Tensor = torch.Tensor
 
 
-def _forward_fake(input_gates, weight_hh, h0, c0, save):
+def _results(input_gates, weight_hh, h0, c0, save):
     N, _, H, W = input_gates.shape
     hidden = weight_hh.shape[1]
-    double = input_gates.dtype == torch.float64
-    saved_dtype, lanes = (torch.float64, 8) if double else (torch.float32, 16)
-    padded = (hidden + lanes - 1) // lanes * lanes
-    rows = N if save else 0
+    dtype = spec.accumulation(input_gates.dtype)
+    padded, rows = spec.padded(hidden, dtype), N if save else 0
     return (
         input_gates.new_empty(N, hidden, H, W),
         input_gates.new_empty(N, hidden, W),
         input_gates.new_empty(N, hidden, W),
-        input_gates.new_empty(rows, H, 4 * padded, W, dtype=saved_dtype),
-        input_gates.new_empty(rows, H, padded, W, dtype=saved_dtype),
+        input_gates.new_empty(rows, H, 4 * padded, W, dtype=dtype),
+        input_gates.new_empty(rows, H, padded, W, dtype=dtype),
     )
 
 
-def _backward_fake(
-    d_h, d_h_n, d_c_n, weight_hh, h0, c0, gates, cells, need_input, need_weight, need_h0, need_c0
-):
-    N, H, _, W = gates.shape
-    hidden = weight_hh.shape[1]
-    state = (N, hidden, W)
-    return (
-        weight_hh.new_empty((N, 4 * hidden, H, W) if need_input else 0),
-        weight_hh.new_empty(weight_hh.shape if need_weight else 0),
-        weight_hh.new_empty(state if need_h0 else 0),
-        weight_hh.new_empty(state if need_c0 else 0),
-    )
+def _flops(input_gates, weight_hh, h0, c0, save) -> int:
+    """Of the products with the state; the cell, without products of matrices, is not counted."""
+    N, _, H, W = input_gates.shape
+    rows = H if h0 is not None else H - 1  # no state is above the first one
+    return 2 * N * rows * W * weight_hh.numel()
 
 
-_forward = library.define(
-    "row_lstm_forward(Tensor input_gates, Tensor weight_hh, Tensor? h0, Tensor? c0, bool save) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-    _forward_fake,
+def _backward_flops(d_h, d_h_n, d_c_n, input_gates, weight_hh, h0, c0, gates, cells, *needs) -> int:
+    products = 1 + needs[1]  # with the gradient of the state, and with that of the weight
+    return products * _flops(input_gates, weight_hh, h0, c0, True)
+
+
+_row_lstm = Family(
+    "row_lstm",
+    "(Tensor input_gates, Tensor weight_hh, Tensor? h0, Tensor? c0) -> (Tensor, Tensor, Tensor)",
+    results=_results,
+    reference=reference.forward,
+    saved=("gates", "cells"),
+    flops=(_flops, _backward_flops),
 )
-_backward = library.define(
-    "row_lstm_backward(Tensor? d_h, Tensor? d_h_n, Tensor? d_c_n, Tensor weight_hh, Tensor? h0, "
-    "Tensor? c0, Tensor gates, Tensor cells, bool need_input, bool need_weight, bool need_h0, "
-    "bool need_c0) -> (Tensor, Tensor, Tensor, Tensor)",
-    _backward_fake,
-)
-
-
-class RowLSTMFunction(library.Function):
-    @staticmethod
-    def forward(ctx, input_gates, weight_hh, h0, c0):
-        h, h_n, c_n, gates, cells = _forward(input_gates, weight_hh, h0, c0, True)
-        ctx.save_for_backward(input_gates, weight_hh, h0, c0, gates, cells)
-        ctx.set_materialize_grads(False)
-        return h, h_n, c_n
-
-    @staticmethod
-    def backward(ctx, d_h, d_h_n, d_c_n):
-        *inputs, gates, cells = ctx.saved_tensors
-        needs = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # create_graph: the formula is differentiable again
-            return differentiable_backward(reference.forward, inputs, needs, (d_h, d_h_n, d_c_n))
-        upstream = [d if d is None else d.contiguous() for d in (d_h, d_h_n, d_c_n)]
-        found = _backward(*upstream, *inputs[1:], gates, cells, *needs)
-        return tuple(d if need else None for d, need in zip(found, needs, strict=True))
-
-
-def _cast(op: str, **tensors: Tensor) -> list[Tensor]:
-    """Checks the types; inside autocast, everything but float64 takes the autocast dtype."""
-    for name, tensor in tensors.items():
-        checks.check_tensor(op, name, tensor)
-    first = next(iter(tensors.values()))
-    dtype = checks.autocast_dtype(first)
-    if dtype is None or first.dtype == torch.float64:
-        return list(tensors.values())
-    return [t.to(dtype) for t in tensors.values()]
 
 
 def _check(op: str, gates_name: str, gates: Tensor, weight_hh: Tensor, **states: Tensor) -> None:
     rows = "H, " if gates_name == "input_gates" else ""
     if gates.ndim != 3 + bool(rows):
-        raise RuntimeError(
+        raise ValueError(
             f"{op}: {gates_name} must have shape (N, 4h, {rows}W); got {tuple(gates.shape)}"
         )
-    checks.check_like(op, "weight_hh", weight_hh, gates_name, gates)
     shape = tuple(weight_hh.shape)
     if len(shape) != 3 or shape[0] != 4 * shape[1]:
-        raise RuntimeError(f"{op}: weight_hh must have shape (4h, h, k); got {shape}")
+        raise ValueError(f"{op}: weight_hh must have shape (4h, h, k); got {shape}")
     if shape[2] % 2 == 0:
-        raise RuntimeError(f"{op}: weight_hh must have an odd width k = shape[2]; got {shape}")
+        raise ValueError(f"{op}: weight_hh must have an odd width k = shape[2]; got {shape}")
     if gates.shape[1] != shape[0]:
-        raise RuntimeError(
+        raise ValueError(
             f"{op}: {gates_name}.shape[1] must equal weight_hh.shape[0] = {shape[0]}; "
             f"got {gates_name} {tuple(gates.shape)}"
         )
     expected = (gates.shape[0], shape[1], gates.shape[-1])
     for name, state in states.items():
-        checks.check_like(op, name, state, gates_name, gates)
         checks.check_shape(op, name, state, expected, "(N, h, W)")
-
-
-def _run(
-    input_gates: Tensor, weight_hh: Tensor, h0: Tensor | None, c0: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    if library.choose("row_lstm", input_gates) == "reference":
-        return reference.forward(input_gates, weight_hh, h0, c0)
-    inputs = [x if x is None else x.contiguous() for x in (input_gates, weight_hh, h0, c0)]
-    if checks.needs_grad(*inputs):
-        return RowLSTMFunction.apply(*inputs)
-    return _forward(*inputs, False)[:3]
 
 
 def row_lstm(
@@ -151,8 +101,9 @@ def row_lstm(
         to be passed as ``h0`` and ``c0`` for further rows.
 
     Raises:
-        TypeError: an argument is not a tensor of a supported dtype.
-        RuntimeError: shapes, dtypes or devices do not fit, H = 0, or only one of h0 and c0 given.
+        TypeError: an argument is not a dense tensor of a supported dtype.
+        ValueError: a shape does not fit, H = 0, or only one of h0 and c0 is given.
+        RuntimeError: dtypes or devices differ.
 
     Differentiable any number of times; the first derivative is fused, others run the formula.
     Source: van den Oord et al. 2016, "Pixel recurrent neural networks", sec. 3.1.
@@ -160,17 +111,18 @@ def row_lstm(
     op = "row_lstm"
     if (h0 is None) != (c0 is None):
         given, missing = ("h0", "c0") if c0 is None else ("c0", "h0")
-        raise RuntimeError(f"{op}: h0 and c0 must be given together; got {given} and no {missing}")
+        raise ValueError(f"{op}: h0 and c0 must be given together; got {given} and no {missing}")
     states = {} if h0 is None or c0 is None else {"h0": h0, "c0": c0}
-    gates, weight_hh, *cast = _cast(op, input_gates=input_gates, weight_hh=weight_hh, **states)
+    tensors = {"input_gates": input_gates, "weight_hh": weight_hh, **states}
+    gates, weight_hh, *cast = checks.admit(op, checks.PRODUCT, tensors)
     _check(op, "input_gates", gates, weight_hh, **dict(zip(states, cast, strict=True)))
     if gates.shape[2] == 0:
-        raise RuntimeError(
+        raise ValueError(
             f"{op}: input_gates.shape[2], the number of rows, must be larger than 0; "
             f"got input_gates {tuple(gates.shape)}"
         )
     h0, c0 = cast or (None, None)
-    h, h_n, c_n = _run(gates, weight_hh, h0, c0)
+    h, h_n, c_n = _row_lstm(gates, weight_hh, h0, c0)
     return h, (h_n, c_n)
 
 
@@ -190,15 +142,15 @@ def row_lstm_step(
         ``(h, c)`` of this row, (N, h, W).
 
     Raises:
-        TypeError: an argument is not a tensor of a supported dtype.
-        RuntimeError: shapes, dtypes or devices do not fit.
+        TypeError: an argument is not a dense tensor of a supported dtype.
+        ValueError: a shape does not fit.
+        RuntimeError: dtypes or devices differ.
 
     Differentiable any number of times. dtypes and Source: as `row_lstm`.
     """
     op = "row_lstm_step"
-    gates, h, c, weight_hh = _cast(
-        op, input_gates_row=input_gates_row, h=h, c=c, weight_hh=weight_hh
-    )
+    tensors = {"input_gates_row": input_gates_row, "h": h, "c": c, "weight_hh": weight_hh}
+    gates, h, c, weight_hh = checks.admit(op, checks.PRODUCT, tensors)
     _check(op, "input_gates_row", gates, weight_hh, h=h, c=c)
-    _, h_n, c_n = _run(gates[:, :, None], weight_hh, h, c)
+    _, h_n, c_n = _row_lstm(gates[:, :, None], weight_hh, h, c)
     return h_n, c_n

@@ -11,13 +11,17 @@ def differentiable_backward(
     needs_grad: Sequence[bool],
     d_outputs: Sequence[torch.Tensor | None],
 ) -> tuple[torch.Tensor | None, ...]:
-    """Gradients of ``forward(*inputs)`` that can be differentiated again (create_graph)."""
-    # Fresh aliases: inputs may depend on each other (mu and logvar of one encoder), and the
-    # gradient of one must not run on through another.
-    aliases = [x if x is None else x.view_as(x) for x in inputs]
-    outputs = forward(*aliases)
+    """Gradients of ``forward(*inputs)``; they can be differentiated again in grad mode."""
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # Fresh aliases: inputs may depend on each other (mu and logvar of one encoder), and the
+        # gradient of one must not run on through another.
+        aliases = [x if x is None else x.view_as(x) for x in inputs]
+        outputs = forward(*aliases)
     outputs = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
-    pairs = [(y, d) for y, d in zip(outputs, d_outputs, strict=True) if d is not None]
+    pairs = [
+        (y, d) for y, d in zip(outputs, d_outputs, strict=True) if d is not None and y.requires_grad
+    ]
     wanted = [x for x, need in zip(aliases, needs_grad, strict=True) if need and x is not None]
     if not pairs or not wanted:
         return tuple(None for _ in inputs)
@@ -26,7 +30,7 @@ def differentiable_backward(
             [y for y, _ in pairs],
             wanted,
             [d.to(y.dtype) for y, d in pairs],
-            create_graph=True,
+            create_graph=create_graph,
             allow_unused=True,
         )
     )

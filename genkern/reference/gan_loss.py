@@ -13,8 +13,11 @@ def softplus(x: torch.Tensor) -> torch.Tensor:
     return -F.logsigmoid(-x)
 
 
-def cross_entropy(logits: torch.Tensor, target: float) -> torch.Tensor:
+def cross_entropy(logits: torch.Tensor, target: float | torch.Tensor) -> torch.Tensor:
     """Binary cross-entropy of logits with a constant target: finite wherever the limit is."""
+    if isinstance(target, torch.Tensor):  # whose value is not looked at
+        of_one, of_zero = target * softplus(-logits), (1.0 - target) * softplus(logits)
+        return torch.where(target == 0.0, 0.0, of_one) + torch.where(target == 1.0, 0.0, of_zero)
     if target == 1.0:
         return softplus(-logits)
     if target == 0.0:
@@ -23,7 +26,7 @@ def cross_entropy(logits: torch.Tensor, target: float) -> torch.Tensor:
 
 
 def d_terms(
-    real: torch.Tensor, fake: torch.Tensor, kind: str, label_smoothing: float = 0.0
+    real: torch.Tensor, fake: torch.Tensor, kind: str, label_smoothing: float | torch.Tensor = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     target = 1.0 - label_smoothing
     if kind == "bce":
@@ -68,7 +71,7 @@ def d_loss(
     real: torch.Tensor,
     fake: torch.Tensor,
     kind: str = "bce",
-    label_smoothing: float = 0.0,
+    label_smoothing: float | torch.Tensor = 0.0,
     reduction: str = "mean",
 ) -> torch.Tensor:
     of_real, of_fake = d_terms(real, fake, kind, label_smoothing)

@@ -13,7 +13,7 @@ def kl(
     logvar: torch.Tensor,
     prior_mu: torch.Tensor | None = None,
     prior_logvar: torch.Tensor | None = None,
-    free_bits: float = 0.0,
+    free_bits: float | torch.Tensor = 0.0,
 ) -> torch.Tensor:
     if prior_mu is None or prior_logvar is None:
         kl = 0.5 * (mu.square() + _expm1_minus_x(logvar))
@@ -21,7 +21,9 @@ def kl(
         delta = logvar - prior_logvar
         scaled = (mu - prior_mu).square() * torch.exp(-prior_logvar)
         kl = 0.5 * (scaled + _expm1_minus_x(delta))
-    if free_bits > 0:
+    if isinstance(free_bits, torch.Tensor):  # whose value is not looked at
+        kl = torch.where(free_bits > 0, kl.clamp(min=free_bits.to(kl.dtype)), kl)
+    elif free_bits > 0:
         kl = kl.clamp(min=free_bits)
     return kl.flatten(1).sum(1) if kl.ndim > 1 else kl
 

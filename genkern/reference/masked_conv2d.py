@@ -9,6 +9,28 @@ def group_ends(channels: int, groups: int) -> list[int]:
     return [(channels * (g + 1) + groups - 1) // groups for g in range(groups)]
 
 
+def live_taps(
+    shape: torch.Size | tuple[int, ...], mask_type: str = "B", data_channels: int = 1
+) -> torch.Tensor:
+    """The mask that others multiply the weight by, bool, of ``shape`` (C_out, C_in, kh, kw)."""
+    C_out, C_in, kh, kw = shape
+    a, b = kh // 2, kw // 2
+    live = torch.zeros(C_out, C_in, kh, kw, dtype=torch.bool, device="cpu")
+    live[:, :, :a] = True
+    live[:, :, a, :b] = True
+    start = 0
+    for end, seen in zip(*_colours(C_out, C_in, mask_type, data_channels), strict=True):
+        live[start:end, :seen, a, b] = True
+        start = end
+    return live
+
+
+def _colours(C_out: int, C_in: int, mask_type: str, groups: int) -> tuple[list[int], list[int]]:
+    """End of each group of output channels, and of the input channels that its centre sees."""
+    in_ends = group_ends(C_in, groups)
+    return group_ends(C_out, groups), in_ends if mask_type == "B" else [0, *in_ends[:-1]]
+
+
 def forward(
     input: torch.Tensor,
     weight: torch.Tensor,
@@ -30,12 +52,10 @@ def forward(
     if b > 0 and input.numel():  # the row of the centre, to its left
         row = F.pad(input, (left, 0))[:, :, :, :-dilation]
         output = output + F.conv2d(row, weight[:, :, a : a + 1, :b], dilation=dilation)
-    out_ends, in_ends = group_ends(C_out, data_channels), group_ends(C_in, data_channels)
-    centre, start = [], 0
-    for g, end in enumerate(out_ends):  # the centre, up to the channels this group may see
-        live = in_ends[g] if mask_type == "B" else ([0, *in_ends])[g]
-        centre.append(
-            torch.einsum("nchw,oc->nohw", input[:, :live], weight[start:end, :live, a, b])
-        )
+    start = 0
+    for end, seen in zip(*_colours(C_out, C_in, mask_type, data_channels), strict=True):
+        if seen:  # a sum of no products is left out: some runtimes of exported graphs crash on it
+            centre = torch.einsum("nchw,oc->nohw", input[:, :seen], weight[start:end, :seen, a, b])
+            output = output + F.pad(centre, (0, 0, 0, 0, start, C_out - end))
         start = end
-    return output + torch.cat(centre, dim=1)
+    return output

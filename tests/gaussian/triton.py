@@ -1,0 +1,183 @@
+"""The Gaussian Triton kernels, interpreted: values, gradients, noise, offsets, launches."""
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+import numpy as np
+import triton
+import triton.language as tl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import genkern
+from genkern import random
+from genkern.reference import gaussian as reference
+from genkern.triton_kernels import gaussian as launchers
+from genkern.triton_kernels.core import launch
+from genkern.triton_kernels.core.elementary import philox_words
+from tests.core.tolerance import assert_close
+from tests.core.triton_kit import interpreted, launches, only_program, sparse
+from tests.gaussian.values import check, fused, plain, problems
+
+F64 = torch.float64
+# numpy, under the interpreter: 0 * inf and overflow to inf are part of what is tested.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
+
+FORWARD = launchers.LAUNCHERS["gaussian_forward"]
+BACKWARD = launchers.LAUNCHERS["gaussian_backward"]
+
+
+@given(problems())
+@settings(max_examples=25)
+def test_values_and_every_gradient_match_the_float64_reference(problem):
+    inputs, upstream, num_samples, free_bits = problem
+    if free_bits:  # on the kink itself two precisions may fall on different sides
+        flat = [None if x is None else x.double().flatten()[:, None] for x in inputs[:4]]
+        if (reference.kl(*flat) - free_bits).abs().lt(1e-5).any():
+            return
+    with interpreted("gaussian"):
+        check(fused(num_samples, free_bits), plain(free_bits), inputs, upstream)
+
+
+# Row lengths of every tile, on both sides of its limits; 9000 is split over programs.
+ROWS = [(5, 1), (3, 31), (3, 64), (2, 65), (2, 256), (2, 257), (2, 1025), (1, 9000), (1, 9001)]
+
+
+@pytest.mark.parametrize("shape", ROWS)
+@pytest.mark.parametrize("num_samples", [None, 2])
+def test_every_tile_and_the_split_of_long_rows(shape, num_samples):
+    noise = shape if num_samples is None else (num_samples, *shape)
+    inputs = [torch.randn(s) for s in (shape, shape, shape, shape, noise)]
+    with interpreted("gaussian"):
+        check(
+            fused(num_samples, 0.0), plain(0.0), inputs, [torch.randn(noise), torch.randn(shape[0])]
+        )
+
+
+def test_split_rows_leave_the_counters_at_zero():
+    mu = torch.randn(2, 9000)
+    counters = torch.zeros(2, dtype=torch.int32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "counters", lambda tensor, count: counters)
+        first, second = (FORWARD(mu, mu, *(None,) * 5, 0.0, True)[1] for _ in range(2))
+    assert torch.equal(first, second) and counters.tolist() == [0, 0]
+
+
+# ---- noise ---------------------------------------------------------------------------------
+
+
+@given(
+    st.integers(-(2**63), 2**63 - 1),
+    st.sampled_from([(3, 5), (2, 40), (1, 300), (2, 1030)]),
+    st.sampled_from([None, 3]),
+)
+@settings(max_examples=10)
+def test_noise_is_the_stream_of_the_cpu(seed, shape, num_samples):
+    """Float64 turns words into normals without rounding that could hide a wrong word."""
+    zeros, key = torch.zeros(shape, dtype=F64), torch.tensor([seed])
+    z, _ = FORWARD(zeros, zeros, None, None, None, key, num_samples, 0.0, False)
+    want, _ = torch.ops.genkern.gaussian_forward(
+        zeros, zeros, None, None, None, key, num_samples, 0.0, False
+    )
+    assert_close(z, want, scale=1.0)
+    z, _ = FORWARD(zeros.float(), zeros.float(), None, None, None, key, num_samples, 0.0, False)
+    # Few ulp, except that sqrt(-2 log u) loses relative accuracy as u tends to 1.
+    assert_close(z, want, scale=0.125)
+
+
+@triton.jit
+def words_kernel(p_seed, p_out, first: tl.int64, C: tl.constexpr):
+    o_block = first + tl.arange(0, C)
+    words = philox_words(tl.load(p_seed), o_block)
+    for i in tl.static_range(4):
+        tl.store(p_out + 4 * tl.arange(0, C) + i, words[i].to(tl.int64))
+
+
+@pytest.mark.parametrize("first", [0, 2**32 - 32, 2**50])
+def test_words_are_bit_equal(first):
+    for seed in (0, -1, 123456789012345678, -(2**63)):
+        key, out = torch.tensor([seed]), torch.zeros(256, dtype=torch.int64)
+        words_kernel[(1,)](key, out, first, C=64)
+        assert torch.equal(out, words_from(key, first, 256))
+
+
+def words_from(seed, block, count):
+    """Words of the stream from a block far into it, by the reference's own rounds."""
+    with pytest.MonkeyPatch.context() as patch:
+        arange = torch.arange
+        patch.setattr(torch, "arange", lambda n, **kwargs: arange(n, **kwargs) + block)
+        return random.philox_words(seed, count)
+
+
+def normals_of(words):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(random, "philox_words", lambda seed, count: words)
+        return random.philox_normal(torch.tensor([0]), (words.numel(),), F64)
+
+
+def test_half_precision_backward_regenerates_the_noise():
+    mu = torch.full((2, 70), 3.0, dtype=torch.float16)
+    logvar = torch.full((2, 70), -8.0, dtype=torch.float16)
+    seed = torch.tensor([77])
+    _, d_logvar, *_ = BACKWARD(
+        torch.ones_like(mu), None, mu, logvar, None, None, None, seed, None, 0.0, False
+    )
+    eps = random.philox_normal(seed, (2, 70), F64)
+    assert_close(d_logvar, 0.5 * np.exp(-4.0) * eps, scale=0.1)
+
+
+# ---- sizes and launches --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("D", [64, 4096])
+def test_offsets_beyond_2_to_the_31(D):
+    """The program that holds element 2^31 + 7 D of a matrix of 2^31 + 8 D elements."""
+    row = 2**31 // D + 7
+    mu = sparse((row + 1) * D, np.float16).view(-1, D)
+    z, mu[row] = sparse(mu.numel(), np.float16).view(-1, D), torch.randn(D).half()
+    seed, N = torch.tensor([5]), row + 1
+    options = launchers._options(N, D, 1, mu.dtype)
+    programs = -(-N // options["BR"])
+    with only_program(programs - 1, programs):
+        launchers.gaussian_forward_kernel[(1,)](
+            mu, mu, None, None, None, seed, z, None, None, None, N, D, 1, 1,
+            -(-D // 4 // options["BC"]) * options["BC"], 0.0, MAX_SPLITS=1, **options,
+        )  # fmt: skip
+    first = row * D // 4
+    eps, logvar = normals_of(words_from(seed, first, D)), mu[row].double()
+    assert_close(z[row], logvar + (0.5 * logvar).exp() * eps, scale=8.0)
+
+
+def test_one_launch_forward_and_one_backward():
+    mu = torch.randn(3, 40, requires_grad=True)
+    with interpreted("gaussian"), launches() as forward:
+        z, kl = genkern.gaussian_kl_rsample(mu, mu * 0.5, num_samples=2)
+        with launches() as backward:
+            (z.sum() + kl.sum()).backward()
+    assert len(forward) - len(backward) == 1 and len(backward) == 1
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0,), (2, 0, 4)])
+def test_no_launch_for_empty_sizes(shape):
+    mu = torch.ones(shape)
+    with launches() as names:
+        z, kl = FORWARD(mu, mu, None, None, None, torch.tensor([1]), 2, 0.0, True)
+        grads = BACKWARD(z, kl, mu, mu, None, None, None, torch.tensor([1]), 2, 0.0, False)
+    assert not names and z.shape == (2, *shape) and torch.equal(kl, torch.zeros(shape[0]))
+    assert grads[0].shape == grads[1].shape == shape
+
+
+def test_unsupported_arguments_are_named():
+    x = torch.ones(2, 3)
+    call = lambda *args: FORWARD(*args, *(None,) * (7 - len(args)), 0.0, True)  # noqa: E731
+    with pytest.raises(RuntimeError, match="gaussian_forward: logvar must be on cpu like mu; got"):
+        call(x, x.to("meta"))
+    with pytest.raises(RuntimeError, match="seed must be on meta like mu; got cpu"):
+        call(x.to("meta"), x.to("meta"), None, None, None, torch.tensor([1]))
+    with pytest.raises(RuntimeError, match=r"logvar must be torch.float32 like mu; got torch.fl"):
+        call(x, x.double())
+    with pytest.raises(RuntimeError, match=r"mu must be one of float32, .* got torch.int32"):
+        call(x.int(), x.int())
+    with pytest.raises(RuntimeError, match="logvar must be contiguous; got strides"):
+        call(x, torch.ones(3, 2).t())

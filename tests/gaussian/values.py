@@ -1,0 +1,239 @@
+"""gaussian_kl, gaussian_rsample, gaussian_kl_rsample."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import genkern
+from genkern import random
+from genkern.reference import gaussian as reference
+from tests.core.helpers import double, run
+from tests.core.strategies import DTYPES, LAYOUTS, backend, lay_out, layouts, sizes, tensors
+from tests.core.tolerance import assert_close
+
+F64 = torch.float64
+
+
+@st.composite
+def problems(draw):
+    shape = draw(st.one_of(st.tuples(sizes(9), sizes(70)), st.tuples(sizes(5), sizes(4), sizes(9))))
+    dtype = draw(st.sampled_from(DTYPES))
+    scale = draw(st.sampled_from([1.0, 1e-3, 6.0]))
+    num_samples = draw(st.sampled_from([None, None, 0, 1, 3]))
+    make = tensors(shape, dtype, scale)
+    prior = draw(st.booleans())
+    noise = shape if num_samples is None else (num_samples, *shape)
+    inputs = [draw(make), draw(make)]
+    inputs += [draw(make), draw(make)] if prior else [None, None]
+    inputs.append(draw(tensors(noise, dtype)))
+    upstream = [draw(tensors(noise, dtype)), draw(tensors(shape[:1], dtype))]
+    dropped = draw(st.sampled_from([None, 0, 1]))
+    if dropped is not None:
+        upstream[dropped] = None
+    free_bits = draw(st.sampled_from([0.0, 0.0, 0.25]))
+    return inputs, upstream, num_samples, free_bits
+
+
+def fused(num_samples, free_bits):
+    def function(mu, logvar, prior_mu, prior_logvar, eps):
+        prior = None if prior_mu is None else (prior_mu, prior_logvar)
+        return genkern.gaussian_kl_rsample(
+            mu, logvar, prior=prior, free_bits=free_bits, num_samples=num_samples, eps=eps
+        )
+
+    return function
+
+
+def plain(free_bits, kl=reference.kl):
+    def function(mu, logvar, prior_mu, prior_logvar, eps):
+        return reference.rsample(mu, logvar, eps), kl(mu, logvar, prior_mu, prior_logvar, free_bits)
+
+    return function
+
+
+def magnitudes(inputs, upstream):
+    """Sizes of what is summed in z, kl and each gradient: their formulas in absolute values.
+
+    Rounding D = l - l2 moves e^D by |D| eps e^D, hence the factors 1 + |D|.
+    """
+    mu, logvar, prior_mu, prior_logvar, eps = double(inputs)
+    d_z, d_kl = (torch.zeros(()) if g is None else g for g in double(upstream))
+    l2 = torch.zeros(()) if prior_logvar is None else prior_logvar
+    d = mu.abs() + (0.0 if prior_mu is None else prior_mu.abs())
+    delta, w, noise = logvar - l2, torch.exp(-l2), torch.exp(0.5 * logvar) * eps.abs()
+    ratio = (torch.exp(delta) + 1.0) * (1.0 + logvar.abs() + l2.abs())
+    g = d_kl.abs().view(-1, *[1] * (mu.ndim - 1)) if d_kl.ndim else d_kl
+    flow = lambda t: t.sum(0) if eps.ndim > mu.ndim and t.ndim == eps.ndim else t  # noqa: E731
+    kl = (d.square() * w + ratio).flatten(1).sum(1) if mu.ndim > 1 else d.square() * w + ratio
+    grads = (
+        flow(d_z.abs()) + g * d * w,
+        flow(d_z.abs() * noise) + g * ratio,
+        g * d * w,
+        g * (d.square() * w + ratio),
+        d_z.abs() * torch.exp(0.5 * logvar),
+    )
+    return (mu.abs() + noise, kl), grads
+
+
+def check(function, definition, inputs, upstream):
+    """Values and every gradient of ``function`` against the float64 definition."""
+    got, got_grads = run(function, inputs, upstream)
+    want, want_grads = run(definition, double(inputs), double(upstream))
+    scales, grad_scales = magnitudes(inputs, upstream)
+    mu, eps = inputs[0], inputs[4]
+    terms = max(1, math.prod(mu.shape[1:]))
+    assert_close(got[0], want[0], scale=scales[0], name="z")
+    assert_close(got[1], want[1], terms=terms, scale=scales[1], name="kl")
+    names = ("mu", "logvar", "prior_mu", "prior_logvar", "eps")
+    samples = eps.shape[0] if eps.ndim > mu.ndim else 1
+    for i, name in enumerate(names):
+        assert (got_grads[i] is None) == (want_grads[i] is None), name
+        if got_grads[i] is not None:
+            assert got_grads[i].dtype == inputs[i].dtype
+            scale = grad_scales[i]
+            assert_close(got_grads[i], want_grads[i], terms=samples, scale=scale, name=f"d_{name}")
+
+
+@given(problems())
+def test_values_and_every_gradient_match_the_float64_reference(problem):
+    inputs, upstream, num_samples, free_bits = problem
+    # On the floor itself the two precisions may fall on different sides of the kink.
+    mu, logvar, prior_mu, prior_logvar, _ = double(inputs)
+    kl = reference.kl(
+        *(None if x is None else x.flatten()[:, None] for x in (mu, logvar, prior_mu, prior_logvar))
+    )
+    if free_bits and (kl - free_bits).abs().lt(1e-5).any():
+        return
+    check(fused(num_samples, free_bits), plain(free_bits), inputs, upstream)
+    assert genkern.last_backend("gaussian") == backend()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("upstream_layout", LAYOUTS)
+def test_layouts_of_inputs_and_upstream_gradients(dtype, layout, upstream_layout):
+    make = lambda layout: lay_out(torch.randn(3, 4, 5, 7).to(dtype), layout)  # noqa: E731
+    inputs = [make(layout), make(layout), None, None, make(layout)]
+    check(fused(None, 0.0), plain(0.0), inputs, [make(upstream_layout), torch.randn(3).to(dtype)])
+
+
+def test_stride_0_gradient_of_sum():
+    mu, logvar = (torch.randn(5, 6, requires_grad=True) for _ in range(2))
+    z, kl = genkern.gaussian_kl_rsample(mu, logvar, eps=torch.zeros(5, 6))
+    (z.sum() + kl.sum()).backward()
+    torch.testing.assert_close(mu.grad, 1 + mu.detach())
+
+
+def test_long_rows_are_summed_accurately():
+    mu = torch.randn(2, 100_003)
+    want = reference.kl(mu.double(), mu.double() * 0.5)
+    assert_close(genkern.gaussian_kl(mu, mu * 0.5), want, scale=want)
+
+
+def test_kl_near_the_prior_does_not_cancel():
+    logvar = torch.full((1, 1), 1e-4)
+    kl = genkern.gaussian_kl(torch.zeros(1, 1), logvar)
+    want = reference.kl(torch.zeros(1, 1, dtype=F64), logvar.double())
+    assert abs(kl.item() / want.item() - 1) < 1e-5  # the plain formula gives -0.0 in float32
+
+
+def test_gradients_of_both_orders():
+    x = [torch.randn(3, 5, dtype=F64, requires_grad=True) for _ in range(5)]
+
+    def both(mu, logvar, prior_mu, prior_logvar, eps):
+        return genkern.gaussian_kl_rsample(
+            mu, logvar, prior=(prior_mu, prior_logvar), eps=eps, free_bits=0.05
+        )
+
+    assert torch.autograd.gradcheck(both, x)
+    assert torch.autograd.gradgradcheck(both, x)
+    assert torch.autograd.gradcheck(genkern.gaussian_kl, x[:2])
+    assert torch.autograd.gradgradcheck(genkern.gaussian_kl, x[:2])
+    seeded = lambda mu, logvar: genkern.gaussian_rsample(  # noqa: E731
+        mu, logvar, generator=torch.Generator().manual_seed(3)
+    )
+    assert torch.autograd.gradcheck(seeded, x[:2])
+    assert torch.autograd.gradgradcheck(seeded, x[:2])
+
+
+def test_second_derivative_through_inputs_that_share_a_parent():
+    def curvature(function):
+        x = torch.linspace(-1, 1, 6, dtype=F64).view(2, 3).requires_grad_()
+        mu = x.square()
+        z, kl = function(mu, mu.sin(), None, None, torch.ones(2, 3, dtype=F64))
+        (first,) = torch.autograd.grad(z.sum() + kl.sum(), x, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), x)[0]
+
+    torch.testing.assert_close(curvature(fused(None, 0.0)), curvature(plain(0.0)))
+
+
+# ---- noise ---------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 5), st.integers(0, 300), st.sampled_from([None, 2]), layouts)
+@example(3, 1030, 2, "contiguous")
+def test_noise_is_the_philox_stream_in_logical_order(n, d, num_samples, layout):
+    mu, logvar = lay_out(torch.zeros(n, d), layout), torch.zeros(n, d)
+    z = genkern.gaussian_rsample(
+        mu, logvar, num_samples=num_samples, generator=torch.Generator().manual_seed(7)
+    )
+    seed = random.draw_seed(mu.device, torch.Generator().manual_seed(7))
+    want = random.philox_normal(seed, tuple(z.shape), F64)
+    # Two ulp, except that sqrt(-2 log u) loses relative accuracy as u tends to 1.
+    assert_close(z, want, scale=0.125)
+
+
+def test_philox_known_answers():
+    # Random123's published vectors: counter and key 0, and all ones.
+    words = [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
+    assert random.philox_words(torch.tensor([0]), 4).tolist() == words
+
+
+def test_normals_have_the_moments_of_a_standard_normal():
+    z = genkern.gaussian_rsample(torch.zeros(1, 400_000), torch.zeros(1, 400_000)).double()
+    n = z.numel()
+    for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert abs((z**power).mean().item() - moment) < 5 * math.sqrt(variance / n)
+    lagged = (z[:, 1:] * z[:, :-1]).mean().item()
+    assert abs(lagged) < 5 / math.sqrt(n)
+    grid = torch.linspace(-3, 3, 61, dtype=F64)
+    empirical = torch.searchsorted(z[0].sort().values, grid).double() / n
+    assert (empirical - torch.special.ndtr(grid)).abs().max() < 2.0 / math.sqrt(n)
+
+
+def test_seeds_generators_and_the_global_generator():
+    mu, logvar = torch.randn(4, 9), torch.randn(4, 9)
+    draw = lambda: genkern.gaussian_rsample(mu, logvar)  # noqa: E731
+    torch.manual_seed(1)
+    first, second = draw(), draw()
+    torch.manual_seed(1)
+    assert torch.equal(draw(), first) and not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_half_precision_backward_regenerates_the_noise(dtype):
+    mu = torch.full((2, 500), 3.0, dtype=dtype)
+    logvar = torch.full((2, 500), -8.0, dtype=dtype, requires_grad=True)
+    z = genkern.gaussian_rsample(mu, logvar, generator=torch.Generator().manual_seed(2))
+    z.sum().backward()
+    seed = random.draw_seed(mu.device, torch.Generator().manual_seed(2))
+    eps = random.philox_normal(seed, (2, 500), F64)
+    assert_close(logvar.grad, 0.5 * math.exp(-4.0) * eps, scale=0.1)
+
+
+def test_checkpointing_repeats_the_noise():
+    mu, logvar = (torch.randn(3, 8, requires_grad=True) for _ in range(2))
+    grads = []
+    for wrap in (False, True):
+        torch.manual_seed(5)
+        call = genkern.gaussian_rsample
+        z = (
+            torch.utils.checkpoint.checkpoint(call, mu, logvar, use_reentrant=False)
+            if wrap
+            else call(mu, logvar)
+        )
+        grads.append(torch.autograd.grad(z.square().sum(), (mu, logvar)))
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))

@@ -1,0 +1,263 @@
+"""masked_conv2d and nn.MaskedConv2d."""
+
+import itertools
+import math
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import example, given, settings
+
+import genkern
+from genkern import nn
+from genkern.reference import masked_conv2d as reference
+from tests.core.helpers import double, run
+from tests.core.strategies import DTYPES, LAYOUTS, backend, lay_out, sizes, tensors
+from tests.core.tolerance import assert_close
+
+F64 = torch.float64
+NAMES = ("d_input", "d_weight", "d_bias")
+
+
+@st.composite
+def options(draw, C_in, C_out):
+    return {
+        "mask_type": draw(st.sampled_from("AB")),
+        "data_channels": draw(st.integers(1, min(4, C_in, C_out))),
+        "dilation": draw(st.sampled_from([1, 1, 1, 2, 3])),
+    }
+
+
+kernels = st.tuples(st.sampled_from([1, 2, 3, 4, 5, 7]), st.sampled_from([1, 2, 3, 4, 5, 7]))
+
+
+@st.composite
+def problems(draw):
+    channels = st.one_of(st.integers(1, 9), st.sampled_from([16, 17, 33, 40]))
+    C_in, C_out = draw(channels), draw(channels)
+    kh, kw = draw(kernels)
+    N, H, W = draw(sizes(3)), draw(sizes(9)), draw(st.one_of(sizes(17), st.just(131)))
+    dtype = draw(st.sampled_from(DTYPES))
+    inputs = [
+        draw(tensors((N, C_in, H, W), dtype, draw(st.sampled_from([1.0, 1e-3, 30.0])))),
+        draw(tensors((C_out, C_in, kh, kw), dtype)),
+        draw(tensors((C_out,), dtype)) if draw(st.booleans()) else None,
+    ]
+    return inputs, draw(tensors((N, C_out, H, W), dtype)), draw(options(C_in, C_out))
+
+
+def fused(settings):
+    return lambda *inputs: genkern.masked_conv2d(*inputs, **settings)
+
+
+def plain(settings, forward=reference.forward):
+    return lambda *inputs: forward(*inputs, **settings)
+
+
+def check(function, definition, inputs, upstream, settings):
+    """Values and every gradient of ``function`` against the float64 definition."""
+    (got,), got_grads = run(function, inputs, [upstream])
+    (want,), want_grads = run(definition, double(inputs), [upstream.double()])
+    absolute = [x if x is None else x.abs() for x in double(inputs)]
+    (scale,), grad_scales = run(plain(settings), absolute, [upstream.double().abs()])
+    x, w = inputs[:2]
+    taps, pixels = w[0, 0].numel(), x[:, 0].numel()
+    assert got.dtype == x.dtype
+    assert_close(got, want, terms=x.shape[1] * taps + 1, scale=scale, name="output")
+    for name, got, want, scale, terms in zip(
+        NAMES, got_grads, want_grads, grad_scales, (w.shape[0] * taps, pixels, pixels), strict=True
+    ):
+        if got is not None:  # what nothing depends on has no gradient in the definition
+            zero = torch.zeros(got.shape, dtype=F64)
+            assert got.dtype == x.dtype
+            assert_close(
+                got,
+                zero if want is None else want,
+                terms=terms,
+                scale=zero if scale is None else scale,
+                name=name,
+            )
+
+
+@given(problems())
+@settings(max_examples=80)
+def test_values_and_every_gradient_match_the_float64_reference(problem):
+    inputs, upstream, settings = problem
+    check(fused(settings), plain(settings), inputs, upstream, settings)
+    assert genkern.last_backend("masked_conv2d") == backend()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_of_inputs_and_upstream_gradients(dtype, layout):
+    settings = {"mask_type": "B", "data_channels": 2, "dilation": 1}
+    shapes = ((3, 9, 5, 11), (18, 9, 3, 3), (18,), (3, 18, 5, 11))
+    for laid_out in range(4):
+        tensors = [torch.randn(s).to(dtype) for s in shapes]
+        tensors[laid_out] = lay_out(tensors[laid_out], layout)
+        check(fused(settings), plain(settings), tensors[:3], tensors[3], settings)
+
+
+@given(st.data(), st.integers(1, 20), st.integers(1, 40), kernels, sizes(9), sizes(40))
+@settings(max_examples=60)
+def test_integers_are_exact(data, C_in, C_out, kernel, H, W):
+    settings = data.draw(options(C_in, C_out))
+    dtype = data.draw(st.sampled_from([torch.float32, F64]))
+    shapes = ((2, C_in, H, W), (C_out, C_in, *kernel), (C_out,), (2, C_out, H, W))
+    *inputs, upstream = [torch.randint(-4, 5, s).to(dtype) for s in shapes]
+    (got,), got_grads = run(fused(settings), inputs, [upstream])
+    (want,), want_grads = run(plain(settings), inputs, [upstream])
+    assert torch.equal(got, want)
+    for name, got, want in zip(NAMES, got_grads, want_grads, strict=True):
+        assert torch.equal(got, torch.zeros_like(got) if want is None else want), name
+
+
+# ---- causality -----------------------------------------------------------------------------
+
+
+def live_taps(C_out, C_in, kh, kw, mask_type, data_channels):
+    """The mask, from the words of the paper; group of a channel by the sizes' definition."""
+
+    def group(channel, channels):
+        return next(
+            g for g, end in enumerate(reference.group_ends(channels, data_channels))
+            if channel < end
+        )  # fmt: skip
+
+    mask = torch.zeros(C_out, C_in, kh, kw, dtype=torch.bool)
+    for o, i, y, x in itertools.product(*map(range, mask.shape)):
+        before = (y, x) < (kh // 2, kw // 2)  # raster order
+        out, seen = group(o, C_out), group(i, C_in)
+        colour = seen < out if mask_type == "A" else seen <= out
+        mask[o, i, y, x] = before or ((y, x) == (kh // 2, kw // 2) and colour)
+    return mask
+
+
+@given(st.data(), st.integers(1, 6), st.integers(1, 7), kernels, st.integers(1, 6), sizes(9))
+@settings(max_examples=60)
+@example(None, 3, 3, (3, 3), 4, 5)
+def test_each_pixel_reaches_exactly_the_later_ones_that_the_mask_allows(
+    data, C_in, C_out, kernel, H, W
+):
+    settings = (
+        data.draw(options(C_in, C_out))
+        if data
+        else {"mask_type": "A", "data_channels": 3, "dilation": 1}
+    )
+    (kh, kw), W, d = kernel, max(1, W), settings["dilation"]
+    mask = live_taps(C_out, C_in, kh, kw, settings["mask_type"], settings["data_channels"])
+    weight, bias = torch.randn(C_out, C_in, kh, kw), torch.randn(C_out)
+    input = torch.randn(2, C_in, H, W)
+    before = genkern.masked_conv2d(input, weight, bias, **settings)
+    i, y, x = (data.draw(st.integers(0, n - 1)) if data else n // 2 for n in (C_in, H, W))
+    changed = input.clone()
+    changed[1, i, y, x] = math.nan  # reaches whatever multiplies it, even by 0
+    after = genkern.masked_conv2d(changed, weight, bias, **settings)
+    reached = torch.zeros(2, C_out, H, W, dtype=torch.bool)
+    for o, ty, tx in itertools.product(range(C_out), range(kh), range(kw)):
+        row, column = y - d * (ty - kh // 2), x - d * (tx - kw // 2)
+        if mask[o, i, ty, tx] and 0 <= row < H and 0 <= column < W:
+            reached[1, o, row, column] = True
+    assert torch.equal(after.isnan(), reached)
+    assert torch.equal(after[~reached], before[~reached])  # bitwise, nothing else moved
+    later = torch.arange(H * W).view(H, W) >= y * W + x
+    assert not (reached & ~later).any()
+
+
+@given(st.data(), st.integers(1, 6), st.integers(1, 18), kernels)
+@settings(max_examples=60)
+def test_masked_taps_are_never_read_and_get_no_gradient(data, C_in, C_out, kernel):
+    settings = data.draw(options(C_in, C_out))
+    mask = live_taps(C_out, C_in, *kernel, settings["mask_type"], settings["data_channels"])
+    inputs = [torch.randn(2, C_in, 4, 9), torch.randn(C_out, C_in, *kernel), torch.randn(C_out)]
+    upstream = torch.randn(2, C_out, 4, 9)
+    (clean,), clean_grads = run(fused(settings), inputs, [upstream])
+    inputs[1] = inputs[1].masked_fill(~mask, math.nan)
+    (got,), grads = run(fused(settings), inputs, [upstream])
+    assert torch.equal(got, clean) and all(map(torch.equal, grads, clean_grads))
+    assert not grads[1][~mask].any()
+    reach = torch.zeros(kernel, dtype=torch.bool)  # taps that some pixel of a 4x9 image meets
+    a, b, d = kernel[0] // 2, kernel[1] // 2, settings["dilation"]
+    for ty, tx in itertools.product(*map(range, kernel)):
+        reach[ty, tx] = abs(ty - a) * d < 4 and abs(tx - b) * d < 9
+    assert grads[1][mask & reach].all()
+
+
+def test_every_earlier_pixel_reaches_the_last_one_through_a_stack():
+    # Two rows up and all columns: enough layers see the whole past but the blind spot.
+    first = nn.MaskedConv2d(1, 4, 3, mask_type="A")
+    layers = [nn.MaskedConv2d(4, 4, 3) for _ in range(6)]
+    image = torch.randn(1, 1, 5, 5, requires_grad=True)
+    y = first(image)
+    for layer in layers:
+        y = layer(y)
+    (g,) = torch.autograd.grad(y[0, :, 4, 2].sum(), image)
+    seen = g[0, 0] != 0
+    want = torch.zeros(5, 5, dtype=torch.bool)
+    for row in range(5):
+        for column in range(5):
+            up = 4 - row
+            want[row, column] = (up >= 1 and column <= 2 + up) or (up == 0 and column < 2)
+    assert torch.equal(seen, want)
+
+
+# ---- gradients -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mask_type, data_channels", [("A", 1), ("B", 3)])
+def test_gradients_of_both_orders(mask_type, data_channels):
+    x = torch.randn(1, 3, 2, 3, dtype=F64, requires_grad=True)
+    w = torch.randn(3, 3, 2, 3, dtype=F64, requires_grad=True)
+    b = torch.randn(3, dtype=F64, requires_grad=True)
+    function = fused({"mask_type": mask_type, "data_channels": data_channels, "dilation": 1})
+    assert torch.autograd.gradcheck(function, (x, w, b))
+    assert torch.autograd.gradgradcheck(function, (x, w, b), fast_mode=True)
+    assert torch.autograd.gradcheck(function, (x.detach(), w.detach(), b))
+    assert torch.autograd.gradgradcheck(function, (x, w.detach()))
+
+
+def test_gradient_penalty_through_two_masked_convolutions():
+    def penalty(convolution):
+        torch.manual_seed(3)
+        x = torch.randn(2, 3, 5, 6, dtype=F64, requires_grad=True)
+        w1 = torch.randn(8, 3, 3, 3, dtype=F64, requires_grad=True)
+        w2 = torch.randn(4, 8, 3, 3, dtype=F64, requires_grad=True)
+        b = torch.randn(8, dtype=F64, requires_grad=True)
+        hidden = torch.tanh(convolution(x, w1, b, mask_type="A", data_channels=3))
+        y = convolution(hidden, w2, None, mask_type="B")
+        (g,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        return torch.autograd.grad(g.square().sum(), (x, w1, w2, b))
+
+    torch.testing.assert_close(penalty(genkern.masked_conv2d), penalty(reference.forward))
+
+
+def test_only_the_gradients_that_are_needed():
+    tensors = [torch.randn(2, 3, 4, 4), torch.randn(5, 3, 3, 3), torch.randn(5)]
+    (_, whole) = run(genkern.masked_conv2d, tensors, [torch.ones(2, 5, 4, 4)])
+    for needed in itertools.product([False, True], repeat=3):
+        leaves = [t.clone().requires_grad_(n) for t, n in zip(tensors, needed, strict=True)]
+        y = genkern.masked_conv2d(*leaves)
+        assert (y.grad_fn is None) == (not any(needed))
+        if any(needed):
+            y.sum().backward()  # hands a stride-0 gradient
+        for leaf, need, grad in zip(leaves, needed, whole, strict=True):
+            assert torch.equal(leaf.grad, grad) if need else leaf.grad is None
+    with torch.no_grad():
+        assert genkern.masked_conv2d(*leaves).grad_fn is None
+
+
+def test_memory_formats_are_kept():
+    last = torch.channels_last
+    x = torch.randn(2, 4, 5, 6).to(memory_format=last).requires_grad_()
+    for k in (1, 3):
+        w = torch.randn(6, 4, k, k).to(memory_format=last).requires_grad_()
+        y = genkern.masked_conv2d(x, w)
+        assert y.is_contiguous(memory_format=last)
+        y.backward(torch.randn(2, 6, 5, 6))
+        assert w.grad.stride() == w.stride() and x.grad.stride() == x.stride()
+        w.grad = x.grad = None
+        y = genkern.masked_conv2d(x.detach().contiguous(), w)
+        assert y.is_contiguous()
+        y.sum().backward()
+        assert w.grad.stride() == w.stride()
+        w.grad = None

@@ -1,0 +1,114 @@
+"""What launchers share: the device guard, facts about the chip, checks, counters."""
+
+import functools
+
+import torch
+import triton
+
+from genkern.triton_kernels.core.tiles import TILES
+
+FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+SMALLEST = 16  # side of a tile: what a matrix instruction takes
+
+# Of tensors without a CUDA device: interpreted ones, and meta ones compiled ahead of time.
+assumed_capability = 90
+_ASSUMED_PROCESSORS = {80: 108, 90: 132, 100: 148}
+
+
+def on(tensor: torch.Tensor) -> torch.cuda.device_of:
+    """Makes the device of ``tensor`` current: Triton launches on the current device's stream."""
+    return torch.cuda.device_of(tensor)
+
+
+@functools.cache
+def _properties(index: int) -> tuple[int, int]:
+    properties = torch.cuda.get_device_properties(index)
+    return 10 * properties.major + properties.minor, properties.multi_processor_count
+
+
+def capability(tensor: torch.Tensor) -> int:
+    """Compute capability of the device, times ten: 90 on an H100 or H200."""
+    return _properties(tensor.get_device())[0] if tensor.is_cuda else assumed_capability
+
+
+def processors(tensor: torch.Tensor) -> int:
+    """Streaming multiprocessors of the device."""
+    if tensor.is_cuda:
+        return _properties(tensor.get_device())[1]
+    return _ASSUMED_PROCESSORS.get(assumed_capability, 132)
+
+
+def tile(kernel: str, tensor: torch.Tensor) -> tuple[int, ...]:
+    """The kernel's tile for the chip and the element size; that of sm_80 for chips without one."""
+    major, size = capability(tensor) // 10, tensor.element_size()
+    return TILES.get((kernel, major, size)) or TILES[kernel, 8, size]
+
+
+def extent(largest: int, size: int) -> int:
+    """Side of a tile over ``size`` elements."""
+    return min(largest, max(SMALLEST, triton.next_power_of_2(size)))
+
+
+def float32_precision() -> str:
+    """TF32 only where torch's own matrix products may use it."""
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
+
+
+def require(reason: str | None) -> None:
+    """Raises what ``unsupported`` of an op says."""
+    if reason is not None:
+        raise RuntimeError(reason)
+
+
+def programs(op: str, count: int) -> tuple[int]:
+    """The grid of ``count`` programs, all on the one axis that is not limited to 65,535."""
+    if count > 2**31 - 1:
+        raise RuntimeError(f"{op}: needs {count} programs; a launch has at most {2**31 - 1}")
+    return (count,)
+
+
+def mismatch(
+    op: str,
+    name: str,
+    tensor: torch.Tensor,
+    others: dict[str, torch.Tensor | None],
+    contiguous: bool = True,
+) -> str | None:
+    """The first of ``others`` that is not a tensor like ``tensor``: device, dtype, strides."""
+    if tensor.dtype not in FLOATING:
+        return (
+            f"{op}: {name} must be one of float32, float64, bfloat16, float16; got {tensor.dtype}"
+        )
+    for other_name, other in {name: tensor, **others}.items():
+        if other is None:
+            continue
+        if other.device != tensor.device:
+            return f"{op}: {other_name} must be on {tensor.device} like {name}; got {other.device}"
+        if other.dtype != tensor.dtype:
+            return f"{op}: {other_name} must be {tensor.dtype} like {name}; got {other.dtype}"
+        if contiguous and not other.is_contiguous():
+            return (
+                f"{op}: {other_name} must be contiguous; got strides {other.stride()} for shape "
+                f"{tuple(other.shape)}"
+            )
+    return None
+
+
+_counters: dict[tuple[int, int], torch.Tensor] = {}
+
+
+def counters(tensor: torch.Tensor, count: int) -> torch.Tensor:
+    """``count`` int32 zeros for kernels that leave zeros behind.
+
+    Launches of one stream run one after another and share a buffer. A CUDA graph has its own,
+    because its replays may run beside other streams.
+    """
+    if not tensor.is_cuda or torch.cuda.is_current_stream_capturing():
+        return torch.zeros(count, dtype=torch.int32, device=tensor.device)
+    key = (tensor.get_device(), torch.cuda.current_stream(tensor.device).cuda_stream)
+    buffer = _counters.get(key)
+    if buffer is None or buffer.numel() < count:
+        size = max(1024, count)
+        buffer = _counters[key] = torch.zeros(size, dtype=torch.int32, device=tensor.device)
+    return buffer

@@ -1,0 +1,289 @@
+"""Triton kernels of the gradients of masked_conv2d. Fixed order of every sum, no atomics.
+
+The first launch forms the gradient of the input (the mirrored convolution) and, for parts of the
+pixels, those of weight and bias; the second adds these parts up.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from genkern.triton_kernels.core import launch
+from genkern.triton_kernels.masked_conv2d import plan
+from genkern.triton_kernels.masked_conv2d.tile import (
+    convolve,
+    load_shifted,
+    pixel_offsets,
+    pixels_of,
+    steps_of,
+    taps_and_channels,
+)
+
+PARTIAL_BYTES = 64 << 20  # of the parts of a weight gradient, at most
+PROGRAMS = 4 * 132  # that form a weight gradient, where there are pixels enough
+SHORTEST_PART = 4  # tiles of pixels
+
+
+@triton.jit
+def weight_part(
+    i_program, p_x, p_g, p_part, p_bias_part, pixels, plane, H, W, C_in, C_out, dilation,
+    x_n, x_c, x_y, x_x, g_n, g_c, g_y, g_x, splits, pixel_tiles,
+    KH: tl.constexpr, KW: tl.constexpr, GROUPS: tl.constexpr, EXCLUDE: tl.constexpr,
+    X_ALIGN: tl.constexpr, G_ALIGN: tl.constexpr, WIDE: tl.constexpr, FLAT: tl.constexpr,
+    BP: tl.constexpr, BO: tl.constexpr, BQ: tl.constexpr,
+    ACC: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """part[s, o, t, i] = sum_{p in part s} g[o, p] x[i, p + t],  bias part[s, o] = sum_p g[o, p]
+
+    Program: part s of the pixels, BO output channels, BQ input channels at a tap (FLAT: BQ pairs).
+    """
+    TAPS: tl.constexpr = KH // 2 * KW + KW // 2
+    CENTRE: tl.constexpr = 1 if GROUPS > 1 or not EXCLUDE else 0
+    factors = (TAPS + CENTRE) * C_in
+    tiles_o = tl.cdiv(C_out, BO)
+    tiles_q = steps_of(TAPS + CENTRE, C_in, BQ, FLAT) if p_part is not None else 1
+    i_s, i_o = i_program // (tiles_o * tiles_q), i_program // tiles_q % tiles_o
+    i_q = i_program % tiles_q
+    o_o = i_o * BO + tl.arange(0, BO)
+    m_o = o_o < C_out
+    b_part, b_bias = tl.zeros((BO, BQ), ACC), tl.zeros((BO,), ACC)
+    if p_part is not None:
+        o_t, o_c, m_c = taps_and_channels(i_q, 0, TAPS + CENTRE, 0, C_in, BQ, FLAT)
+        o_dy, o_dx = (o_t // KW - KH // 2) * dilation, (o_t % KW - KW // 2) * dilation
+    begin = i_s.to(tl.int64) * pixel_tiles // splits
+    end = (i_s.to(tl.int64) + 1) * pixel_tiles // splits
+    for i_p in range(begin, end):
+        o_n, o_y, o_x, m_p = pixels_of(i_p, pixels, plane, W, BP, WIDE)
+        o_pixel = pixel_offsets(o_n, o_y, o_x, g_n, g_y, g_x, G_ALIGN)
+        o_channel = o_o if G_ALIGN else o_o.to(tl.int64) * g_c
+        b_g = tl.load(
+            p_g + (o_pixel[:, None] + o_channel[None, :]),
+            mask=m_p[:, None] & m_o[None, :],
+            other=0.0,
+        ).to(DOT)
+        b_bias += tl.sum(b_g.to(ACC), axis=0)
+        if p_part is not None:
+            o_pixel = pixel_offsets(o_n, o_y, o_x, x_n, x_y, x_x, X_ALIGN)
+            b_x = load_shifted(
+                p_x, o_pixel, o_y, o_x, m_p, o_dy, o_dx, o_c, m_c, H, W, x_c, x_y, x_x, X_ALIGN
+            ).to(DOT)
+            b_part = tl.dot(tl.trans(b_g), b_x, b_part, input_precision=PRECISION, out_dtype=ACC)
+    o_row = (i_s * C_out + o_o).to(tl.int64)
+    if p_part is not None:
+        o_factor = o_t * C_in + o_c
+        tl.store(p_part + o_row[:, None] * factors + o_factor, b_part, mask=m_o[:, None] & m_c)
+    if p_bias_part is not None:
+        if i_q == 0:
+            tl.store(p_bias_part + o_row, b_bias, mask=m_o)
+
+
+@triton.jit(do_not_specialize=plan.VARYING)
+def masked_conv2d_backward_kernel(
+    p_x, p_w, p_g, p_dx, p_part, p_bias_part,
+    pixels, plane, H, W, C_in, C_out, dilation, programs, splits, pixel_tiles,
+    x_n, x_c, x_y, x_x, g_n, g_c, g_y, g_x, y_n, y_c, y_y, y_x, w_o, w_i, w_y, w_x,
+    KH: tl.constexpr, KW: tl.constexpr, GROUPS: tl.constexpr, EXCLUDE: tl.constexpr,
+    WIDE: tl.constexpr, ACC: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    X_ALIGN: tl.constexpr, G_ALIGN: tl.constexpr, Y_ALIGN: tl.constexpr,
+    FLAT: tl.constexpr, BP: tl.constexpr, BO: tl.constexpr, BC: tl.constexpr,
+    FLAT_W: tl.constexpr, BP_W: tl.constexpr, BO_W: tl.constexpr, BQ_W: tl.constexpr,
+):  # fmt: skip
+    """dx[n, i, p] = sum_{o, live t} w[o, i, t] g[n, o, p - t];  parts of dw[o, i, t] and db[o]
+
+    van den Oord et al. 2016, sec. 3.4. x, dx (N, C_in, H, W), g (N, C_out, H, W), w (C_out, C_in,
+    KH, KW), any strides; parts (splits, C_out, live taps, C_in) and (splits, C_out).
+    The first `programs` programs form dx, the others the parts, each for BO_W x BQ_W factors.
+    """
+    i_program = tl.program_id(0)
+    if i_program < programs:
+        if p_dx is not None:
+            convolve(
+                i_program, p_g, p_w, None, p_dx, pixels, plane, H, W, C_out, C_in, dilation,
+                g_n, g_c, g_y, g_x, y_n, y_c, y_y, y_x, w_i, w_o, w_y, w_x, 0,
+                KH, KW, GROUPS, EXCLUDE, True, G_ALIGN, Y_ALIGN, WIDE, FLAT, BP, BO, BC,
+                ACC, DOT, PRECISION,
+            )  # fmt: skip
+    else:
+        if p_part is not None or p_bias_part is not None:
+            weight_part(
+                i_program - programs, p_x, p_g, p_part, p_bias_part,
+                pixels, plane, H, W, C_in, C_out, dilation,
+                x_n, x_c, x_y, x_x, g_n, g_c, g_y, g_x, splits, pixel_tiles,
+                KH, KW, GROUPS, EXCLUDE, X_ALIGN, G_ALIGN, WIDE, FLAT_W, BP_W, BO_W, BQ_W,
+                ACC, DOT, PRECISION,
+            )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=plan.VARYING)
+def masked_conv2d_weight_kernel(
+    p_part, p_bias_part, p_dw, p_db, C_in, C_out, splits, elements, part_size, programs,
+    KH: tl.constexpr, KW: tl.constexpr, GROUPS: tl.constexpr, EXCLUDE: tl.constexpr,
+    ACC: tl.constexpr, BE: tl.constexpr,
+):  # fmt: skip
+    """dw[o, i, t] = sum_s part[s, o, t, i] where t is live for (o, i), else 0;  db[o] likewise
+
+    part (splits, C_out, live taps, C_in), dw (C_out, C_in, KH, KW) contiguous. Sums run in order
+    of s. The first `programs` programs form dw, the others db.
+    """
+    TAPS: tl.constexpr = KH // 2 * KW + KW // 2
+    CENTRE: tl.constexpr = 1 if GROUPS > 1 or not EXCLUDE else 0
+    i_e = tl.program_id(0)
+    b_sum = tl.zeros((BE,), ACC)
+    if i_e < programs:
+        if p_part is not None:
+            o_e = i_e.to(tl.int64) * BE + tl.arange(0, BE)
+            m_e = o_e < elements
+            o_i, o_t, o_o = o_e % C_in, o_e // C_in % (KH * KW), o_e // C_in // (KH * KW)
+            seen = tl.cdiv(
+                C_in * (o_o * GROUPS // C_out + (0 if EXCLUDE else 1)), GROUPS
+            )  # input channels that channel o sees through its centre
+            m_live = m_e & ((o_t < TAPS) | ((o_t == TAPS) & (o_i < seen)))
+            factors = (TAPS + CENTRE) * C_in
+            o_part = o_o * factors + o_t * C_in + o_i
+            for _ in range(splits):
+                b_sum += tl.load(p_part + o_part, mask=m_live, other=0.0)
+                o_part += part_size
+            o_dw = (o_o * C_in + o_i) * (KH * KW) + o_t
+            tl.store(p_dw + o_dw, b_sum.to(p_dw.dtype.element_ty), mask=m_e)
+    else:
+        if p_bias_part is not None:
+            o_b = (i_e - programs) * BE + tl.arange(0, BE)
+            for i_s in range(splits):
+                b_sum += tl.load(p_bias_part + i_s * C_out + o_b, mask=o_b < C_out, other=0.0)
+            tl.store(p_db + o_b, b_sum.to(p_db.dtype.element_ty), mask=o_b < C_out)
+
+
+def backward(
+    d_output: torch.Tensor,
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    exclude_centre: bool,
+    data_channels: int,
+    dilation: int,
+    channels_last: bool,
+    need_input: bool,
+    need_weight: bool,
+    need_bias: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Two launches, or one where only the gradient of the input is needed."""
+    others = {"weight": weight, "d_output": d_output}
+    launch.require(launch.mismatch(plan.OP, "input", input, others, contiguous=False))
+    C_out, C_in = weight.shape[:2]
+    taps = plan.live_taps(weight, exclude_centre, data_channels)
+    d_input = plan.empty_image(input, C_in, channels_last) if need_input else input.new_empty(0)
+    d_weight = weight.new_empty(weight.shape if need_weight else 0)
+    d_bias = weight.new_empty(C_out if need_bias else 0)
+    if d_output.numel() == 0 or taps * C_in == 0:
+        d_weight.zero_()
+    if d_output.numel() == 0:
+        return d_input, d_weight, d_bias.zero_()
+    part = _Parts(input, d_output, weight, taps if need_weight else 0, need_bias)
+    with launch.on(input):
+        _launch_parts(
+            d_output, input, weight, d_input, part, exclude_centre, data_channels, dilation
+        )
+        if part.weight is not None or part.bias is not None:
+            _launch_sums(part, d_weight, d_bias, weight, exclude_centre, data_channels)
+    return d_input, d_weight, d_bias
+
+
+class _Parts:
+    """How the pixels are divided for the weight gradient, and the memory of the parts."""
+
+    def __init__(self, input, d_output, weight, taps, need_bias):
+        C_out, C_in = weight.shape[:2]
+        factors = taps * C_in
+        self.tile = plan.tile_of(
+            (input, d_output), weights=True, written=C_out, read=C_in, taps=taps
+        )
+        self.pixel_tiles = triton.cdiv(plan.sizes(d_output)[0], self.tile.pixels)
+        columns = factors if self.tile.flat else C_in
+        steps = triton.cdiv(columns, self.tile.read) * (1 if self.tile.flat else taps)
+        tiles = triton.cdiv(C_out, self.tile.written) * max(steps, 1)
+        kind = torch.float64 if d_output.dtype == torch.float64 else torch.float32
+        room = PARTIAL_BYTES // (C_out * max(factors, 1) * kind.itemsize)
+        longest = triton.cdiv(self.pixel_tiles, SHORTEST_PART)
+        self.splits = max(1, min(triton.cdiv(PROGRAMS, tiles), room, longest))
+        self.programs = tiles * self.splits if factors or need_bias else 0
+        self.size = C_out * factors
+        shape = (self.splits, self.size)
+        self.weight = d_output.new_empty(shape, dtype=kind) if factors else None
+        self.bias = d_output.new_empty((self.splits, C_out), dtype=kind) if need_bias else None
+
+
+def _launch_parts(d_output, input, weight, d_input, part, exclude_centre, data_channels, dilation):
+    C_out, C_in = weight.shape[:2]
+    taps = plan.live_taps(weight, exclude_centre, data_channels)
+    tile = plan.tile_of(
+        (d_output,),
+        written=triton.cdiv(C_in, data_channels),
+        read=C_out,
+        taps=taps,
+        unaligned=data_channels > 1,
+    )
+    programs = 0
+    if d_input.numel():
+        programs = plan.convolution_programs(tile, input, C_in, data_channels)
+    if programs + part.programs == 0:
+        return
+    written = d_input if programs else input
+    masked_conv2d_backward_kernel[launch.programs(plan.OP, programs + part.programs)](
+        input,
+        weight,
+        d_output,
+        d_input if programs else None,
+        part.weight,
+        part.bias,
+        *plan.sizes(input),
+        C_in,
+        C_out,
+        dilation,
+        programs,
+        part.splits,
+        part.pixel_tiles,
+        *plan.image_strides(input),
+        *plan.image_strides(d_output),
+        *plan.image_strides(written),
+        *weight.stride(),
+        **plan.constants(input, weight, exclude_centre, data_channels),
+        X_ALIGN=plan.alignment(input),
+        G_ALIGN=plan.alignment(d_output),
+        Y_ALIGN=plan.alignment(written),
+        FLAT=tile.flat,
+        BP=tile.pixels,
+        BO=tile.written,
+        BC=tile.read,
+        FLAT_W=part.tile.flat,
+        BP_W=part.tile.pixels,
+        BO_W=part.tile.written,
+        BQ_W=part.tile.read,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+
+
+def _launch_sums(part, d_weight, d_bias, weight, exclude_centre, data_channels):
+    C_out, C_in, KH, KW = weight.shape
+    block = 256
+    elements = d_weight.numel() if part.weight is not None else 0
+    programs = triton.cdiv(elements, block)
+    biases = 0 if part.bias is None else triton.cdiv(C_out, block)
+    masked_conv2d_weight_kernel[launch.programs(plan.OP, programs + biases)](
+        part.weight,
+        part.bias,
+        d_weight,
+        d_bias,
+        C_in,
+        C_out,
+        part.splits,
+        elements,
+        part.size,
+        programs,
+        KH=KH,
+        KW=KW,
+        GROUPS=data_channels,
+        EXCLUDE=exclude_centre,
+        ACC=tl.float64 if weight.dtype == torch.float64 else tl.float32,
+        BE=block,
+        num_warps=4,
+    )
