@@ -10,6 +10,7 @@
 #endif
 
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <tuple>
 #include <type_traits>
@@ -53,6 +54,14 @@ inline Tensor new_channels_last(const Tensor& like,
                                 torch::headeronly::IntHeaderOnlyArrayRef sizes) {
   return torch::stable::empty(sizes, like.scalar_type(), std::nullopt, like.device(), std::nullopt,
                               torch::headeronly::MemoryFormat::ChannelsLast);
+}
+
+// Zeros with the strides of `like`, if those leave no holes.
+inline Tensor new_zeros_like(const Tensor& like) {
+  Tensor result = torch::stable::empty_like(like);
+  std::memset(result.mutable_data_ptr(), 0,
+              size_t(result.numel() * int64_t(result.element_size())));
+  return result;
 }
 
 inline int64_t num_threads() { return torch::stable::get_num_threads(); }

@@ -82,7 +82,7 @@ class Family:
             first = next(t for t in arguments if t is not None)
         if library.choose(self.name, first) == "reference":
             return self.reference(*arguments)
-        if self.flops is not None and _dispatch_modes():
+        if self.flops is not None and not _is_dynamo_compiling() and _dispatch_modes():
             self._register_flops(*self.flops)
         if torch.is_grad_enabled():
             for tensor in arguments[: self.differentiable]:

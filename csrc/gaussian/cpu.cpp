@@ -174,6 +174,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian_backward(
     T* p_d_prior_mu = wanted(needs_prior_mu, d_prior_mu);
     T* p_d_prior_logvar = wanted(needs_prior_logvar, d_prior_logvar);
     T* p_d_eps = wanted(needs_eps, d_eps);
+    if (needs_eps && samples == 0) std::fill_n(p_d_eps, d_eps.numel(), T{});
     const auto chunk = p_d_kl ? (samples ? &core::gaussian_backward_chunk<true, true, T>
                                          : &core::gaussian_backward_chunk<true, false, T>)
                               : (samples ? &core::gaussian_backward_chunk<false, true, T>

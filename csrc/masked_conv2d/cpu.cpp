@@ -270,10 +270,7 @@ std::tuple<Tensor, Tensor, Tensor> masked_conv2d_backward(
     bool channels_last, bool need_input, bool need_weight, bool need_bias) {
   const Tensor& d_output = *upstream;
   Tensor d_input = need_input ? new_image(input, weight.size(1), channels_last) : absent(input);
-  Tensor d_weight =
-      need_weight
-          ? new_zeros(weight, {weight.size(0), weight.size(1), weight.size(2), weight.size(3)})
-          : absent(weight);
+  Tensor d_weight = need_weight ? new_zeros_like(weight) : absent(weight);
   Tensor d_bias = need_bias ? new_zeros(weight, {weight.size(0)}) : absent(weight);
   if (d_output.numel() == 0) return {d_input, d_weight, d_bias};
   const Geometry s = geometry_of(input, weight, data_channels, dilation, exclude_centre);

@@ -20,7 +20,8 @@ def _gradients(upstream, input, weight, bias, *rest):
         d_input = spec.empty_image(input, weight.shape[1], channels_last)
     else:
         d_input = input.new_empty(0)
-    return d_input, *spec.empty_gradients((weight, bias), (needs_weight, needs_bias))
+    d_weight = torch.empty_like(weight) if needs_weight else weight.new_empty(0)
+    return d_input, d_weight, weight.new_empty(weight.shape[0] if needs_bias else 0)
 
 
 def _reference(input, weight, bias, exclude_centre, data_channels, dilation, channels_last):
