@@ -66,6 +66,28 @@ def test_infinite_logits_reduce_to_the_limit():
     assert FORWARD(None, torch.tensor([math.nan]), None, BCE, 1, 0.0, NONE).isnan().all()
 
 
+@pytest.mark.parametrize("n", [40, 20_000])
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.parametrize("kind", ["bce", "lsgan", "rabce"])
+def test_an_annealed_smoothing_is_read_by_the_kernels(kind, reduction, n):
+    """Also where the relativistic kind takes several launches; a dead value of the host is not."""
+    upstream = torch.randn(n) if reduction == "none" else torch.tensor(0.7)
+    real, fake = torch.randn(n), torch.randn(n)
+    annealed = torch.tensor(0.3, dtype=torch.float64)
+    options = (KINDS.index(kind), 0)
+    got = FORWARD(real, fake, annealed, *options, 9.0, int(reduction == "mean"))
+    want = FORWARD(real, fake, None, *options, 0.3, int(reduction == "mean"))
+    assert torch.equal(got, want)
+    with interpreted("gan_loss"):
+        check(("d", kind, annealed, reduction), real, fake, upstream)
+
+
+def test_a_generator_does_not_smooth():
+    x, annealed = torch.randn(9), torch.tensor(0.3, dtype=torch.float64)
+    assert torch.equal(FORWARD(None, x, annealed, BCE, 1, 0.0, MEAN),
+                       FORWARD(None, x, None, BCE, 1, 0.0, MEAN))  # fmt: skip
+
+
 def test_repeated_sums_have_the_same_bits_and_leave_the_counter_at_zero():
     x, counter = torch.randn(20_000), torch.zeros(1, dtype=torch.int32)
     with pytest.MonkeyPatch.context() as patch:

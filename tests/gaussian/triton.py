@@ -16,6 +16,7 @@ from genkern.reference import gaussian as reference
 from genkern.triton_kernels import gaussian as launchers
 from genkern.triton_kernels.core import launch
 from genkern.triton_kernels.core.elementary import philox_words
+from tests.core.helpers import run
 from tests.core.tolerance import assert_close
 from tests.core.triton_kit import interpreted, launches, only_program, sparse
 from tests.gaussian.values import check, fused, plain, problems
@@ -53,6 +54,33 @@ def test_every_tile_and_the_split_of_long_rows(shape, num_samples):
         check(
             fused(num_samples, 0.0), plain(0.0), inputs, [torch.randn(noise), torch.randn(shape[0])]
         )
+
+
+@pytest.mark.parametrize("free_bits", [0.0, 0.25, 4.0])
+@pytest.mark.parametrize("prior", [False, True])
+def test_annealed_free_bits_are_read_by_the_kernels(free_bits, prior):
+    inputs = [torch.randn(3, 50) for _ in range(5)]
+    inputs[2:4] = inputs[2:4] if prior else [None, None]
+    annealed = torch.tensor(free_bits, dtype=torch.float64)
+    upstream = [torch.randn(3, 50), torch.randn(3)]
+    with interpreted("gaussian"):
+        got = run(fused(None, annealed), inputs, upstream)
+        want = run(fused(None, free_bits), inputs, upstream)
+    for one, other in zip((*got[0], *got[1]), (*want[0], *want[1]), strict=True):
+        assert (one is None and other is None) or torch.equal(one, other)
+
+
+@pytest.mark.parametrize("needed", range(5))
+def test_only_the_gradients_that_are_needed(needed):
+    inputs = [torch.randn(3, 50) for _ in range(5)]
+    call = (torch.randn(3, 50), torch.randn(3), *inputs, None, None, None, 0.25, True)
+    want = BACKWARD(*call, *(True,) * 5)
+    got = BACKWARD(*call, *(i == needed for i in range(5)))
+    assert [d.numel() > 0 for d in got] == [i == needed for i in range(5)]
+    assert torch.equal(got[needed], want[needed])
+    with launches() as names:
+        assert not any(d.numel() for d in BACKWARD(*call, *(False,) * 5))
+    assert not names
 
 
 def test_split_rows_leave_the_counters_at_zero():

@@ -178,7 +178,7 @@ def backward(
     if needs_input:
         d_input = spec.empty_image(input, C_in, channels_last)
     if upstream_0 is None or upstream_0.numel() == 0:
-        return d_input.zero_(), d_weight.zero_(), d_bias.zero_()
+        return d_input.zero_(), _like(d_weight.zero_(), weight), d_bias.zero_()
     if taps * C_in == 0:
         d_weight.zero_()
     part = _Parts(input, upstream_0, weight, taps if needs_weight else 0, needs_bias)
@@ -188,7 +188,14 @@ def backward(
         )
         if part.weight is not None or part.bias is not None:
             _launch_sums(part, d_weight, d_bias, weight, exclude_centre, data_channels)
-    return d_input, d_weight, d_bias
+    return d_input, _like(d_weight, weight), d_bias
+
+
+def _like(gradient: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The gradient in the memory format of its weight."""
+    if gradient.numel() == 0 or weight.is_contiguous():
+        return gradient
+    return torch.empty_like(weight).copy_(gradient)
 
 
 class _Parts:
