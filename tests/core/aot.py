@@ -10,6 +10,7 @@ dtype, in its first configuration. Prints one JSON object: capability, op, what 
 
 import collections
 import contextlib
+import functools
 import importlib
 import json
 import multiprocessing
@@ -83,15 +84,16 @@ def record(function: JITFunction, kernel) -> dict:
 
 @contextlib.contextmanager
 def compiling(
-    capability: int, wanted: Callable[[JITFunction, str, dict], bool]
+    capability: int, on_new: Callable[[JITFunction, str, dict, Callable], object]
 ) -> Iterator[list[tuple[JITFunction, object]]]:
     """Launches of the block compile for a chip, and launch nothing.
 
     Args:
-        wanted: whether a new variant is compiled: of its kernel, key and signature.
+        on_new: called with the kernel, key and signature of a variant, and what compiles it. It
+            returns what that returns, or None: then the variant is one that is not there.
 
     Yields:
-        What the launches asked for, in order: the kernel, and its variant where that was wanted.
+        What the launches asked for, in order: the kernel, and its variant or None.
     """
     from genkern.triton_kernels.core import launch
 
@@ -103,15 +105,14 @@ def compiling(
         launched.append((self, kernel))
         return kernel
 
-    def compile_wanted(self, key, signature, *rest):
-        if wanted(self, str(key), signature):
-            return compile_one(self, key, signature, *rest)
-        return None  # which ends the launch
+    def compile_new(self, key, signature, *rest):
+        compiled = functools.partial(compile_one, self, key, signature, *rest)
+        return on_new(self, str(key), signature, compiled)
 
     driver.set_active(NamedChip(capability))
     with (
         mock.patch.object(JITFunction, "run", run_only),
-        mock.patch.object(JITFunction, "_do_compile", compile_wanted),
+        mock.patch.object(JITFunction, "_do_compile", compile_new),
         mock.patch.object(launch, "assumed_capability", capability),
     ):
         yield launched
@@ -131,15 +132,16 @@ def compile_all(op: str, capability: int, quick: bool) -> dict:
     module = importlib.import_module(f"genkern.triton_kernels.{op}")
     seen: set[tuple] = set()
 
-    def wanted(function, key, signature):
+    def compile_first(function, key, signature, compiled):
         found = (function.__name__, storage_dtype(signature) if quick else key)
-        is_new = found not in seen
+        if found in seen:
+            return None
         seen.add(found)
-        return is_new
+        return compiled()
 
     kernels: dict[tuple[str, str], dict] = {}
     launches: dict[str, int] = collections.defaultdict(int)
-    with compiling(capability, wanted) as launched:
+    with compiling(capability, compile_first) as launched:
         for name, arguments in module.configurations():
             launched.clear()
             module.LAUNCHERS[name](*arguments)
