@@ -19,6 +19,7 @@ REDUCTIONS = ("none", "mean", "sum")
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 _STRIDED = torch.strided
+_LARGEST = 2**63 - 1  # integer that an op takes
 
 
 def are_plain(*tensors: torch.Tensor) -> bool:
@@ -122,6 +123,8 @@ def check_number(
     kind = "an integer" if integer else "a number"
     if isinstance(value, bool) or not isinstance(value, kinds):
         raise TypeError(f"{op}: {name} must be {kind}; got {_got(value)}")
+    if integer and maximum == math.inf and value > _LARGEST:  # type: ignore[operator]
+        maximum = _LARGEST
     if not minimum <= value <= maximum:  # type: ignore[operator]
         bound = f"at least {minimum}" if maximum == math.inf else f"in [{minimum}, {maximum}]"
         raise ValueError(f"{op}: {name} must be {bound}; got {value!r}")
