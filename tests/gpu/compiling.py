@@ -94,8 +94,8 @@ def calls(families: list[str]) -> Iterator[Callable[[], object]]:
     with contextlib.ExitStack() as stack:
         for family in families:
             stack.enter_context(interpreted(family))  # here: compiled, and not launched
-            values = importlib.import_module(f"tests.{family}.values")
-            stack.enter_context(mock.patch.object(values, "assert_close", lambda *a, **k: None))
+        # Results that nothing has computed: no element of them is off.
+        stack.enter_context(mock.patch.object(torch.Tensor, "__bool__", lambda _: False))
         modules = [importlib.import_module(f"tests.{family}.gpu") for family in families]
         headlines = [case for module in modules for case in module.headlines()]
         stack.enter_context(torch.device("meta"))

@@ -19,8 +19,12 @@ class Journal:
 
     def write(self, item: str, outcome: str, **details: Any) -> None:
         line = {"item": item, "outcome": outcome, "at": time.time(), **details}
-        with self.path.open("a") as file:
-            file.write(json.dumps(line, default=str) + "\n")
+        with self.path.open("a+b") as file:
+            if file.tell() > 0:
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":  # the line before was cut short
+                    file.write(b"\n")
+            file.write(json.dumps(line, default=str).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
