@@ -16,7 +16,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "core/dtypes.h"
+#include "core/loops.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -161,6 +161,91 @@ decltype(auto) dispatch_floating(const Tensor& t, F&& f) {
     default:
       STD_TORCH_CHECK(false, "genkern: a compiled kernel was called with an unsupported dtype");
   }
+}
+
+// Calls f(A{}) with the type that the elements of `t` are summed in: float or double.
+template <typename F>
+decltype(auto) dispatch_accumulate(const Tensor& t, F&& f) {
+  if (t.scalar_type() == torch::headeronly::ScalarType::Double) return f(double{});
+  return f(float{});
+}
+
+inline core::Storage storage_of(const Tensor& t) {
+  return dispatch_floating(t, []<typename T>(T) {
+    if (std::is_same_v<T, core::BFloat16>) return core::Storage::kBFloat16;
+    return std::is_same_v<T, core::Half> ? core::Storage::kHalf : core::Storage::kSame;
+  });
+}
+
+template <typename A>
+core::Reader<A> reader(const Tensor& t) {
+  return {t.const_data_ptr(), storage_of(t)};
+}
+template <typename A>
+core::Reader<A> reader(const std::optional<Tensor>& t) {
+  return t.has_value() ? reader<A>(*t) : core::Reader<A>();
+}
+template <typename A>
+core::Writer<A> writer(const Tensor& t, bool wanted = true) {
+  return wanted ? core::Writer<A>{t.mutable_data_ptr(), storage_of(t)} : core::Writer<A>();
+}
+
+// ---- loops of core/loops.h on threads --------------------------------------------------------
+
+// Calls f(chunk, first element, elements) for every chunk of n elements, on threads where it pays.
+template <typename F>
+void for_chunks(int64_t n, const F& f) {
+  constexpr int64_t kGrain = core::block_size(4, 1);  // that a thread takes at least: about 10 us
+  const int64_t chunks = (n + core::kChunk - 1) / core::kChunk;
+  const auto run = [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; ++c) {
+      const int64_t first = c * core::kChunk;
+      f(c, first, std::min(core::kChunk, n - first));
+    }
+  };
+  if (chunks <= kGrain)
+    run(0, chunks);
+  else
+    parallel_for(0, chunks, kGrain, run);
+}
+
+// The sum over the chunks of f(first element, elements), in order: its bits depend on n alone.
+template <typename F>
+double sum_chunks(int64_t n, const F& f) {
+  constexpr int64_t kFew = core::block_size(16, 3);  // up to so many chunks, no heap memory
+  const int64_t chunks = (n + core::kChunk - 1) / core::kChunk;
+  double few[kFew];
+  std::vector<double> many(chunks > kFew ? chunks : 0);
+  double* parts = chunks > kFew ? many.data() : few;
+  for_chunks(n, [&](int64_t c, int64_t first, int64_t count) { parts[c] = f(first, count); });
+  double total = 0;
+  for (int64_t c = 0; c < chunks; ++c) total += parts[c];
+  return total;
+}
+
+// to[i] = f(from[i]...) for i in [0, n)
+template <typename A, typename F, typename... From>
+void map(int64_t n, const core::Writer<A>& to, const F& f, const From&... from) {
+  for_chunks(n, [&](int64_t, int64_t first, int64_t count) {
+    core::Buffer<A> result, inputs[sizeof...(From)];
+    A* y = to.at(first, result.data);
+    int next = 0;
+    core::map(count, y, f, from.at(first, count, inputs[next++].data)...);
+    to.put(first, count, y);
+  });
+}
+
+// A pointwise op: y[i] = f(x[i], more[i]...), tensors of one dtype and shape, any strides.
+template <typename F, typename... More>
+Tensor map(const F& f, const Tensor& x, const More&... more) {
+  const std::array<Tensor, 1 + sizeof...(More)> inputs{dense(x), dense(more)...};
+  Tensor y = new_large(x, x.sizes());
+  dispatch_accumulate(x, [&]<typename A>(A) {
+    [&]<size_t... i>(std::index_sequence<i...>) {
+      map(x.numel(), writer<A>(y), f, reader<A>(inputs[i])...);
+    }(std::make_index_sequence<1 + sizeof...(More)>{});
+  });
+  return y;
 }
 
 #ifdef __CUDACC__

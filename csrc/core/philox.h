@@ -1,6 +1,7 @@
 // Philox4x32-10 (Salmon et al. 2011, sec. 3.3), one block of four words a lane, and Box-Muller on
 // its words. Element e of a stream is word e % 4 of the block with counter e / 4.
 #pragma once
+#include "blocks.h"
 #include "vecmath.h"
 
 namespace genkern::core {
@@ -101,7 +102,7 @@ inline void philox_normals(uint64_t seed, uint64_t counter, double* out) {
 template <typename A>
 class NormalStream {
  public:
-  static constexpr int kWindow = 1024;
+  static constexpr int kWindow = block_size(1024, 32);
 
   explicit NormalStream(uint64_t seed) : seed_(seed) {}
 

@@ -266,8 +266,8 @@ Tensor masked_conv2d_forward(const Tensor& input, const Tensor& weight,
 
 std::tuple<Tensor, Tensor, Tensor> masked_conv2d_backward(
     const std::optional<Tensor>& upstream, const Tensor& input, const Tensor& weight,
-    const std::optional<Tensor>& bias, bool exclude_centre, int64_t data_channels, int64_t dilation,
-    bool channels_last, bool need_input, bool need_weight, bool need_bias) {
+    const std::optional<Tensor>& /*bias*/, bool exclude_centre, int64_t data_channels,
+    int64_t dilation, bool channels_last, bool need_input, bool need_weight, bool need_bias) {
   const Tensor& d_output = *upstream;
   Tensor d_input = need_input ? new_image(input, weight.size(1), channels_last) : absent(input);
   Tensor d_weight = need_weight ? new_zeros_like(weight) : absent(weight);

@@ -306,7 +306,7 @@ using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 // Gradients that are not needed come back empty.
 Gradients row_lstm_backward(const std::optional<Tensor>& given_d_h,
                             const std::optional<Tensor>& given_d_h_n,
-                            const std::optional<Tensor>& given_d_c_n, const Tensor& input_gates,
+                            const std::optional<Tensor>& given_d_c_n, const Tensor& /*input_gates*/,
                             const Tensor& given_weight_hh, const std::optional<Tensor>& given_h0,
                             const std::optional<Tensor>& given_c0, const Tensor& gates,
                             const Tensor& cells, bool need_input, bool need_weight, bool need_h0,
