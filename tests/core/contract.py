@@ -13,14 +13,25 @@ import torch
 import genkern
 from benchmarks.core.cpu import allocator_peak
 from tests.core.helpers import double, gradients, run
-from tests.core.samples import Normal, declared, every, load, stems
+from tests.core.samples import Normal, declared, load, stems
 from tests.core.strategies import DTYPES, LAYOUTS, lay_out
 
 F64 = torch.float64
 BF16 = torch.bfloat16
-SAMPLES = [pytest.param(stem, s, id=f"{stem}: {s.name}") for stem, s in every("samples")]
 each_family = pytest.mark.parametrize("stem", stems())
-each_sample = pytest.mark.parametrize("stem, sample", SAMPLES)
+
+
+def of_each_sample(quick: int | None = None):
+    """A test of every sample: in the quick tier, of the first ``quick`` ones of each family."""
+    found = []
+    for stem in stems():
+        for i, sample in enumerate(load(stem).samples):
+            marks = [] if quick is None or i < quick else [pytest.mark.deep]
+            found.append(pytest.param(stem, sample, id=f"{stem}: {sample.name}", marks=marks))
+    return pytest.mark.parametrize("stem, sample", found)
+
+
+each_sample = of_each_sample()
 compiled_part = pytest.mark.skipif(
     genkern.library.compiled is None, reason="GENKERN_BUILD=none: this is about the kernels"
 )

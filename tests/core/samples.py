@@ -4,7 +4,7 @@ Families are found by their folders; no shared file names one.
 """
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,13 +141,6 @@ def stems() -> list[str]:
 
 def load(stem: str) -> Samples:
     return importlib.import_module(f"tests.{stem}.samples").SAMPLES
-
-
-def every(attribute: str) -> Iterator[tuple[str, Any]]:
-    """(stem, entry) for all entries of one list of all families."""
-    for stem in stems():
-        for entry in getattr(load(stem), attribute):
-            yield stem, entry
 
 
 def declared(stem: str) -> Any:

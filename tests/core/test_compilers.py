@@ -5,7 +5,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.core.contract import F64, compiled_part, each_family, each_sample
+from tests.core.contract import F64, compiled_part, each_family, each_sample, of_each_sample
 from tests.core.helpers import run
 from tests.core.samples import declared, load
 
@@ -31,20 +31,34 @@ def recorded(sample, inputs, upstream):
     return calls.found
 
 
-@each_sample
-def test_opcheck(stem, sample):
+def op_calls(stem, sample):
+    """Calls of both ops: as they come, of one result alone, and of the last gradient alone."""
     inputs, upstream = sample.make()
-    names = [op._schema.name for op, _ in recorded(sample, inputs, upstream)]
-    assert names == [f"genkern::{stem}_forward", f"genkern::{stem}_backward"]
     calls = recorded(sample, inputs, upstream)
     if len(upstream) > 1:
         calls += recorded(sample, inputs, [upstream[0], *[None] * (len(upstream) - 1)])[1:]
-    family = declared(stem)
     op, arguments = calls[-1]
-    none_needed = arguments[: -family.differentiable] + (False,) * (family.differentiable - 1)
-    calls.append((op, (*none_needed, arguments[-1])))
+    count = declared(stem).differentiable
+    calls.append((op, (*arguments[:-count], *[False] * (count - 1), arguments[-1])))
+    return calls
+
+
+@each_sample
+def test_opcheck(stem, sample):
+    calls = op_calls(stem, sample)
+    assert [op._schema.name.removeprefix(f"genkern::{stem}_") for op, _ in calls[:2]] == [
+        "forward",
+        "backward",
+    ]
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     for op, arguments in calls:
-        torch.library.opcheck(op, arguments)
+        torch.library.opcheck(op, arguments, test_utils=checks)
+
+
+@of_each_sample(quick=1)
+def test_opcheck_of_compiled_calls(stem, sample):
+    for op, arguments in op_calls(stem, sample):
+        torch.library.opcheck(op, arguments, test_utils="test_aot_dispatch_dynamic")
 
 
 @each_sample
@@ -107,7 +121,7 @@ def test_compiles_to_one_graph_with_inductor(stem):
     check_compiled(load(stem).samples[0], "inductor", dynamic=False)
 
 
-@each_sample
+@of_each_sample(quick=2)
 def test_compiles_to_one_graph_with_dynamic_shapes(stem, sample):
     check_compiled(sample, "aot_eager", dynamic=True)
 
