@@ -6,7 +6,8 @@
 #include <vector>
 
 #include "../bind.h"
-#include "masked_conv2d.h"
+#include "../core/transpose.h"
+#include "tiles.h"
 
 namespace genkern::cpu::masked_conv2d {
 
@@ -14,8 +15,12 @@ using namespace core::masked_conv2d;
 using core::Accumulate;
 using core::kLanes;
 
-constexpr int64_t kWork = 1 << 19;     // multiplications that are worth waking another thread
-constexpr int64_t kScratch = 1 << 19;  // bytes of scratch images per thread, about the L2 cache
+using core::block_size;
+
+// Multiplications that are worth waking another thread.
+constexpr int64_t kWork = block_size(1 << 19, 64);
+// Bytes of scratch images per thread, about the L2 cache.
+constexpr int64_t kScratch = block_size(1 << 19, 512);
 
 inline Tensor new_image(const Tensor& like, int64_t channels, bool channels_last) {
   const std::array<int64_t, 4> size{like.size(0), channels, like.size(2), like.size(3)};
@@ -27,34 +32,6 @@ inline int64_t group_size(int64_t bytes_per_image, int64_t images) {
   return std::clamp<int64_t>(num_threads() * kScratch / std::max<int64_t>(1, bytes_per_image), 1,
                              std::max<int64_t>(1, images));
 }
-
-// One allocation, handed out in parts.
-template <typename E>
-class Workspace {
- public:
-  Workspace(const Tensor& like, std::initializer_list<int64_t> counts) : counts_(counts) {
-    int64_t total = 0;
-    for (int64_t count : counts) total += padded(count);
-    tensor_ = new_workspace<Accumulate<E>>(like, total / core::kFactor<E>);
-    next_ = reinterpret_cast<E*>(data<Accumulate<E>>(tensor_));
-  }
-  E* take() {
-    E* taken = next_;
-    next_ += padded(counts_[taken_++]);
-    return taken;
-  }
-
- private:
-  // The slack lets a tile load whole registers at the end of a part.
-  static int64_t padded(int64_t count) {
-    return (count / kLine + 1) * kLine + 2 * core::kVectorBytes / int64_t(sizeof(E));
-  }
-  static constexpr int64_t kLine = 64 / sizeof(E);
-  std::vector<int64_t> counts_;
-  size_t taken_ = 0;
-  Tensor tensor_;
-  E* next_;
-};
 
 template <typename T>
 struct Image {
