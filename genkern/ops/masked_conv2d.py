@@ -133,10 +133,7 @@ def masked_conv2d(
     Differentiable any number of times in ``input``, ``weight`` and ``bias``.
     Source: van den Oord et al. 2016, "Pixel recurrent neural networks", sec. 3.4.
     """
-    if (
-        not checks.are_plain(input, weight, input if bias is None else bias)
-        or checks.autocast_dtype(input) is not None
-    ):
+    if not checks.are_plain(input, weight, input if bias is None else bias):
         tensors = {"input": input, "weight": weight}
         if bias is not None:
             tensors["bias"] = bias

@@ -59,6 +59,6 @@ def forward(
             centre = torch.einsum("nchw,oc->nohw", input[:, :seen], weight[start:end, :seen, a, b])
             output = output + F.pad(centre, (0, 0, 0, 0, start, C_out - end))
         start = end
-    if a == 0 and b == 0 and not any(visible):  # no tap is live
+    if (input.numel() == 0 or a == b == 0) and not any(visible):  # no tap is live
         output = output + input[:, :0].sum() + weight[:0].sum()  # 0, and gradients of 0
     return output

@@ -10,6 +10,8 @@ import torch
 import triton.language as tl
 from triton.runtime.interpreter import GridExecutor, TensorHandle, interpreter_builder
 
+from genkern.family import Family
+
 
 @contextlib.contextmanager
 def launches() -> Iterator[list[str]]:
@@ -25,6 +27,13 @@ def launches() -> Iterator[list[str]]:
         yield names
 
 
+def family_of(op: str) -> Family:
+    """The one object behind the front door ``genkern.ops.<op>``."""
+    front_door = importlib.import_module(f"genkern.ops.{op}")
+    (found,) = [v for v in vars(front_door).values() if isinstance(v, Family)]
+    return found
+
+
 @contextlib.contextmanager
 def interpreted(op: str) -> Iterator[None]:
     """Runs the family ``op`` on CPU tensors through its Triton launchers, interpreted.
@@ -32,18 +41,12 @@ def interpreted(op: str) -> Iterator[None]:
     The front door, the autograd function and the checks stay those of the CPU; only the calls of
     the compiled ops go to the launchers.
     """
-    front_door = importlib.import_module(f"genkern.ops.{op}")
     launchers = importlib.import_module(f"genkern.triton_kernels.{op}").LAUNCHERS
-    compiled = {getattr(torch.ops.genkern, name).default: f for name, f in launchers.items()}
-    overloads = {n: getattr(v, "overload", v) for n, v in vars(front_door).items()}
-    bound = {n: compiled[v] for n, v in overloads.items() if _is_op(v) and v in compiled}
-    assert len(bound) == len(launchers), f"{op}: {sorted(launchers)} bound as {sorted(bound)}"
-    with mock.patch.multiple(front_door, **bound):
+    family = family_of(op)
+    names = {"forward": f"{op}_forward", "backward": f"{op}_backward"}
+    assert set(launchers) == set(names.values()), f"{op}: {sorted(launchers)}"
+    with mock.patch.multiple(family, **{a: launchers[n] for a, n in names.items()}):
         yield
-
-
-def _is_op(value: object) -> bool:
-    return isinstance(value, torch._ops.OpOverload)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
+from genkern import spec
 from genkern.triton_kernels.core import launch
 from genkern.triton_kernels.masked_conv2d import plan
 from genkern.triton_kernels.masked_conv2d.backward import (
@@ -27,6 +28,7 @@ __all__ = [
     "masked_conv2d_backward_kernel",
     "masked_conv2d_weight_kernel",
     "unsupported",
+    "variants",
 ]
 
 
@@ -65,7 +67,7 @@ def forward(
     """One launch."""
     launch.require(unsupported(input, weight, bias))
     C_out, C_in = weight.shape[:2]
-    output = plan.empty_image(input, C_out, channels_last)
+    output = spec.empty_image(input, C_out, channels_last)
     if output.numel() == 0:
         return output
     taps = plan.live_taps(weight, exclude_centre, data_channels)
@@ -99,7 +101,7 @@ def forward(
 
 
 def _calls(
-    dtype: torch.dtype, C_in: int, C_out: int, groups: int, last: bool
+    dtype: torch.dtype, C_in: int, C_out: int, groups: int, last: bool, N: int = 2, side: int = 28
 ) -> Iterator[tuple[str, tuple]]:
     def image(*shape):
         memory_format = torch.channels_last if last else torch.contiguous_format
@@ -107,19 +109,16 @@ def _calls(
 
     first = C_in < launch.SMALLEST
     taps = 7 if first else 3
-    input, output, weight = (
-        image(2, C_in, 28, 28),
-        image(2, C_out, 28, 28),
-        image(C_out, C_in, taps, taps),
-    )
-    options = (first, groups, 1, last)
-    yield "masked_conv2d_forward", (input, weight, image(1, C_out, 1, 1).flatten(), *options)
-    yield "masked_conv2d_backward", (output, input, weight, *options, True, True, True)
+    input, output = image(N, C_in, side, side + 1), image(N, C_out, side, side + 1)
+    bias = image(1, C_out, 1, 1).flatten()
+    call = (input, image(C_out, C_in, taps, taps), bias, first, groups, 1, last)
+    yield "masked_conv2d_forward", call
+    yield "masked_conv2d_backward", (output, *call, True, True, True)
 
 
 def configurations() -> Iterator[tuple[str, tuple]]:
     """Calls that reach every kernel in every configuration, TF32 included."""
-    for dtype in launch.FLOATING:
+    for dtype in spec.FLOATING:
         yield from _calls(dtype, 1, 64, 1, False)
         if dtype != torch.float64:
             yield from _calls(dtype, 128, 128, 1, True)
@@ -133,6 +132,11 @@ def configurations() -> Iterator[tuple[str, tuple]]:
         yield from _calls(torch.float32, 128, 128, 1, True)
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def variants(n: int) -> Iterator[tuple[str, tuple]]:
+    """Calls of other sizes, which other values of ``n`` compile nothing for."""
+    yield from _calls(torch.float32, 16, 32, 1, False, n, n + 2)
 
 
 LAUNCHERS = {"masked_conv2d_forward": forward, "masked_conv2d_backward": backward}

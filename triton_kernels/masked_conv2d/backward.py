@@ -8,7 +8,9 @@ import torch
 import triton
 import triton.language as tl
 
+from genkern import spec
 from genkern.triton_kernels.core import launch
+from genkern.triton_kernels.core.elementary import accumulator
 from genkern.triton_kernels.masked_conv2d import plan
 from genkern.triton_kernels.masked_conv2d.tile import (
     convolve,
@@ -154,37 +156,46 @@ def masked_conv2d_weight_kernel(
 
 
 def backward(
-    d_output: torch.Tensor,
+    upstream_0: torch.Tensor | None,
     input: torch.Tensor,
     weight: torch.Tensor,
+    bias: torch.Tensor | None,
     exclude_centre: bool,
     data_channels: int,
     dilation: int,
     channels_last: bool,
-    need_input: bool,
-    need_weight: bool,
-    need_bias: bool,
+    needs_input: bool,
+    needs_weight: bool,
+    needs_bias: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Two launches, or one where only the gradient of the input is needed."""
-    others = {"weight": weight, "d_output": d_output}
-    launch.require(launch.mismatch(plan.OP, "input", input, others, contiguous=False))
-    C_out, C_in = weight.shape[:2]
+    launch.require(plan.unsupported(input, weight, bias, upstream_0))
+    C_in = weight.shape[1]
     taps = plan.live_taps(weight, exclude_centre, data_channels)
-    d_input = plan.empty_image(input, C_in, channels_last) if need_input else input.new_empty(0)
-    d_weight = weight.new_empty(weight.shape if need_weight else 0)
-    d_bias = weight.new_empty(C_out if need_bias else 0)
-    if d_output.numel() == 0 or taps * C_in == 0:
+    needs_bias = needs_bias and bias is not None
+    d_weight, d_bias = spec.empty_gradients((weight, bias), (needs_weight, needs_bias))
+    d_input = input.new_empty(0)
+    if needs_input:
+        d_input = spec.empty_image(input, C_in, channels_last)
+    if upstream_0 is None or upstream_0.numel() == 0:
+        return d_input.zero_(), _like(d_weight.zero_(), weight), d_bias.zero_()
+    if taps * C_in == 0:
         d_weight.zero_()
-    if d_output.numel() == 0:
-        return d_input, d_weight, d_bias.zero_()
-    part = _Parts(input, d_output, weight, taps if need_weight else 0, need_bias)
+    part = _Parts(input, upstream_0, weight, taps if needs_weight else 0, needs_bias)
     with launch.on(input):
         _launch_parts(
-            d_output, input, weight, d_input, part, exclude_centre, data_channels, dilation
+            upstream_0, input, weight, d_input, part, exclude_centre, data_channels, dilation
         )
         if part.weight is not None or part.bias is not None:
             _launch_sums(part, d_weight, d_bias, weight, exclude_centre, data_channels)
-    return d_input, d_weight, d_bias
+    return d_input, _like(d_weight, weight), d_bias
+
+
+def _like(gradient: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The gradient in the memory format of its weight."""
+    if gradient.numel() == 0 or weight.is_contiguous():
+        return gradient
+    return torch.empty_like(weight).copy_(gradient)
 
 
 class _Parts:
@@ -200,7 +211,7 @@ class _Parts:
         columns = factors if self.tile.flat else C_in
         steps = triton.cdiv(columns, self.tile.read) * (1 if self.tile.flat else taps)
         tiles = triton.cdiv(C_out, self.tile.written) * max(steps, 1)
-        kind = torch.float64 if d_output.dtype == torch.float64 else torch.float32
+        kind = spec.accumulation(d_output.dtype)
         room = PARTIAL_BYTES // (C_out * max(factors, 1) * kind.itemsize)
         longest = triton.cdiv(self.pixel_tiles, SHORTEST_PART)
         self.splits = max(1, min(triton.cdiv(PROGRAMS, tiles), room, longest))
@@ -283,7 +294,7 @@ def _launch_sums(part, d_weight, d_bias, weight, exclude_centre, data_channels):
         KW=KW,
         GROUPS=data_channels,
         EXCLUDE=exclude_centre,
-        ACC=tl.float64 if weight.dtype == torch.float64 else tl.float32,
+        ACC=accumulator(weight.dtype),
         BE=block,
         num_warps=4,
     )

@@ -6,7 +6,10 @@ import torch
 import triton
 import triton.language as tl
 
+from genkern import spec
 from genkern.triton_kernels.core import launch
+from genkern.triton_kernels.core.elementary import accumulator
+from genkern.triton_kernels.masked_conv2d.tiles import TILES
 
 # Sizes and strides that change from call to call: they get no compiled variant of their own.
 VARYING = (
@@ -15,13 +18,6 @@ VARYING = (
     "elements", "part_size",
 )  # fmt: skip
 OP = "masked_conv2d"
-
-DOT = {
-    torch.float32: tl.float32,
-    torch.float64: tl.float64,
-    torch.bfloat16: tl.bfloat16,
-    torch.float16: tl.float16,
-}
 
 
 class Tile(NamedTuple):
@@ -70,7 +66,7 @@ def tile_of(
     if images[0].element_size() == 2:
         is_scattered = flat or unaligned or not all(alignment(x) for x in images)
         kernel += "_scattered" if is_scattered else ""
-    tile = Tile(*launch.tile(kernel + ("_weight" if weights else ""), images[0]))
+    tile = Tile(*launch.tile(TILES, kernel + ("_weight" if weights else ""), images[0]))
     return tile._replace(
         written=launch.extent(tile.written, written),
         read=launch.extent(tile.read, read * taps if flat else read),
@@ -100,29 +96,22 @@ def dot_type(image: torch.Tensor) -> tl.dtype:
     """The type of the operands of the matrix products; CPU tensors are those of the interpreter,
     whose products of bfloat16 are wrong."""
     interpreted = image.device.type == "cpu" and image.dtype == torch.bfloat16
-    return tl.float32 if interpreted else DOT[image.dtype]
+    return tl.float32 if interpreted else getattr(tl, spec.dtype_name(image.dtype))
 
 
 def constants(image: torch.Tensor, weight: torch.Tensor, *options: Any) -> dict[str, Any]:
     """Compile-time facts that all kernels of a call share."""
     exclude_centre, data_channels = options
-    double = image.dtype == torch.float64
     return {
         "KH": weight.shape[2],
         "KW": weight.shape[3],
         "GROUPS": data_channels,
         "EXCLUDE": exclude_centre,
         "WIDE": is_wide(image),
-        "ACC": tl.float64 if double else tl.float32,
+        "ACC": accumulator(image.dtype),
         "DOT": dot_type(image),
         "PRECISION": launch.float32_precision() if image.dtype == torch.float32 else "ieee",
     }
-
-
-def empty_image(like: torch.Tensor, channels: int, channels_last: bool) -> torch.Tensor:
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    shape = (like.shape[0], channels, *like.shape[2:])
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=memory_format)
 
 
 def convolution_programs(tile: Tile, image: torch.Tensor, channels: int, groups: int) -> int:
@@ -131,8 +120,11 @@ def convolution_programs(tile: Tile, image: torch.Tensor, channels: int, groups:
 
 
 def unsupported(
-    input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    upstream: torch.Tensor | None = None,
 ) -> str | None:
     """Why the Triton kernels cannot run a call, or None."""
-    others = {"weight": weight, "bias": bias}
-    return launch.mismatch(OP, "input", input, others, contiguous=False)
+    others = {"weight": weight, "bias": bias, "upstream_0": upstream}
+    return launch.mismatch(OP, "input", input, others)
