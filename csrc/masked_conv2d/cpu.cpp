@@ -1,7 +1,23 @@
 // Masked convolution and its gradients: packing, tiling, threads. The maths: masked_conv2d.h.
 //
-// A group of images is copied into padded scratch, then worked on by all threads. Every sum is
-// formed by one thread in an order that depends on the shapes alone.
+//   for (group : images that fit into the caches together) {
+//     copy the group into padded scratch;
+//     for (area : its rows, or parts of long ones)              // on threads
+//       for (block : blocks of written channels) {
+//         sums[pixel][channel] = bias[channel];
+//         for (segment : runs of live taps)
+//           for (pixel : area) sums[pixel] += factors of the segment at the pixel * weights;
+//         write the sums to their channels;
+//       }
+//   }
+//
+// The gradient of the weight is divided by segments instead, and runs over all areas:
+//
+//   for (task : parts of a segment, for a block)                // on threads
+//     for (area) for (pixel : area)
+//       d_weight[factor][channel] += factors at the pixel (x) d_output[pixel][channel];
+//
+// Every sum is formed by one thread in an order that depends on the shapes alone.
 #include "packing.h"
 
 namespace genkern::cpu {
@@ -98,10 +114,8 @@ void convolve(const Plan& plan, const E* images, const E* packed,
         convolve_area(plan, images + n * plan.image_size(), area, block,
                       packed + plan.packed_start[i], sums);
         T* p = to.data + n * to.n + block.start * to.c + area.y_begin * to.y + area.x_begin * to.x;
-        const bool flat = area.width() == s.width && to.is_one_row(s.width);
-        const int64_t run = flat ? pixels : area.width();
-        for (int64_t done = 0; done < pixels; done += run, p += to.y)
-          core::deinterleave(sums + done * width, width, block.width, run, p, to.c, to.x);
+        // Several rows follow one another: the result is dense, and they are whole ones.
+        core::deinterleave(sums, width, block.width, pixels, p, to.c, to.x);
       }
     });
   });

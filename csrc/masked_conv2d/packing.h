@@ -1,5 +1,16 @@
 // What the masked convolution copies: images into padded scratch, weights into the order in which
 // the tiles read them, and back.
+//
+// The packed weight of a written block of channels p, q, r (4 lanes) for a segment of 2 taps x 2
+// channels a, b: the weights of each factor side by side, lanes without a channel 0.
+//
+//   factors    a, tap 0         b, tap 0         a, tap 1         b, tap 1
+//   packed     wp wq wr 0       wp wq wr 0       wp wq wr 0       wp wq wr 0
+//
+// Where a factor is a pair of bfloat16, a lane has the weights of both of its elements:
+//
+//   factors    a and b, tap 0             a and b, tap 1
+//   packed     wp wp' wq wq' wr wr' 0 0   wp wp' wq wq' wr wr' 0 0
 #pragma once
 #include <algorithm>
 #include <array>
@@ -64,8 +75,11 @@ void load_images(const Plan& plan, Image<const T> from, int64_t count, E* to) {
   });
 }
 
-// to[i] = elements i of a pixel and of the next one, as one factor. The last pixel of a row is
-// always the odd one.
+// to[i] = elements i of a pixel and of the next one, as one factor:
+//
+//   images   a0 b0  a1 b1  a2 b2        to   a0 a1  b0 b1 | a1 a2  b1 b2 | a2 0  b2 0
+//
+// The last pixel of a row is always the odd one.
 inline void pair_pixels(const Plan& plan, const core::BFloat16* images, int64_t count,
                         core::BFloat16* to) {
   constexpr int64_t L = kLanes<float>;

@@ -1,6 +1,14 @@
 // All rows of a Row LSTM, forward: input_gates (N, 4h, H, W) -> h (N, h, H, W), h_n, c_n (N, h, W).
-// One image's rows follow one another; images are independent, and so are the blocks of hidden
-// units within a row. Every element is computed in the same order however the work is divided.
+//
+//   for (n = 0; n < N; ++n)
+//     for (r = 0; r < H; ++r)
+//       for (b = 0; b < blocks; ++b) {           // of L hidden units
+//         sums = input_gates[n, b, r] + (K_ss[b] * state[r % 2]);
+//         state[(r + 1) % 2][b], cell[b] = cell_forward(sums, cell[b]);
+//       }
+//
+// Threads take images, or, where those are few, the blocks of a row. Every element is computed in
+// the same order however the work is divided.
 #include <vector>
 
 #include "../bind.h"

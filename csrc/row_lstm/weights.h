@@ -1,4 +1,14 @@
-// The recurrent weights (4h, h, taps) <-> the order in which the tiles read them.
+// The recurrent weights (4h, h, taps) <-> the order in which the tiles read them: from front to
+// back.
+//
+//   forward, and the gradient   [gate block][state block][tap][state lane][gate][gate lane]
+//   backward    [pair of state blocks][gate block][mirrored tap][gate][gate lane][state block,
+//   lane]
+//
+// The weights of one tap for L = 2 units u, v of gates o, f, i, g, and states j, k:
+//
+//   forward     oju ojv fju fjv iju ijv gju gjv | oku okv fku fkv iku ikv gku gkv
+//   backward    oju oku | ojv okv | fju fku | fjv fkv | iju iku | ijv ikv | gju gku | gjv gkv
 #pragma once
 #include "panels.h"
 

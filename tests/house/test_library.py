@@ -72,5 +72,12 @@ print(genkern.last_backend("gaussian"))
     assert backend == "reference"
 
 
+@pytest.mark.skipif(not library.ops_file("small").exists(), reason="GENKERN_BUILD_SMALL=1 was not")
+def test_the_ops_with_small_blocks_are_loaded_on_request_alone():
+    code = "print(genkern.library.compiled.isa)"
+    assert probe(code, environment={"GENKERN_CPU_ISA": "small"}) == "small\n"
+    assert "small" not in library.LEVELS
+
+
 def test_the_loaded_level_is_the_best_of_the_cpu():
     assert library.compiled is not None and library.compiled.isa == library.cpu_level()

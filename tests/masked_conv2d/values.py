@@ -98,6 +98,25 @@ def test_layouts_of_inputs_and_upstream_gradients(dtype, layout):
         check(fused(settings), plain(settings), tensors[:3], tensors[3], settings)
 
 
+@pytest.mark.parametrize("image", ["input", "upstream"])
+def test_rows_of_a_1x1_kernel_that_do_not_follow_one_another(image):
+    settings = {"mask_type": "B", "data_channels": 1, "dilation": 1}
+    x, upstream = torch.randn(2, 3, 4, 7), torch.randn(2, 5, 4, 7)
+    if image == "input":
+        x = lay_out(x, "sliced")
+    else:
+        upstream = lay_out(upstream, "sliced")
+    inputs = [x, torch.randn(5, 3, 1, 1), torch.randn(5)]
+    check(fused(settings), plain(settings), inputs, upstream, settings)
+
+
+def test_groups_of_images():
+    # Half a megabyte of scratch a thread holds 8 such images; small blocks hold one.
+    settings = {"mask_type": "A", "data_channels": 2, "dilation": 1}
+    inputs = [torch.randn(35, 4, 64, 64), torch.randn(4, 4, 3, 3), torch.randn(4)]
+    check(fused(settings), plain(settings), inputs, torch.randn(35, 4, 64, 64), settings)
+
+
 @given(st.data(), st.integers(1, 20), st.integers(1, 40), kernels, sizes(9), sizes(40))
 @settings(max_examples=60)
 def test_integers_are_exact(data, C_in, C_out, kernel, H, W):
@@ -261,3 +280,9 @@ def test_memory_formats_are_kept():
         y.sum().backward()
         assert w.grad.stride() == w.stride()
         w.grad = None
+
+
+def test_one_channel_is_not_channels_last():
+    x = torch.randn(2, 5, 12, 1).permute(0, 3, 1, 2)[..., ::2]  # a stride of 1 by chance
+    assert x.stride(1) == 1 and not x.is_contiguous()
+    assert genkern.masked_conv2d(x, torch.randn(4, 1, 3, 3)).is_contiguous()
