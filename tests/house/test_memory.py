@@ -82,4 +82,6 @@ def test_row_lstm_saves_gates_and_cells():
     assert allocator_peak(lambda: layer(gates, weight)) == h + state + saved
     both = allocator_peak(forward_backward(layer, gates, weight))
     d_gates, upstream = 4 * h, h
-    assert both <= h + state + saved + d_gates + upstream + 2 * weight.numel() * FLOAT + SLACK
+    rings = N * (2**20 + SLACK)  # rows of each image: about its cache
+    most = h + state + saved + d_gates + upstream + rings + 2 * weight.numel() * FLOAT + SLACK
+    assert both <= most
