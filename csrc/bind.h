@@ -113,14 +113,14 @@ class ScratchMemory {
     else
       large_ = new_tensor(like, {int64_t(bytes)}, torch::headeronly::ScalarType::Byte);
   }
-  void* get() const { return small_ ? small_.get() : large_.mutable_data_ptr(); }
+  void* get() const { return small_ ? small_.get() : large_->mutable_data_ptr(); }
 
  private:
   struct Free {
     void operator()(void* p) const { ::operator delete(p, std::align_val_t(64)); }
   };
   std::unique_ptr<void, Free> small_;
-  Tensor large_;
+  std::optional<Tensor> large_;  // an undefined Tensor is an allocation of its own
 };
 #endif
 

@@ -1,4 +1,4 @@
-// Masked convolution and its gradients: packing, tiling, threads. The maths: masked_conv2d.h.
+// Masked convolution and its gradients: tiling, threads, ops. The maths: masked_conv2d.h.
 //
 //   for (group : images that fit into the caches together) {
 //     copy the group into padded scratch;
@@ -11,14 +11,8 @@
 //       }
 //   }
 //
-// The gradient of the weight is divided by segments instead, and runs over all areas:
-//
-//   for (task : parts of a segment, for a block)                // on threads
-//     for (area) for (pixel : area)
-//       d_weight[factor][channel] += factors at the pixel (x) d_output[pixel][channel];
-//
 // Every sum is formed by one thread in an order that depends on the shapes alone.
-#include "packing.h"
+#include "weight_gradient.h"
 
 namespace genkern::cpu {
 namespace {
@@ -28,35 +22,6 @@ using namespace masked_conv2d;
 // Pixels of one block of sums, and packed weights that all of them use at once: what stays in L1.
 constexpr int64_t kPixels = block_size(128, 12);
 constexpr int64_t kFactors = block_size(256, 20);
-// Pixels of one partial sum of a weight gradient, factors of one task of it.
-constexpr int64_t kStripPixels = block_size(256, 12);
-constexpr int64_t kTaskFactors = block_size(48, 10);
-
-template <int M>
-using TileSize = std::integral_constant<int, M>;
-
-struct Area {
-  int64_t y_begin, y_end, x_begin, x_end;
-  int64_t width() const { return x_end - x_begin; }
-};
-
-int64_t columns_of(const Geometry& s, int64_t pixels) { return (s.width + pixels - 1) / pixels; }
-
-// Calls f(image, area) for units [begin, end): rows of images, or parts of rows if those are long.
-template <typename F>
-void for_areas(const Geometry& s, int64_t pixels, int64_t begin, int64_t end, F&& f) {
-  const int64_t columns = columns_of(s, pixels);
-  while (begin < end) {
-    const int64_t row = begin / columns, column = begin % columns;
-    const int64_t n = row / s.height, y = row % s.height;
-    const int64_t rows =
-        columns > 1 ? 1
-                    : std::min({end - begin, s.height - y, std::max<int64_t>(1, pixels / s.width)});
-    f(n, Area{y, y + rows, s.width * column / columns, s.width * (column + 1) / columns});
-    begin += rows;
-  }
-}
-
 // ---- output and gradient of the input ------------------------------------------------------
 
 template <typename E>
@@ -117,72 +82,6 @@ void convolve(const Plan& plan, const E* images, const E* packed,
         // Several rows follow one another: the result is dense, and they are whole ones.
         core::deinterleave(sums, width, block.width, pixels, p, to.c, to.x);
       }
-    });
-  });
-}
-
-// ---- gradients of the weight and the bias --------------------------------------------------
-
-struct Task {
-  size_t block;
-  const Segment* segment;  // nullptr: the bias
-  int64_t begin, end;      // factors of the segment
-};
-
-std::vector<Task> tasks_of(const Plan& plan, bool with_weight, bool with_bias) {
-  std::vector<Task> tasks;
-  for (size_t i = 0; i < plan.writes.size(); ++i) {
-    if (with_bias) tasks.push_back({i, nullptr, 0, 0});
-    for (const Segment& s : plan.segments[plan.writes[i].group]) {
-      const int64_t parts = (s.length + kTaskFactors - 1) / kTaskFactors;
-      for (int64_t part = 0; with_weight && part < parts; ++part)
-        tasks.push_back({i, &s, s.length * part / parts, s.length * (part + 1) / parts});
-    }
-  }
-  return tasks;
-}
-
-template <typename E>
-void accumulate_task(const Plan& plan, const Plan& d_plan, const Task& task, const Area& area,
-                     const E* x, const E* d_output, Accumulate<E>* d_packed,
-                     Accumulate<E>* d_bias) {
-  using A = Accumulate<E>;
-  constexpr int64_t L = kLanes<A>;
-  const Block& block = plan.writes[task.block];
-  const int64_t vectors = vectors_of(block, L), row = task.segment ? task.segment->row : 0;
-  const int64_t y = std::max(area.y_begin, -row), rows = area.y_end - y;
-  if (rows <= 0) return;
-  Strip strip{rows, area.width(), 0, 0, d_plan.padded_width * block.width, block.width};
-  const E* d =
-      d_output + d_plan.position(block, y, d_plan.pad_left + area.x_begin) * core::kFactor<E>;
-  if (!task.segment) return bias_tile(d_bias + task.block * 2 * L, d, vectors, strip);
-  const Segment& s = *task.segment;
-  strip.x_row = plan.padded_width * s.width;
-  strip.x_pixel = s.width;
-  const int64_t from = s.offset + (y * plan.padded_width + area.x_begin) * s.width;
-  A* to = d_packed + plan.packed_start[task.block] + s.packed * vectors * L;
-  const int64_t end = task.end - task.begin;
-  core::for_each_tile<kTileRows<A>>(end, [&]<int M>(int64_t factor, TileSize<M>) {
-    const int64_t first = task.begin + factor;
-    const E* column = x + (from + first) * core::kFactor<E>;
-    if (vectors == 1)
-      weight_tile<E, M, 1>(to + first * L, column, d, strip);
-    else
-      weight_tile<E, M, 2>(to + first * 2 * L, column, d, strip);
-  });
-}
-
-template <typename E>
-void accumulate(const Plan& plan, const Plan& d_plan, const std::vector<Task>& tasks, int64_t count,
-                const E* x, const E* d_output, Accumulate<E>* d_packed, Accumulate<E>* d_bias) {
-  const Geometry& s = plan.geometry;
-  const int64_t work = count * s.height * s.width * kTaskFactors * 2 * kLanes<Accumulate<E>>;
-  const int64_t units = count * s.height * columns_of(s, kStripPixels);
-  parallel_for(0, int64_t(tasks.size()), kWork / (work + 1) + 1, [&](int64_t begin, int64_t end) {
-    for_areas(s, kStripPixels, 0, units, [&](int64_t n, const Area& area) {
-      for (int64_t i = begin; i < end; ++i)
-        accumulate_task(plan, d_plan, tasks[i], area, x + n * plan.image_size() * core::kFactor<E>,
-                        d_output + n * d_plan.image_size() * core::kFactor<E>, d_packed, d_bias);
     });
   });
 }
