@@ -33,16 +33,18 @@ class Number:
             value = self.kind(text)
         except ValueError:
             raise wrong(option, self, text) from None
-        return self.check(option, value)
+        return self.check(option, value, text)
 
-    def check(self, option: str, value: Any) -> Value:
+    def check(self, option: str, value: Any, text: str | None = None) -> Value:
+        """The value, if it is taken; ``text``: as it was typed."""
         numeric = isinstance(value, (int, self.kind)) and not isinstance(value, bool)
-        if not numeric or not math.isfinite(value):
-            raise wrong(option, self, value)
-        low_ok = value > self.low if self.above else value >= self.low
-        high_ok = value < self.high if self.below else value <= self.high
-        if not (low_ok and high_ok):
-            raise wrong(option, self, value)
+        if (
+            not numeric
+            or not -math.inf < value < math.inf
+            or not (value > self.low if self.above else value >= self.low)
+            or not (value < self.high if self.below else value <= self.high)
+        ):
+            raise wrong(option, self, value if text is None else text)
         return self.kind(value)
 
 
