@@ -102,6 +102,8 @@ def merged(first: dict[str, dict], second: dict[str, dict]) -> dict[str, dict]:
 
 
 def check_player(player: str, given: dict[str, Any]) -> None:
+    if not isinstance(given, dict):
+        raise wrong(f"--player {player}", "NAME=VALUE", given)
     for name, value in given.items():
         if name not in PLAYER:
             raise unknown_name(f"--player {player}", name, PLAYER)
