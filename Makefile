@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CXX_FILES := $(shell git ls-files '*.h' '*.cpp' '*.cu' 2>/dev/null)
 
-.PHONY: setup test lint demo bench gpu clean
+.PHONY: setup test test-deep lint demo bench gpu clean
 
 setup: $(VENV)/.built
 
@@ -24,8 +24,13 @@ $(VENV)/.built: $(VENV)/.installed setup.py MANIFEST.in $(wildcard csrc/*.h csrc
 	GENKERN_BUILD_SMALL=1 $(BIN)/pip install --quiet --no-build-isolation --no-deps --editable .
 	touch $@
 
+# At most 8 minutes on two cores; GENKERN_TEST_BUDGET=480 turns more into a failure.
 test: setup
 	$(BIN)/python -m pytest -n 2
+
+# More examples, all chips and configurations, mutants: at most an hour.
+test-deep: setup
+	$(BIN)/python -m pytest -n 2 -m "deep or not deep" --hypothesis-profile=deep
 
 lint: setup
 	$(BIN)/ruff check .
