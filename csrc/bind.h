@@ -195,6 +195,9 @@ inline Tensor dense(const Tensor& t) { return t.is_contiguous() ? t : contiguous
 inline std::optional<Tensor> dense(const std::optional<Tensor>& t) {
   return t.has_value() ? std::optional(dense(*t)) : t;
 }
+inline Tensor dense_channels_last(const Tensor& t) {
+  return contiguous(t, torch::headeronly::MemoryFormat::ChannelsLast);
+}
 
 // An option that comes as a number or, where it changes from step to step, as a float64 tensor.
 inline double option(double number, const std::optional<Tensor>& annealed) {

@@ -1,13 +1,16 @@
 """Checks that every op goes through: gradients, compile, threads and instruction-set levels."""
 
+import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from unittest import mock
 
 import torch
 
 from genkern import library
+from tests.core.samples import declared
 
 
 def run(
@@ -15,17 +18,20 @@ def run(
 ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor | None, ...]]:
     """Outputs of ``function(*inputs)`` and the gradients of all inputs for ``upstream``.
 
-    An upstream of None leaves that output out of the loss. The inputs keep their strides.
+    An upstream of None leaves that output out of the loss. The inputs keep their strides. A
+    gradient of what nothing depends on is None.
     """
     leaves = [x if x is None else x.detach().requires_grad_() for x in inputs]
     outputs = function(*leaves)
     outputs = (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
     pairs = [(y, d) for y, d in zip(outputs, upstream, strict=True) if d is not None]
+    pairs = [(y, d) for y, d in pairs if y.requires_grad]
     wanted = [x for x in leaves if x is not None]
-    found = iter(
-        torch.autograd.grad([y for y, _ in pairs], wanted, [d for _, d in pairs], allow_unused=True)
-    )
-    grads = tuple(None if x is None else next(found) for x in leaves)
+    grads: tuple = (None,) * len(leaves)
+    if pairs:
+        results, given = zip(*pairs, strict=True)
+        found = iter(torch.autograd.grad(results, wanted, given, allow_unused=True))
+        grads = tuple(None if x is None else next(found) for x in leaves)
     return tuple(y.detach() for y in outputs), grads
 
 
@@ -48,6 +54,21 @@ def check_compiled(function: Callable, inputs: Sequence[torch.Tensor], *, dynami
     got, want = compiled(*leaves), total(*leaves)
     torch.testing.assert_close(got, want)
     torch.testing.assert_close(torch.autograd.grad(got, leaves), torch.autograd.grad(want, leaves))
+
+
+@contextlib.contextmanager
+def gradients(stem: str) -> Iterator[list[bool]]:
+    """Which of the gradients the backward op of a family computes within the block."""
+    found: list[bool] = []
+    family = declared(stem)
+    backward = family.backward
+
+    def watched(*arguments):
+        found.extend(arguments[-family.differentiable :])
+        return backward(*arguments)
+
+    with mock.patch.object(family, "backward", watched):
+        yield found
 
 
 def machine_levels() -> list[str]:
