@@ -27,7 +27,7 @@ LEVELS = {
     "avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -Wno-uninitialized "
     "-Wno-maybe-uninitialized",
 }
-LEVELS["small"] = f"{LEVELS['avx2']} -DGENKERN_SMALL_BLOCKS"
+LEVELS["small"] = f"{LEVELS['avx2']} -DGENKERN_SMALL_BLOCKS -D_GLIBCXX_ASSERTIONS"
 FLAGS = (
     "-std=c++20 -O3 -fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math "
     "-ffp-contract=fast -Wall -Wextra -Wno-psabi -DNDEBUG -DTORCH_TARGET_VERSION=0x020b000000000000"

@@ -11,6 +11,8 @@
 
 #include <cstdint>
 #include <cstring>
+#include <memory>
+#include <new>
 #include <optional>
 #include <tuple>
 #include <type_traits>
@@ -42,13 +44,6 @@ inline Tensor new_tensor(const Tensor& like, torch::headeronly::IntHeaderOnlyArr
 
 // In the place of a result that was not asked for. The dispatcher wants a tensor there.
 inline Tensor absent(const Tensor& like) { return new_tensor(like, {0}); }
-
-// A float32 (or, for A = double, float64) buffer of `count` elements.
-template <typename A>
-Tensor new_workspace(const Tensor& like, int64_t count) {
-  using enum torch::headeronly::ScalarType;
-  return new_tensor(like, {count}, std::is_same_v<A, double> ? Double : Float);
-}
 
 inline Tensor new_channels_last(const Tensor& like,
                                 torch::headeronly::IntHeaderOnlyArrayRef sizes) {
@@ -82,6 +77,67 @@ inline Tensor new_large(const Tensor& like, torch::headeronly::IntHeaderOnlyArra
 #endif
   return result;
 }
+
+#if defined(GENKERN_SMALL_BLOCKS) && defined(MADV_HUGEPAGE)
+// In tests: a page that nothing may touch follows the memory, which holds NaN.
+class ScratchMemory {
+ public:
+  ScratchMemory(const Tensor&, size_t bytes) : size_((bytes + kPage - 1) / kPage * kPage + kPage) {
+    constexpr int kAccess = PROT_READ | PROT_WRITE, kKind = MAP_PRIVATE | MAP_ANONYMOUS;
+    begin_ = static_cast<char*>(mmap(nullptr, size_, kAccess, kKind, -1, 0));
+    STD_TORCH_CHECK(begin_ != MAP_FAILED, "genkern: no memory for scratch");
+    mprotect(begin_ + size_ - kPage, kPage, PROT_NONE);
+    data_ = std::memset(begin_ + size_ - kPage - bytes, 0xFF, bytes);
+  }
+  ScratchMemory(ScratchMemory&& other) noexcept
+      : size_(std::exchange(other.size_, 0)), begin_(other.begin_), data_(other.data_) {}
+  ~ScratchMemory() {
+    if (size_ > 0) munmap(begin_, size_);
+  }
+  void* get() const { return data_; }
+
+ private:
+  static constexpr size_t kPage = 4096;
+  size_t size_;
+  char* begin_;
+  void* data_;
+};
+#else
+// Torch allocates what is large, so that its profiler counts it.
+class ScratchMemory {
+ public:
+  ScratchMemory(const Tensor& like, size_t bytes) {
+    constexpr size_t kLarge = 1 << 16, kLine = 64;
+    if (bytes < kLarge)
+      small_.reset(::operator new(bytes, std::align_val_t(kLine)));
+    else
+      large_ = new_tensor(like, {int64_t(bytes)}, torch::headeronly::ScalarType::Byte);
+  }
+  void* get() const { return small_ ? small_.get() : large_->mutable_data_ptr(); }
+
+ private:
+  struct Free {
+    void operator()(void* p) const { ::operator delete(p, std::align_val_t(64)); }
+  };
+  std::unique_ptr<void, Free> small_;
+  std::optional<Tensor> large_;  // an undefined Tensor is an allocation of its own
+};
+#endif
+
+// Memory for the time of a call, not initialised unless asked. A tile may load whole registers at
+// its end: they are there, whatever is in them.
+template <typename E>
+class Scratch {
+ public:
+  Scratch(const Tensor& like, int64_t count, bool zero = false)
+      : memory_(like, size_t(count) * sizeof(E) + 2 * core::kVectorBytes) {
+    if (zero) std::fill_n(get(), count, E{});
+  }
+  E* get() const { return static_cast<E*>(memory_.get()); }
+
+ private:
+  ScratchMemory memory_;
+};
 
 // The dtype of core::Accumulate of the element type of `t`.
 inline auto accumulate_dtype(const Tensor& t) {
@@ -139,6 +195,9 @@ inline Tensor dense(const Tensor& t) { return t.is_contiguous() ? t : contiguous
 inline std::optional<Tensor> dense(const std::optional<Tensor>& t) {
   return t.has_value() ? std::optional(dense(*t)) : t;
 }
+inline Tensor dense_channels_last(const Tensor& t) {
+  return contiguous(t, torch::headeronly::MemoryFormat::ChannelsLast);
+}
 
 // An option that comes as a number or, where it changes from step to step, as a float64 tensor.
 inline double option(double number, const std::optional<Tensor>& annealed) {
@@ -188,64 +247,6 @@ core::Reader<A> reader(const std::optional<Tensor>& t) {
 template <typename A>
 core::Writer<A> writer(const Tensor& t, bool wanted = true) {
   return wanted ? core::Writer<A>{t.mutable_data_ptr(), storage_of(t)} : core::Writer<A>();
-}
-
-// ---- loops of core/loops.h on threads --------------------------------------------------------
-
-// Calls f(chunk, first element, elements) for every chunk of n elements, on threads where it pays.
-template <typename F>
-void for_chunks(int64_t n, const F& f) {
-  constexpr int64_t kGrain = core::block_size(4, 1);  // that a thread takes at least: about 10 us
-  const int64_t chunks = (n + core::kChunk - 1) / core::kChunk;
-  const auto run = [&](int64_t begin, int64_t end) {
-    for (int64_t c = begin; c < end; ++c) {
-      const int64_t first = c * core::kChunk;
-      f(c, first, std::min(core::kChunk, n - first));
-    }
-  };
-  if (chunks <= kGrain)
-    run(0, chunks);
-  else
-    parallel_for(0, chunks, kGrain, run);
-}
-
-// The sum over the chunks of f(first element, elements), in order: its bits depend on n alone.
-template <typename F>
-double sum_chunks(int64_t n, const F& f) {
-  constexpr int64_t kFew = core::block_size(16, 3);  // up to so many chunks, no heap memory
-  const int64_t chunks = (n + core::kChunk - 1) / core::kChunk;
-  double few[kFew];
-  std::vector<double> many(chunks > kFew ? chunks : 0);
-  double* parts = chunks > kFew ? many.data() : few;
-  for_chunks(n, [&](int64_t c, int64_t first, int64_t count) { parts[c] = f(first, count); });
-  double total = 0;
-  for (int64_t c = 0; c < chunks; ++c) total += parts[c];
-  return total;
-}
-
-// to[i] = f(from[i]...) for i in [0, n)
-template <typename A, typename F, typename... From>
-void map(int64_t n, const core::Writer<A>& to, const F& f, const From&... from) {
-  for_chunks(n, [&](int64_t, int64_t first, int64_t count) {
-    core::Buffer<A> result, inputs[sizeof...(From)];
-    A* y = to.at(first, result.data);
-    int next = 0;
-    core::map(count, y, f, from.at(first, count, inputs[next++].data)...);
-    to.put(first, count, y);
-  });
-}
-
-// A pointwise op: y[i] = f(x[i], more[i]...), tensors of one dtype and shape, any strides.
-template <typename F, typename... More>
-Tensor map(const F& f, const Tensor& x, const More&... more) {
-  const std::array<Tensor, 1 + sizeof...(More)> inputs{dense(x), dense(more)...};
-  Tensor y = new_large(x, x.sizes());
-  dispatch_accumulate(x, [&]<typename A>(A) {
-    [&]<size_t... i>(std::index_sequence<i...>) {
-      map(x.numel(), writer<A>(y), f, reader<A>(inputs[i])...);
-    }(std::make_index_sequence<1 + sizeof...(More)>{});
-  });
-  return y;
 }
 
 #ifdef __CUDACC__

@@ -1,159 +1,252 @@
-"""The command line: list, train, sample, demo."""
+"""The command line. Options and paths are checked before torch is imported or a file written."""
 
 import argparse
 import os
+import re
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
-import torch
-
-from examples import registry
-from examples.errors import UsageError, unknown_name
+from examples import data, options, paths, registry
+from examples.errors import UsageError, reason, unknown_name, wrong
 
 EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
-TRAIN_OPTIONS = {
-    "data": (str, "data set (python -m examples list); default digits"),
-    "data_dir": (str, "folder of local data files; default $GENKERN_DATA"),
-    "steps": (int, "training steps at most"),
-    "batch_size": (int, "items in a batch, over all processes"),
-    "lr": (float, "learning rate of Adam"),
-    "beta1": (float, "first momentum of Adam"),
-    "weight_decay": (float, "weight decay of Adam"),
-    "clip_norm": (float, "largest gradient norm of a player"),
-    "ema_decay": (float, "decay of the averaged weights"),
-    "eval_every": (int, "steps between validations; 0: never"),
-    "patience": (int, "validations without improvement before the end; 0: no early end"),
-    "checkpoint_every": (int, "steps between checkpoints; 0: only at the end"),
-    "sample_every": (int, "steps between sample pictures; 0: never"),
-    "seed": (int, "of weights, data order and noise"),
-    "precision": (str, "no, bf16 or fp16 (mixed)"),
-    "device": (str, "auto or cpu"),
+PAIRS = {
+    "set": "NAME=VALUE, options of the model",
+    "player": "PLAYER.NAME=VALUE, options of one player",
 }
 
 
 class Parser(argparse.ArgumentParser):
-    """Lists the valid options when one is unknown."""
+    """Every error is a sentence: the option, what it takes, what it got."""
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
-        namespace, unknown = super().parse_known_args(args, namespace)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.takes: dict[str, object] = {}
+
+    def add(self, name: str, takes: object, text: str, **given: Any) -> None:
+        self.add_argument(options.flag(name), dest=name, help=f"{text} ({takes})", **given)
+        self.takes[options.flag(name)] = takes
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        joined: list[str] = []
+        for text in argv:  # a value such as -inf is no option
+            previous = joined[-1] if joined else ""
+            negative = re.fullmatch(r"-[^-].*", text) and text != "-h"
+            if negative and self.takes.get(previous, "") not in ("", *PAIRS.values()):
+                joined[-1] += "=" + text
+            else:
+                joined.append(text)
+        args, unknown = self.parse_known_args(joined)
         if unknown:
             flags = [f for a in self._actions for f in a.option_strings if f.startswith("--")]
             bad = next((text for text in unknown if text.startswith("-")), unknown[0])
-            raise unknown_name(f"argument of {self.prog}", bad.partition("=")[0], flags)
-        return namespace, unknown
+            raise unknown_name(self.prog, bad.partition("=")[0], flags)
+        return args
+
+    def error(self, message: str) -> NoReturn:
+        found = re.match(r"argument (--[\w-]+): expected", message)
+        if found:
+            raise wrong(found[1], self.takes[found[1]], "nothing")
+        raise UsageError(f"{self.prog}: {message}")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m examples", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
-    commands.add_parser("list", help="models, their options, and data sets")
+def train_options(parser: Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="python -m examples list")
+    parser.add("data", ", ".join(data.DATASETS), "data set; default digits")
+    parser.add("data_dir", "a folder", "where local data files are; default $GENKERN_DATA")
+    add_numbers(parser, options.TRAIN)
+    for name, takes in PAIRS.items():
+        parser.add(name, takes, "one or several", nargs="+", action="extend", default=[])
+    parser.add("out", "a folder that can be written", "of the run; default runs/MODEL")
+    parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
 
-    train = commands.add_parser("train", help="train a model", allow_abbrev=False)
-    train.add_argument("model")
-    for name, (kind, text) in TRAIN_OPTIONS.items():
-        flag = "--" + name.replace("_", "-")
-        train.add_argument(flag, dest=name, type=kind, default=argparse.SUPPRESS, help=text)
-    train.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        metavar="NAME=VALUE",
-        help="options of the model, e.g. hidden=64",
-    )
-    train.add_argument("--out", type=Path, help="run directory; default runs/MODEL")
-    train.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
 
-    sample = commands.add_parser("sample", help="sample a trained model", allow_abbrev=False)
-    sample.add_argument("model")
-    sample.add_argument("--run", type=Path, help="run directory; default runs/MODEL")
-    sample.add_argument("--num", type=int, default=64, help="number of samples; default 64")
-    sample.add_argument("--temperature", type=float, default=1.0, help="default 1")
-    sample.add_argument("--seed", type=int, default=0, help="default 0")
-    sample.add_argument("--out", type=Path, help="PNG file; default RUN/samples.png")
+def sample_options(parser: Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="python -m examples list")
+    parser.add("run", "the folder of a run", "default runs/MODEL")
+    add_numbers(parser, options.SAMPLE)
+    parser.add("out", "a .png file that can be written", "default RUN/samples.png")
 
-    demo = commands.add_parser("demo", help="train four models; write a report", allow_abbrev=False)
-    demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="default runs/demo")
-    return parser
+
+def demo_options(parser: Parser) -> None:
+    parser.add("out", "a folder that can be written", "default runs/demo", default="runs/demo")
+
+
+def table_options(parser: Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", nargs="*", help="default: all")
+    parser.add("data", ", ".join(data.DATASETS), "data set; default digits", default="digits")
+    parser.add("data_dir", "a folder", "where local data files are; default $GENKERN_DATA")
+    add_numbers(parser, {"steps": options.TRAIN["steps"]})
+    parser.add("out", "a folder that can be written", "of the runs", default="runs/table")
+    text = "README.md, pictures and rows go there; default examples"
+    parser.add("page", "a folder that can be written", text, default="examples")
+
+
+def add_numbers(parser: Parser, table: dict[str, tuple[options.Takes, str]]) -> None:
+    for name, (takes, text) in table.items():
+        parser.add(name, takes, text, default=argparse.SUPPRESS)
+
+
+def numbers(args: argparse.Namespace, table: dict[str, tuple[options.Takes, str]]) -> dict:
+    """The options of a table that were given, read and checked."""
+    given = {name: getattr(args, name) for name in table if hasattr(args, name)}
+    return {name: table[name][0].read(options.flag(name), text) for name, text in given.items()}
+
+
+def data_options(args: argparse.Namespace, names: Sequence[str]) -> dict[str, str]:
+    """The options about data, checked for the models of ``names``."""
+    given = {n: getattr(args, n) for n in ("data", "data_dir") if getattr(args, n) is not None}
+    name = given.get("data", "digits")
+    source = data.source(name)
+    for model in names:
+        kind = {"images": source.images, "levels": source.images, "labels": source.labels}
+        why = registry.refusal(model, **kind)
+        if why is not None:
+            raise wrong("--data", f"data that {model} can be trained on", name, why)
+    folder = given.get("data_dir", os.environ.get("GENKERN_DATA") if source.local else None)
+    if folder is not None:
+        paths.folder_to_read("--data-dir" if "data_dir" in given else "GENKERN_DATA", folder)
+    return given
+
+
+def model_settings(name: str, pairs: Sequence[str]) -> dict[str, options.Value]:
+    found = {}
+    for text in pairs:
+        option, value = options.pair("--set", text)
+        found[option] = registry.takes(name, option).read(f"--set {option}", value)
+    return found
+
+
+def player_settings(pairs: Sequence[str]) -> dict[str, dict[str, options.Value]]:
+    found: dict[str, dict[str, options.Value]] = {}
+    for text in pairs:
+        left, value = options.pair("--player", text)
+        player, _, option = left.rpartition(".")
+        if not player:
+            raise wrong("--player", PAIRS["player"], text)
+        if option not in options.PLAYER:
+            raise unknown_name(f"--player {player}", option, options.PLAYER)
+        takes = options.PLAYER[option][0]
+        found.setdefault(player, {})[option] = takes.read(f"--player {left}", value)
+    return found
+
+
+def run_train(args: argparse.Namespace) -> int:
+    registry.entry(args.model)
+    given: dict[str, Any] = numbers(args, options.TRAIN)
+    if args.set:
+        given["options"] = model_settings(args.model, args.set)
+    if args.player:
+        given["players"] = player_settings(args.player)
+    given |= data_options(args, [args.model] if args.data or not args.resume else [])
+    out = paths.folder_to_write("--out", args.out or f"runs/{args.model}")
+    started = (out / paths.CHECKPOINT).is_file()
+    if args.resume and not (started or (out / paths.LOCK).exists()):
+        raise wrong("--resume", "a run", str(out), f"there is no checkpoint in {out}")
+    if started and not args.resume:
+        raise wrong("--out", "a folder without a run", str(out), "it holds one; add --resume")
+    from examples.commands import train
+
+    return train(args.model, given, out, resume=args.resume)
+
+
+def run_sample(args: argparse.Namespace) -> int:
+    registry.entry(args.model)
+    given = numbers(args, options.SAMPLE)
+    run = paths.run_to_read("--run", args.run or f"runs/{args.model}")
+    out = paths.picture_to_write("--out", args.out or str(run / "samples.png"))
+    from examples.commands import sample
+
+    return sample(args.model, run, out, **given)
+
+
+def run_demo(args: argparse.Namespace) -> int:
+    out = paths.folder_to_write("--out", args.out)
+    from examples.demo.run import demo
+
+    return demo(out)
+
+
+def run_table(args: argparse.Namespace) -> int:
+    names = args.model or list(registry.MODELS)
+    for name in names:
+        registry.entry(name)
+    given = {**numbers(args, {"steps": options.TRAIN["steps"]}), **data_options(args, names)}
+    out = paths.folder_to_write("--out", args.out)
+    page = paths.folder_to_write("--page", args.page)
+    from examples.table import table
+
+    return table(names, given, out, page)
+
+
+def run_list(args: argparse.Namespace) -> int:
+    print("models (python -m examples train NAME --set OPTION=VALUE)")
+    for name, entry in registry.MODELS.items():
+        given = " ".join(f"{key}={value}" for key, value in registry.model_options(name).items())
+        print(f"  {name:12} {registry.summary(entry.path)}\n  {'':12}   {given}")
+    print("\ndata sets (--data NAME)")
+    for name, source in data.DATASETS.items():
+        print(f"  {name:12} {registry.summary(source.path)}")
+    return 0
+
+
+Command = tuple[str, Callable[[Parser], None], Callable[[argparse.Namespace], int]]
+COMMANDS: dict[str, Command] = {
+    "list": ("models, their options, and data sets", lambda parser: None, run_list),
+    "train": ("train a model", train_options, run_train),
+    "sample": ("sample a trained model", sample_options, run_sample),
+    "table": ("train models; write examples/README.md", table_options, run_table),
+    "demo": ("train four models; write a report", demo_options, run_demo),
+}
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs one command; returns the exit code."""
+    if sys.stderr is None:  # it is closed: errors have nowhere to go
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
-        args = build_parser().parse_args(argv)
-        return COMMANDS[args.command](args)
+        if sys.stdout is None:
+            raise UsageError("standard output is closed; takes a terminal, a file or a pipe")
+        code = run(list(argv))
+        sys.stdout.flush()
+        return code
     except UsageError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{error.filename or 'the output'} cannot be written: {reason(error)}")
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
-def run_list(args: argparse.Namespace) -> int:
-    from examples.data import DATASETS
-    from examples.harness.config import model_options
-
-    print("models (python -m examples train NAME --set OPTION=VALUE)")
-    for name in registry.MODELS:
-        document = registry.model_class(name).__doc__ or ""
-        options = " ".join(f"{key}={value}" for key, value in model_options(name).items())
-        print(f"  {name:12} {document.strip().splitlines()[0]}\n  {'':12}   {options}")
-    print("\ndata sets (--data NAME)")
-    for name, loader in sorted(DATASETS.items()):
-        print(f"  {name:12} {(loader.__doc__ or '').strip().splitlines()[0]}")
-    return 0
-
-
-def run_train(args: argparse.Namespace) -> int:
-    from examples import data
-    from examples.harness import checkpoint
-    from examples.harness.config import TrainConfig, parse_options
-    from examples.harness.recorder import shown
-    from examples.harness.trainer import Trainer
-
-    registry.entry(args.model)
-    out = args.out or Path("runs") / args.model
-    given = {name: getattr(args, name) for name in TRAIN_OPTIONS if hasattr(args, name)}
-    if args.set:
-        given["options"] = parse_options(args.model, args.set)
-    state = None
-    if args.resume:
-        state = checkpoint.load(out / checkpoint.FILE_NAME)
-        config = TrainConfig(**state["config"]).resumed({"model": args.model, **given})
-    else:
-        config = TrainConfig.for_model(args.model, **given)
-    trainer = Trainer(config, data.load(config.data, config.data_dir), out, resume_from=state)
-    trainer.train()
-    model = trainer.chosen_model()
-    if model.likelihood and trainer.accelerator.is_main_process and not trainer.interrupted:
-        print(f"Test: {shown(model, trainer.evaluate('test', model))}")
-    # Without this, gloo's threads are still running when the interpreter ends.
-    trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()
-    return EXIT_INTERRUPTED if trainer.interrupted else 0
+def run(argv: list[str]) -> int:
+    ranks = options.Number(int, 0, 10**6)
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        if name in os.environ:
+            ranks.read(name, os.environ[name])
+    if not argv or argv[0] in ("-h", "--help"):
+        print("python -m examples COMMAND [-h]\n")
+        print("\n".join(f"  {name:8} {text}" for name, (text, _, _) in COMMANDS.items()))
+        return 0
+    if argv[0] not in COMMANDS:
+        raise unknown_name("COMMAND", argv[0], COMMANDS)
+    text, add, start = COMMANDS[argv[0]]
+    parser = Parser(f"python -m examples {argv[0]}", description=text, allow_abbrev=False)
+    add(parser)
+    try:
+        return start(parser.parse(argv[1:]))
+    except SystemExit as done:  # of --help
+        return int(done.code or 0)
 
 
-def run_sample(args: argparse.Namespace) -> int:
-    from examples.harness import checkpoint, images
-
-    registry.entry(args.model)
-    run = args.run or Path("runs") / args.model
-    if args.num < 1:
-        raise UsageError(f"--num must be at least 1; got {args.num}")
-    model = checkpoint.load_model(args.model, run / checkpoint.FILE_NAME)
-    generator = torch.Generator().manual_seed(args.seed)
-    out = args.out or run / "samples.png"
-    images.save(model.sample(args.num, generator, args.temperature), model.spec, out)
-    print(f"Wrote {args.num} samples to {out}")
-    return 0
-
-
-def run_demo(args: argparse.Namespace) -> int:
-    from examples.demo.run import demo
-
-    return demo(args.out)
-
-
-COMMANDS = {"list": run_list, "train": run_train, "sample": run_sample, "demo": run_demo}
+def _fail(text: str) -> int:
+    rank = os.environ.get("RANK", "")
+    if rank == "0" or not rank.isdecimal():  # of several processes, one says it
+        try:
+            print("error: " + " ".join(text.split()), file=sys.stderr)
+            sys.stdout.flush()
+        except (OSError, ValueError, AttributeError):
+            # What is left in the buffer of a closed or full output must not fail again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return EXIT_USAGE

@@ -16,10 +16,12 @@ class DataSpec:
     Args:
         shape: of one item: (C, H, W) for images, (D,) for points.
         levels: items are integers 0 .. levels - 1; None: real numbers.
+        classes: labels are 0 .. classes - 1; None: there are none.
     """
 
     shape: tuple[int, ...]
     levels: int | None
+    classes: int | None = None
 
     @property
     def dims(self) -> int:
@@ -42,6 +44,26 @@ class DataSpec:
         return levels.clamp(0, self.levels - 1).to(torch.uint8)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What a loss is computed on.
+
+    Args:
+        items: (N, *shape): levels as uint8, or real numbers.
+        labels: (N,) int64; None where the data have none.
+    """
+
+    items: torch.Tensor
+    labels: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def to(self, device: torch.device) -> "Batch":
+        labels = None if self.labels is None else self.labels.to(device)
+        return Batch(self.items.to(device), labels)
+
+
 class GenerativeModel(nn.Module, ABC):
     """Base of the models: a loss to minimise, and samples.
 
@@ -56,11 +78,6 @@ class GenerativeModel(nn.Module, ABC):
         super().__init__()
         self.spec = spec
 
-    @staticmethod
-    def unsupported(spec: DataSpec) -> str | None:
-        """Why the model cannot be trained on such data, or None."""
-        return None if spec.levels is not None else "it needs integer levels"
-
     @property
     def players(self) -> dict[str, nn.Module]:
         """The parts that have an optimiser each."""
@@ -73,7 +90,7 @@ class GenerativeModel(nn.Module, ABC):
 
     @abstractmethod
     def loss(
-        self, batch: torch.Tensor, generator: torch.Generator, player: str = "model"
+        self, batch: Batch, generator: torch.Generator, player: str = "model"
     ) -> dict[str, torch.Tensor]:
         """Scalars to log; the one named "loss" is minimised by the player."""
 
@@ -81,9 +98,12 @@ class GenerativeModel(nn.Module, ABC):
     def sample(
         self, num_samples: int, generator: torch.Generator, temperature: float = 1.0
     ) -> torch.Tensor:
-        """Draws items (num_samples, *spec.shape): levels as uint8, or real numbers."""
+        """Draws items (num_samples, *spec.shape): levels as uint8, or real numbers.
+
+        A model whose entry says ``labels=True`` takes ``labels`` (num_samples,) too, by keyword.
+        """
 
     def forward(
-        self, batch: torch.Tensor, generator: torch.Generator, player: str = "model"
+        self, batch: Batch, generator: torch.Generator, player: str = "model"
     ) -> dict[str, torch.Tensor]:
         return self.loss(batch, generator, player)

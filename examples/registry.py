@@ -1,38 +1,129 @@
-"""The models that `python -m examples` knows: one line each."""
+"""The models that `python -m examples` knows: one entry each. Imports no torch."""
 
+import ast
+import functools
 import importlib
-from dataclasses import dataclass
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from examples.errors import unknown_name
-from examples.model import GenerativeModel
+from examples.options import OF_MODEL, Choice, Number, Takes, Value
+
+if TYPE_CHECKING:
+    from examples.model import GenerativeModel
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a model is, and the training options that suit it on the digits."""
+    """Where a model is, and all that suits it.
+
+    Args:
+        path: "module:class".
+        steps, lr, batch_size, beta1, beta2, ema_decay: training options for the digits.
+        players: options of one player alone, by its name; the keys of `options.PLAYER`.
+        small: options of a model that the tests can train in a second.
+        needs: "images" or "levels" (integers), or "anything".
+        labels: it is trained on labels, and samples by them.
+        limits: what an option takes, where that is closer than `options.OF_MODEL`.
+    """
 
     path: str
     steps: int
     lr: float
     batch_size: int
+    small: dict[str, Value]
     beta1: float = 0.9
+    beta2: float = 0.999
     ema_decay: float = 0.99
+    players: dict[str, dict[str, float]] = field(default_factory=dict)
+    needs: str = "images"
+    labels: bool = False
+    limits: dict[str, Takes] = field(default_factory=dict)
 
 
 MODELS = {
-    "gan": Entry("adversarial.gan:GAN", 3000, 1e-3, 64, beta1=0.5, ema_decay=0.995),
-    "pixel_cnn": Entry("autoregressive.pixel_cnn:PixelCNN", 2000, 2e-3, 64),
-    "pixel_rnn": Entry("autoregressive.pixel_rnn:PixelRNN", 2000, 2e-3, 64),
-    "vae": Entry("latent.vae:VAE", 2000, 2e-3, 64),
+    "gan": Entry(
+        "examples.adversarial.gan:GAN",
+        *(3000, 1e-3, 64),
+        small={"hidden": 32, "latent": 8, "k": 2},
+        beta1=0.5,
+        ema_decay=0.995,
+        needs="anything",
+        limits={
+            "kind": Choice(("bce", "hinge", "lsgan", "wgan", "rabce")),
+            "label_smoothing": Number(float, 0, 1),
+            "k": Number(int, 1, 100),
+        },
+    ),
+    "pixel_cnn": Entry(
+        "examples.autoregressive.pixel_cnn:PixelCNN",
+        *(2000, 2e-3, 64),
+        small={"hidden": 8, "blocks": 2},
+    ),
+    "pixel_rnn": Entry(
+        "examples.autoregressive.pixel_rnn:PixelRNN",
+        *(2000, 2e-3, 64),
+        small={"hidden": 8, "layers": 2},
+    ),
+    "vae": Entry(
+        "examples.latent.vae:VAE",
+        *(2000, 2e-3, 64),
+        small={"hidden": 32, "latent": 4},
+        needs="levels",
+    ),
 }
 
 
 def entry(name: str) -> Entry:
     if name not in MODELS:
-        raise unknown_name("model", name, MODELS)
+        raise unknown_name("MODEL", name, MODELS)
     return MODELS[name]
 
 
-def model_class(name: str) -> type[GenerativeModel]:
+def model_class(name: str) -> type["GenerativeModel"]:
     module, _, attribute = entry(name).path.partition(":")
-    return getattr(importlib.import_module(f"examples.{module}"), attribute)
+    return getattr(importlib.import_module(module), attribute)
+
+
+def refusal(name: str, *, images: bool, levels: bool, labels: bool) -> str | None:
+    """Why a model cannot be trained on data of such a kind, or None."""
+    wanted = entry(name)
+    if wanted.needs == "images" and not images:
+        return "it needs images"
+    if wanted.needs != "anything" and not levels:
+        return "it needs integer levels"
+    return "it needs labels" if wanted.labels and not labels else None
+
+
+@functools.cache
+def definition(path: str) -> ast.ClassDef | ast.FunctionDef:
+    """The statement of a "module:name": read, not run, so that torch is not imported."""
+    module, _, name = path.partition(":")
+    found = importlib.util.find_spec(module)
+    assert found is not None and found.origin is not None, path
+    body = ast.parse(Path(found.origin).read_text(encoding="utf-8")).body
+    kinds = (ast.ClassDef, ast.FunctionDef)
+    return next(node for node in body if isinstance(node, kinds) and node.name == name)
+
+
+def summary(path: str) -> str:
+    """The first line of a docstring."""
+    return (ast.get_docstring(definition(path)) or "").partition("\n")[0]
+
+
+def model_options(name: str) -> dict[str, Value]:
+    """The keyword options of a model and their defaults."""
+    body = definition(entry(name).path).body
+    make = next(n for n in body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
+    pairs = zip(make.args.kwonlyargs, make.args.kw_defaults, strict=True)
+    return {argument.arg: ast.literal_eval(default) for argument, default in pairs}
+
+
+def takes(name: str, option: str, source: str = "--set") -> Takes:
+    """What an option of a model takes."""
+    known = model_options(name)
+    if option not in known:
+        raise unknown_name(source, option, known)
+    return entry(name).limits.get(option) or OF_MODEL[type(known[option])]

@@ -127,11 +127,11 @@ def render(text: str, tiles: dict, measured: dict) -> str:
 
 
 def found(
-    tuning: ModuleType, dtype: torch.dtype
+    tuning: ModuleType, dtype: torch.dtype, kernels: Sequence[str] = ()
 ) -> Iterator[tuple[str, Tile, Tile, dict[Tile, float]]]:
     """(kernel, tile before, best tile, seconds of each tile tried), which it puts into the table.
 
-    The table notes the chip once all kernels of the dtype are measured.
+    The table notes the chip once all kernels of the dtype, or those asked for, are measured.
     """
     properties = torch.cuda.get_device_properties(0)
     # Absent from some releases of torch: the least of the chips that the kernels are built for.
@@ -140,6 +140,8 @@ def found(
     with torch.device("cuda"):
         calls = tuning.calls(dtype)
     for kernel, call in calls.items():
+        if kernels and kernel not in kernels:
+            continue
         arguments = (kernel, call, size, properties.major, room, cuda.graph_seconds)
         best, times = tune(tuning, *arguments)
         tiles.TILES[kernel, properties.major, size] = best

@@ -2,9 +2,12 @@
 // d_r_i = up_i term_real'(r_i - [mean f]) - [1/n_r sum_j up_j term_fake'(f_j - mean r)], d_f alike
 // Brackets: in the relativistic kind only (Jolicoeur-Martineau 2019, sec. 4).
 // real logits r (n_r,), fake logits f (n_f,), contiguous; r is absent where no term needs it.
-#include <vector>
-
-#include "../bind.h"
+//
+//   for (i = 0; i < n; ++i) loss += weight * term(x[i] - shift);             // of each side
+//   for (i = 0; i < n; ++i) d_x[i] = upstream[i] * weight * slope(x[i] - shift) - mean;
+//
+// shift is the mean of the other side's logits, mean that of its upstream * weight * slope.
+#include "../threads.h"
 #include "gan_loss.h"
 
 namespace genkern::cpu {

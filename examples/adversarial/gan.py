@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from examples.model import DataSpec, GenerativeModel
+from examples.model import Batch, DataSpec, GenerativeModel
 from genkern.nn import GANLoss
 
 
@@ -38,8 +38,6 @@ class GAN(GenerativeModel):
         k: int = 1,
     ) -> None:
         super().__init__(spec)
-        if k < 1:
-            raise ValueError(f"k must be at least 1; got {k}")
         self.num_latent = latent
         self.k = k
         self.criterion = GANLoss(kind, label_smoothing=label_smoothing, saturating=saturating)
@@ -61,10 +59,6 @@ class GAN(GenerativeModel):
             nn.Linear(hidden, 1),
         )
 
-    @staticmethod
-    def unsupported(spec: DataSpec) -> str | None:
-        return None
-
     @property
     def players(self) -> dict[str, nn.Module]:
         return {"discriminator": self.discriminator, "generator": self.generator}
@@ -79,12 +73,12 @@ class GAN(GenerativeModel):
         return self.generator(z.to(weight.dtype))
 
     def loss(
-        self, batch: torch.Tensor, generator: torch.Generator, player: str = "generator"
+        self, batch: Batch, generator: torch.Generator, player: str = "generator"
     ) -> dict[str, torch.Tensor]:
         with torch.set_grad_enabled(player == "generator" and torch.is_grad_enabled()):
             fake = self.generate(len(batch), generator)
         fake_logits = self.discriminator(fake)
-        real = self.spec.scale(batch, fake).flatten(1)
+        real = self.spec.scale(batch.items, fake).flatten(1)
         if player == "generator":  # only the relativistic loss compares with real data
             real_logits = self.discriminator(real) if self.criterion.kind == "rabce" else None
             return {"loss": self.criterion.generator(fake_logits, real_logits)}

@@ -5,8 +5,7 @@ from abc import abstractmethod
 import torch
 import torch.nn.functional as F
 
-from examples.errors import UsageError
-from examples.model import DataSpec, GenerativeModel
+from examples.model import Batch, GenerativeModel
 
 
 class RasterModel(GenerativeModel):
@@ -16,10 +15,6 @@ class RasterModel(GenerativeModel):
 
     Source: van den Oord et al. 2016, "Pixel recurrent neural networks", sec. 2.
     """
-
-    @staticmethod
-    def unsupported(spec: DataSpec) -> str | None:
-        return None if spec.is_image and spec.levels is not None else "it needs images with levels"
 
     @abstractmethod
     def features(self, images: torch.Tensor) -> torch.Tensor:
@@ -36,9 +31,9 @@ class RasterModel(GenerativeModel):
         return F.cross_entropy(self.logits(images), images.long(), reduction="none").sum((1, 2, 3))
 
     def loss(
-        self, batch: torch.Tensor, generator: torch.Generator, player: str = "model"
+        self, batch: Batch, generator: torch.Generator, player: str = "model"
     ) -> dict[str, torch.Tensor]:
-        return {"loss": self.nll(batch).mean()}
+        return {"loss": self.nll(batch.items).mean()}
 
     @torch.no_grad()
     def sample(
@@ -49,8 +44,6 @@ class RasterModel(GenerativeModel):
         Args:
             temperature: divides the logits; below 1 favours likely levels.
         """
-        if temperature <= 0:
-            raise UsageError(f"temperature must be positive; got {temperature}")
         C, H, W = self.spec.shape
         device = next(self.parameters()).device
         images = torch.zeros(num_samples, C, H, W, dtype=torch.uint8, device=device)

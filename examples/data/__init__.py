@@ -1,29 +1,52 @@
 """Data sets that need no network: bundled with a dependency, generated, or local files."""
 
+import importlib
 import os
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from examples.data.bundled import digits, patches
-from examples.data.dataset import Dataset
-from examples.data.files import cifar10, mnist
-from examples.data.synthetic import checkerboard, grid25, ring8
 from examples.errors import unknown_name
 
-__all__ = ["DATASETS", "Dataset", "load"]
+if TYPE_CHECKING:
+    from examples.data.dataset import Dataset
 
-BUNDLED: dict[str, Callable[[], Dataset]] = {
-    "checkerboard": checkerboard,
-    "digits": digits,
-    "grid25": grid25,
-    "patches": patches,
-    "ring8": ring8,
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set is made, and what may be said of it before that (importing no torch).
+
+    Args:
+        path: "module:function".
+        images: of integer levels; else points in the plane.
+        labels: it has classes.
+        local: it is read from files of the user's.
+    """
+
+    path: str
+    images: bool
+    labels: bool = False
+    local: bool = False
+
+
+DATASETS = {
+    "checkerboard": Source("examples.data.synthetic:checkerboard", images=False),
+    "cifar10": Source("examples.data.files:cifar10", images=True, labels=True, local=True),
+    "digits": Source("examples.data.bundled:digits", images=True, labels=True),
+    "grid25": Source("examples.data.synthetic:grid25", images=False),
+    "mnist": Source("examples.data.files:mnist", images=True, labels=True, local=True),
+    "patches": Source("examples.data.bundled:patches", images=True),
+    "ring8": Source("examples.data.synthetic:ring8", images=False),
 }
-LOCAL: dict[str, Callable[[Path | None], Dataset]] = {"cifar10": cifar10, "mnist": mnist}
-DATASETS = {**BUNDLED, **LOCAL}
 
 
-def load(name: str, data_dir: str | None = None) -> Dataset:
+def source(name: str) -> Source:
+    if name not in DATASETS:
+        raise unknown_name("--data", name, DATASETS)
+    return DATASETS[name]
+
+
+def load(name: str, data_dir: str | None = None) -> "Dataset":
     """Loads a data set.
 
     Args:
@@ -34,9 +57,9 @@ def load(name: str, data_dir: str | None = None) -> Dataset:
     Raises:
         UsageError: an unknown name, or files that are missing or damaged.
     """
-    if name in BUNDLED:
-        return BUNDLED[name]()
-    if name not in LOCAL:
-        raise unknown_name("data set", name, sorted(DATASETS))
+    module, _, function = source(name).path.partition(":")
+    make = getattr(importlib.import_module(module), function)
+    if not source(name).local:
+        return make()
     folder = os.environ.get("GENKERN_DATA") if data_dir is None else data_dir
-    return LOCAL[name](Path(folder) if folder else None)
+    return make(Path(folder) if folder else None)

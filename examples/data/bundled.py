@@ -32,7 +32,7 @@ def digits() -> Dataset:
     )
     return Dataset(
         "digits",
-        DataSpec((1, 8, 8), 17),
+        DataSpec((1, 8, 8), 17, 10),
         {k: torch.from_numpy(v) for k, v in _splits(x_train, x_val, x_test).items()},
         {k: torch.from_numpy(v).long() for k, v in _splits(y_train, y_val, y_test).items()},
     )

@@ -1,6 +1,10 @@
-"""MNIST (IDX) and CIFAR-10 (binary version) from local files; every defect in one error."""
+"""MNIST (IDX) and CIFAR-10 (binary version) from local files; every defect in one error.
+
+Neither format can tell a changed pixel; ``SHA256SUMS`` beside the files (`sha256sum`) can.
+"""
 
 import gzip
+import hashlib
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +17,7 @@ from examples.errors import UsageError
 from examples.model import DataSpec
 
 Reader = Callable[[Path, int], np.ndarray]
+SUMS = "SHA256SUMS"
 
 
 class Damaged(Exception):
@@ -36,8 +41,8 @@ def mnist(folder: Path | None, *, train_count: int = 60000, test_count: int = 10
         wanted.append((f"{part}-images-idx3-ubyte", 16 + count * 784, _idx_images))
         wanted.append((f"{part}-labels-idx1-ubyte", 8 + count, _idx_labels))
     folders = ("", "mnist", "MNIST", "MNIST/raw")
-    x, y, x_test, y_test = _read_all("mnist", folder, folders, wanted)
-    return _dataset("mnist", x, y, x_test, y_test, validation=train_count // 12)
+    (x, y, x_test, y_test), word = _read_all("mnist", folder, folders, wanted)
+    return _dataset("mnist", x, y, x_test, y_test, validation=train_count // 12, word=word)
 
 
 def cifar10(folder: Path | None, *, count: int = 10000) -> Dataset:
@@ -53,10 +58,10 @@ def cifar10(folder: Path | None, *, count: int = 10000) -> Dataset:
     names = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
     wanted: list[tuple[str, int, Reader]] = [(n, count * 3073, _cifar_records) for n in names]
     folders = ("", "cifar10", "cifar-10-batches-bin")
-    records = _read_all("cifar10", folder, folders, wanted)
+    records, word = _read_all("cifar10", folder, folders, wanted)
     train, test = np.concatenate(records[:5]), records[5]
     parts = [part for r in (train, test) for part in (r[:, 1:].reshape(-1, 3, 32, 32), r[:, 0])]
-    return _dataset("cifar10", *parts, validation=count // 2)
+    return _dataset("cifar10", *parts, validation=count // 2, word=word)
 
 
 def _dataset(
@@ -67,35 +72,44 @@ def _dataset(
     y_test: np.ndarray,
     *,
     validation: int,
+    word: str,
 ) -> Dataset:
     images = {"train": x[:-validation], "val": x[-validation:], "test": x_test}
     labels = {"train": y[:-validation], "val": y[-validation:], "test": y_test}
     return Dataset(
         name,
-        DataSpec(tuple(x.shape[1:]), 256),
+        DataSpec(tuple(x.shape[1:]), 256, 10),
         {split: torch.from_numpy(a) for split, a in images.items()},
         {split: torch.from_numpy(a.astype(np.int64)) for split, a in labels.items()},
+        word=word,
     )
 
 
 def _read_all(
     name: str, folder: Path | None, subfolders: Sequence[str], wanted: list[tuple[str, int, Reader]]
-) -> list[np.ndarray]:
-    """Reads every file, or raises one error that lists all that are missing or damaged."""
-    arrays, problems = [], []
+) -> tuple[list[np.ndarray], str]:
+    """Reads every file, or raises one error that lists all that are missing or damaged.
+
+    Also returns what to tell the user, if a file could not be checked.
+    """
+    arrays, problems, word = [], [], ""
     for file_name, size, reader in wanted:
         try:
-            arrays.append(reader(_find(folder, subfolders, file_name), size))
+            path = _find(folder, subfolders, file_name)
+            arrays.append(reader(path, size))
         except Damaged as error:
-            problems.append(f"  {file_name}: expected {size:,} bytes; {error}")
+            problems.append(f"{file_name}: expected {size:,} bytes; {error}")
+        else:
+            if path.suffix != ".gz" and not (path.parent / SUMS).is_file():
+                make = f"cd {path.parent} && sha256sum *-ubyte *.bin > {SUMS}"
+                word = f"{name}: a changed byte in its files would not be seen ({make})"
     if problems:
         where = "no folder was given" if folder is None else f"looked in {folder}"
         raise UsageError(
-            f"{name}: {len(problems)} of {len(wanted)} files are missing or damaged ({where}):\n"
-            + "\n".join(problems)
-            + "\nName their folder with --data-dir or GENKERN_DATA, or choose --data digits."
+            f"--data-dir takes the folder of {name}, or choose --data digits; {len(problems)} of "
+            f"{len(wanted)} files are missing or damaged ({where}): " + "; ".join(problems)
         )
-    return arrays
+    return arrays, word
 
 
 def _find(folder: Path | None, subfolders: Sequence[str], file_name: str) -> Path:
@@ -109,12 +123,25 @@ def _find(folder: Path | None, subfolders: Sequence[str], file_name: str) -> Pat
 
 def _read(path: Path, size: int) -> bytes:
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        content = path.read_bytes()
+        _check_sum(path, content)
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
     except (OSError, EOFError, zlib.error) as error:
         raise Damaged(f"{path} cannot be read ({error})") from None
     if len(content) != size:
         raise Damaged(f"found {len(content):,} in {path}")
     return content
+
+
+def _check_sum(path: Path, content: bytes) -> None:
+    """Against the lines of `sha256sum`, "HASH  NAME", if that file is there."""
+    sums = path.parent / SUMS
+    if not sums.is_file():
+        return
+    lines = (line.split() for line in sums.read_text("utf-8", errors="replace").splitlines())
+    known = {line[1].lstrip("*"): line[0] for line in lines if len(line) == 2}
+    if known.get(path.name) != hashlib.sha256(content).hexdigest():
+        raise Damaged(f"{path} has another SHA-256 than the one in {sums}")
 
 
 def _idx(path: Path, size: int, header: Sequence[int]) -> np.ndarray:

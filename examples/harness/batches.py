@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from examples.errors import UsageError
+from examples.errors import wrong
+from examples.model import Batch
 
 ORDER, NOISE = 0, 1
 
@@ -22,21 +23,28 @@ class Batches:
 
     Args:
         items: (N, ...).
+        labels: (N,), or None.
         batch_size: items in a batch, over all processes.
         seed: of the order.
         rank, world_size: this process, and how many there are.
     """
 
     def __init__(
-        self, items: torch.Tensor, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+        self,
+        items: torch.Tensor,
+        labels: torch.Tensor | None,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         if batch_size > len(items):
-            raise UsageError(f"batch_size must be at most {len(items)} items; got {batch_size}")
+            takes = f"at most the {len(items)} items of the training data"
+            raise wrong("--batch-size", takes, batch_size)
         if batch_size % world_size:
-            raise UsageError(
-                f"batch_size must be a multiple of the {world_size} processes; got {batch_size}"
-            )
-        self.items = items
+            takes = f"a multiple of the {world_size} processes"
+            raise wrong("--batch-size", takes, batch_size)
+        self.items, self.labels = items, labels
         self.batch_size = batch_size
         self.seed = seed
         self.share = slice(rank, None, world_size)
@@ -54,5 +62,6 @@ class Batches:
         start = batch * self.batch_size
         return self._order[start : start + self.batch_size][self.share]
 
-    def next(self) -> torch.Tensor:
-        return self.items[self.next_indices()]
+    def next(self) -> Batch:
+        chosen = self.next_indices()
+        return Batch(self.items[chosen], None if self.labels is None else self.labels[chosen])

@@ -1,16 +1,14 @@
 """The options of a run, and the model that they describe."""
 
 import dataclasses
-import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
 from examples import registry
-from examples.errors import UsageError, unknown_name
+from examples.errors import UsageError, unknown_name, wrong
 from examples.model import DataSpec, GenerativeModel
+from examples.options import PLAYER, TRAIN, Value, flag
 
-Option = bool | int | float | str
-PRECISIONS = ("no", "bf16", "fp16")
 #: What may change when a run is resumed; all else would make it another run.
 CHANGEABLE = (
     "steps",
@@ -32,10 +30,12 @@ class TrainConfig:
     lr: float
     batch_size: int
     beta1: float
+    beta2: float
     ema_decay: float
+    players: dict[str, dict[str, float]] = field(default_factory=dict)
     data: str = "digits"
     data_dir: str | None = None
-    options: dict[str, Option] = field(default_factory=dict)
+    options: dict[str, Value] = field(default_factory=dict)
     clip_norm: float = 1.0
     weight_decay: float = 0.0
     eval_every: int = 50
@@ -47,28 +47,46 @@ class TrainConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1; got {getattr(self, name)}")
-        for name in ("seed", "eval_every", "patience", "checkpoint_every", "sample_every"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} must be at least 0; got {getattr(self, name)}")
-        if not 0.0 <= self.ema_decay < 1.0:
-            raise UsageError(f"ema_decay must be in [0, 1); got {self.ema_decay}")
-        if self.precision not in PRECISIONS:
-            raise unknown_name("precision", self.precision, PRECISIONS)
-        if self.device not in ("auto", "cpu"):
-            raise unknown_name("device", self.device, ("auto", "cpu"))
+        for name, (takes, _) in TRAIN.items():
+            setattr(self, name, takes.check(flag(name), getattr(self, name)))
+        if not isinstance(self.data_dir, str | None):
+            raise wrong("--data-dir", "a folder", self.data_dir)
+        for name, kind in (("data", str), ("options", dict), ("players", dict)):
+            if not isinstance(getattr(self, name), kind):
+                raise wrong(flag(name), kind.__name__, getattr(self, name))
+        for name, value in self.options.items():
+            registry.takes(self.model, name).check(f"--set {name}", value)
+        for player, given in self.players.items():
+            check_player(player, given)
 
     @classmethod
     def for_model(cls, model: str, **overrides: Any) -> "TrainConfig":
         """The registry's options of ``model``, with overrides (an unknown one is a TypeError)."""
-        entry = dataclasses.asdict(registry.entry(model))
-        del entry["path"]
-        return cls(model=model, **{**entry, **overrides})
+        entry = registry.entry(model)
+        names = ("steps", "lr", "batch_size", "beta1", "beta2", "ema_decay")
+        given = {name: getattr(entry, name) for name in names} | overrides
+        given["players"] = merged(entry.players, overrides.get("players", {}))
+        return cls(model=model, **given)
+
+    @classmethod
+    def read(cls, found: dict[str, Any]) -> "TrainConfig":
+        """The configuration in a checkpoint."""
+        names = [f.name for f in dataclasses.fields(cls)]
+        if set(found) != set(names):
+            raise wrong("config", ", ".join(names), ", ".join(map(str, found)))
+        if not isinstance(found["model"], str):
+            raise wrong("config.model", "a name", found["model"])
+        return cls(**found)
+
+    def of_player(self, player: str) -> dict[str, float]:
+        """Values of `PLAYER`."""
+        shared = {name: getattr(self, name) for name in PLAYER}
+        return shared | self.players.get(player, {})
 
     def resumed(self, given: dict[str, Any]) -> "TrainConfig":
         """This configuration, from a checkpoint, with the options ``given`` on the command line."""
+        if "players" in given:
+            given = {**given, "players": merged(self.players, given["players"])}
         for name, value in given.items():
             if name not in CHANGEABLE and value != getattr(self, name):
                 raise UsageError(
@@ -78,49 +96,33 @@ class TrainConfig:
         return dataclasses.replace(self, **given)
 
 
-def build_model(name: str, spec: DataSpec, options: dict[str, Option]) -> GenerativeModel:
+def merged(first: dict[str, dict], second: dict[str, dict]) -> dict[str, dict]:
+    """Options of the players, those of ``second`` over those of ``first``."""
+    return {name: {**first.get(name, {}), **second.get(name, {})} for name in {**first, **second}}
+
+
+def check_player(player: str, given: dict[str, Any]) -> None:
+    if not isinstance(given, dict):
+        raise wrong(f"--player {player}", "NAME=VALUE", given)
+    for name, value in given.items():
+        if name not in PLAYER:
+            raise unknown_name(f"--player {player}", name, PLAYER)
+        PLAYER[name][0].check(f"--player {player}.{name}", value)
+
+
+def build_model(name: str, spec: DataSpec, given: dict[str, Value]) -> GenerativeModel:
     """Constructs a model of the registry.
 
     Raises:
         UsageError: an unknown option, a value that the model refuses, or data it cannot use.
     """
-    model_class = registry.model_class(name)
-    reason = model_class.unsupported(spec)
+    levels, labels = spec.levels is not None, spec.classes is not None
+    reason = registry.refusal(name, images=spec.is_image, levels=levels, labels=labels)
     if reason is not None:
         raise UsageError(f"{name} cannot be trained on this data: {reason}")
-    known = model_options(name)
-    for option in options:
-        if option not in known:
-            raise unknown_name(f"option of {name}", option, known)
+    for option, value in given.items():
+        registry.takes(name, option).check(f"--set {option}", value)
     try:
-        return model_class(spec, **options)
+        return registry.model_class(name)(spec, **given)
     except (ValueError, RuntimeError) as error:
         raise UsageError(f"{name}: {error}") from error
-
-
-def model_options(name: str) -> dict[str, Option]:
-    """The keyword options of a model and their defaults."""
-    parameters = inspect.signature(registry.model_class(name)).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-
-
-def parse_options(name: str, pairs: list[str]) -> dict[str, Option]:
-    """Reads NAME=VALUE pairs by the types of the model's defaults."""
-    known, options = model_options(name), {}
-    for pair in pairs:
-        option, _, text = pair.partition("=")
-        if option not in known:
-            raise unknown_name(f"option of {name}", option, known)
-        options[option] = _parse(option, text, type(known[option]))
-    return options
-
-
-def _parse(option: str, text: str, kind: type) -> Option:
-    if kind is bool:
-        if text not in ("true", "false"):
-            raise UsageError(f"option {option} must be true or false; got {text!r}")
-        return text == "true"
-    try:
-        return kind(text)
-    except ValueError:
-        raise UsageError(f"option {option} must be {kind.__name__}; got {text!r}") from None

@@ -1,8 +1,9 @@
 """What a run tells: progress bar, log.jsonl, TensorBoard, sample pictures."""
 
-import json
+import contextlib
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from examples.errors import reason
 from examples.harness import images
+from examples.harness.runlog import RunLog
 from examples.model import DataSpec, GenerativeModel
 
-LOG_NAME = "log.jsonl"
 LINES = 10
 
 
@@ -37,19 +39,24 @@ class Recorder:
         model: says how to show its losses and samples.
         name, steps: of the progress bar.
         start: step at which the run begins or resumes; later records are dropped.
+        mark: of the log at that step (`RunLog`).
         quiet: no progress bar and no lines.
     """
 
     def __init__(
-        self, out: Path, model: GenerativeModel, name: str, steps: int, start: int, quiet: bool
+        self,
+        out: Path,
+        model: GenerativeModel,
+        name: str,
+        steps: int,
+        start: int,
+        mark: dict[str, Any],
+        quiet: bool,
     ) -> None:
         self.out, self.model, self.quiet = out, model, quiet
-        out.mkdir(parents=True, exist_ok=True)
-        kept = [record for record in read_log(out) if record["step"] <= start]
-        temporary = out / "log.tmp"
-        temporary.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
-        temporary.replace(out / LOG_NAME)
-        self.log = (out / LOG_NAME).open("a", encoding="utf-8")
+        #: Why the terminal or the pipe that the run talks to can no longer be written.
+        self.broken = ""
+        self.log = RunLog(out, mark)
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
         # The bar shows itself on a terminal only; elsewhere a line now and then takes its place.
         self.bar = tqdm(
@@ -57,26 +64,31 @@ class Recorder:
         )
         self.name, self.steps, self.next_line = name, steps, start
 
-    def _write(self, record: dict[str, Any]) -> None:
-        self.log.write(json.dumps(record) + "\n")
+    @contextlib.contextmanager
+    def _console(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.broken = reason(error)
 
     def losses(self, step: int, scalars: dict[str, float]) -> None:
-        self._write({"step": step, **scalars})
+        self.log.write({"step": step, **scalars})
         for name, value in scalars.items():
             self.board.add_scalar(f"train/{name}", value, step)
 
     def progress(self, step: int, scalars: dict[str, float]) -> None:
         self.log.flush()
-        self.bar.update(step - self.bar.n)
         losses = {k: v for k, v in scalars.items() if k.endswith("loss")}
         text = "; ".join(f"{k} {shown(self.model, v)}" for k, v in losses.items())
-        self.bar.set_postfix_str(text)
+        with self._console():
+            self.bar.update(step - self.bar.n)
+            self.bar.set_postfix_str(text)
         if self.bar.disable and step >= self.next_line:
             self.next_line = step + max(1, self.steps // LINES)
             self.line(f"{self.name} step {step} of {self.steps}: {text}")
 
     def evaluation(self, step: int, nats: float, best: bool) -> None:
-        self._write({"step": step, "val": nats})
+        self.log.write({"step": step, "val": nats})
         self.log.flush()
         self.board.add_scalar("val/loss", nats, step)
         mark = " (best)" if best else ""
@@ -91,24 +103,12 @@ class Recorder:
 
     def line(self, text: str) -> None:
         if not self.quiet:
-            tqdm.write(text)
-            sys.stdout.flush()
+            with self._console():
+                tqdm.write(text)
+                sys.stdout.flush()
 
     def close(self) -> None:
-        self.bar.close()
+        with self._console():
+            self.bar.close()
         self.log.close()
         self.board.close()
-
-
-def read_log(out: Path) -> list[dict[str, Any]]:
-    """The records of a run; a last line cut short by a crash is left out."""
-    path = out / LOG_NAME
-    if not path.is_file():
-        return []
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records

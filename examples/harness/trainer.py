@@ -1,24 +1,28 @@
 """The training loop."""
 
 import contextlib
-import dataclasses
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import gather_object
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from examples.data import Dataset
-from examples.errors import UsageError
+from examples.data.dataset import Dataset
+from examples.errors import UsageError, reason, unknown_name
 from examples.harness import checkpoint
 from examples.harness.batches import NOISE, Batches, stream_seed
 from examples.harness.config import TrainConfig, build_model
-from examples.harness.recorder import LOG_NAME, Recorder, shown
+from examples.harness.recorder import Recorder, shown
+from examples.harness.rundir import set_aside
+from examples.harness.runlog import EMPTY
+from examples.harness.sampling import draw
+from examples.harness.signals import caught_signals
+from examples.harness.state import check, collect, restore
 from examples.model import GenerativeModel
+from examples.paths import CHECKPOINT, LOG
 
 LOG_EVERY = 10
 NUM_SAMPLES = 64
@@ -33,6 +37,7 @@ class Trainer:
         out: run directory.
         resume_from: state of `checkpoint.load`, or None for a new run.
         quiet: no output.
+        rewrite: what becomes of the model before its optimisers are made.
 
     Raises:
         UsageError: ``out`` already holds a run, or the checkpoint does not match.
@@ -46,22 +51,36 @@ class Trainer:
         *,
         resume_from: dict[str, Any] | None = None,
         quiet: bool = False,
+        rewrite: Callable[[GenerativeModel], GenerativeModel] = lambda model: model,
     ) -> None:
         self.config, self.dataset, self.out, self.quiet = config, dataset, out, quiet
-        records = (out / checkpoint.FILE_NAME, out / LOG_NAME)
-        if resume_from is None and any(path.exists() for path in records):
-            raise UsageError(f"{out} already holds a run; add --resume, or choose another --out")
+        self.resumed = resume_from is not None
+        self.check_free()
         self.step, self.interrupted = 0, False
+        self.saved = None if resume_from is None else resume_from["step"]
+        self.mark = EMPTY if resume_from is None else resume_from["log"]
+        self.recorder: Recorder | None = None
+        self.data_digest = dataset.digest()
         self.best: dict[str, Any] = {"step": 0, "value": None, "model": None, "stale": 0}
         torch.manual_seed(config.seed)
-        self.model = build_model(config.model, dataset.spec, config.options)
+        self.model = rewrite(build_model(config.model, dataset.spec, config.options))
         self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+        for player in config.players:
+            if player not in self.model.players:
+                raise unknown_name("--player", player, self.model.players)
         if resume_from is not None:
-            self._check_weights(resume_from)
+            check(self, resume_from)
         self._prepare()
         if resume_from is not None:
-            self._restore(resume_from)
+            restore(self, resume_from)
         self.accelerator.wait_for_everyone()
+
+    def check_free(self) -> None:
+        """A new run takes no folder that already holds one."""
+        if not self.resumed and (self.out / CHECKPOINT).exists():
+            raise UsageError(
+                f"--out {self.out} already holds a run; add --resume, or choose another --out"
+            )
 
     def _prepare(self) -> None:
         config = self.config
@@ -73,48 +92,77 @@ class Trainer:
             mixed_precision=config.precision, cpu=cpu, kwargs_handlers=[ddp]
         )
         rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
-        optimizers = {
-            player: torch.optim.Adam(
+        optimizers = {}
+        for player, module in self.model.players.items():
+            given = config.of_player(player)
+            optimizers[player] = torch.optim.Adam(
                 module.parameters(),
-                lr=config.lr,
-                betas=(config.beta1, 0.999),
-                weight_decay=config.weight_decay,
+                lr=given["lr"],
+                betas=(given["beta1"], given["beta2"]),
+                weight_decay=given["weight_decay"],
             )
-            for player, module in self.model.players.items()
-        }
         self.wrapped, *prepared = self.accelerator.prepare(self.model, *optimizers.values())
         self.optimizers = dict(zip(optimizers, prepared, strict=True))
         self.ema.to(self.accelerator.device)
-        self.batches = Batches(
-            self.dataset.splits["train"], config.batch_size, config.seed, rank, world_size
-        )
+        items, labels = self.dataset.splits["train"], self.dataset.labels.get("train")
+        self.batches = Batches(items, labels, config.batch_size, config.seed, rank, world_size)
         seed = stream_seed(config.seed, NOISE, rank)
         torch.manual_seed(seed)
         self.generator = torch.Generator(self.accelerator.device).manual_seed(seed)
 
     def train(self) -> None:
-        """Trains until ``steps``, until validation stops improving, or until a signal."""
-        recorder = None
+        """Trains until ``steps``, until validation stops improving, or until a signal.
+
+        Raises:
+            UsageError: a loss is not finite, or something cannot be written; the last checkpoint
+                is whole, and the text says so.
+        """
+        try:
+            with contextlib.ExitStack() as stack:
+                caught = stack.enter_context(caught_signals())
+                self._begin(stack)
+                self._loop(caught)
+                if self.recorder is not None:
+                    self.recorder.line(self._summary(caught))
+        except OSError as error:
+            what = f"{error.filename or self.out} cannot be written: {reason(error)}"
+            raise UsageError(f"{what}; {self._safe()}") from None
+        if self.recorder is not None and self.recorder.broken:
+            broken = self.recorder.broken
+            raise UsageError(f"the output is closed or full ({broken}); {self._safe()}")
+
+    def _begin(self, stack: contextlib.ExitStack) -> None:
+        """A first checkpoint, and then the log: a crash between the two leaves a run."""
+        self.check_free()
+        word, orphan = "", self.out / LOG
+        if not self.resumed:
+            self.out.mkdir(parents=True, exist_ok=True)
+            if self.accelerator.is_main_process and orphan.exists():
+                kept = set_aside(orphan).name
+                word = f"{orphan} has no checkpoint (kept as {kept}); the run starts again."
+            self._save()
         if self.accelerator.is_main_process:
-            recorder = Recorder(
-                self.out, self.model, self.config.model, self.config.steps, self.step, self.quiet
+            name, steps = self.config.model, self.config.steps
+            self.recorder = Recorder(
+                self.out, self.model, name, steps, self.step, self.mark, self.quiet
             )
-        if self.step == 0:
-            self._save()
-        with _caught_signals() as caught, contextlib.closing(recorder or contextlib.ExitStack()):
-            pending: list[dict[str, torch.Tensor]] = []
-            while not self._finished() and not self.interrupted:
-                pending.append(self.train_step())
-                self.step += 1
-                self.interrupted = self._agree_to_stop(bool(caught))
-                # A checkpoint must not be ahead of the log.
-                if self.step % LOG_EVERY == 0 or self._due("eval_every", "checkpoint_every"):
-                    self._flush(pending, recorder)
-                self._periodic(recorder)
-            self._flush(pending, recorder)
-            self._save()
-            if recorder is not None:
-                recorder.line(self._summary(caught))
+            stack.callback(self.recorder.close)
+            if word or self.recorder.log.word:
+                self.recorder.line(word or self.recorder.log.word)
+
+    def _loop(self, caught: list[int]) -> None:
+        pending: list[dict[str, torch.Tensor]] = []
+        while not self._finished() and not self.interrupted:
+            pending.append(self.train_step())
+            self.step += 1
+            broken = self.recorder is not None and bool(self.recorder.broken)
+            self.interrupted = self._agree_to_stop(bool(caught) or broken)
+            # A checkpoint must not be ahead of the log.
+            if self.step % LOG_EVERY == 0 or self._due("eval_every", "checkpoint_every"):
+                self._flush(pending)
+            self._periodic()
+        self._flush(pending)
+        self._save()
 
     def train_step(self) -> dict[str, torch.Tensor]:
         """One turn of every player in the schedule; returns the scalars of the losses."""
@@ -130,7 +178,8 @@ class Trainer:
             )
             self.accelerator.backward(values["loss"] * scale)
             parameters = self.model.players[player].parameters()
-            self.accelerator.clip_grad_norm_(parameters, self.config.clip_norm)
+            largest = self.config.of_player(player)["clip_norm"]
+            self.accelerator.clip_grad_norm_(parameters, largest)
             optimizer.step()
             prefix = "" if len(self.optimizers) == 1 else f"{player} "
             scalars |= {prefix + name: value.detach() for name, value in values.items()}
@@ -141,14 +190,13 @@ class Trainer:
     def evaluate(self, split: str, model: GenerativeModel) -> float:
         """Mean loss of ``model`` on a split, nats per item; the noise is the same every time."""
         model.eval()
-        items = self.dataset.splits[split]
         generator = torch.Generator(self.accelerator.device).manual_seed(self.config.seed)
         total = 0.0
-        for batch in items.split(self.config.batch_size):
+        for batch in self.dataset.batches(split, self.config.batch_size):
             with self.accelerator.autocast():
                 loss = model(batch.to(self.accelerator.device), generator)["loss"]
             total += loss.item() * len(batch)
-        return total / len(items)
+        return total / len(self.dataset.splits[split])
 
     def chosen_model(self) -> GenerativeModel:
         """The averaged model, at its best validation step where there is one; in eval mode."""
@@ -175,7 +223,7 @@ class Trainer:
         flag = torch.tensor(float(caught), device=self.accelerator.device)
         return self.accelerator.reduce(flag).item() > 0
 
-    def _flush(self, pending: list[dict[str, torch.Tensor]], recorder: Recorder | None) -> None:
+    def _flush(self, pending: list[dict[str, torch.Tensor]]) -> None:
         """Reads the losses of the last steps from the device, and records them."""
         if not pending:
             return
@@ -188,23 +236,23 @@ class Trainer:
                 f"checkpoint in {self.out} is kept (a lower --lr may help)"
             )
         rows = values.tolist()
-        if recorder is not None:
-            for i, row in enumerate(rows):
-                recorder.losses(self.step - len(rows) + 1 + i, dict(zip(names, row, strict=True)))
-            recorder.progress(self.step, dict(zip(names, rows[-1], strict=True)))
+        if self.recorder is not None:
+            for step, row in enumerate(rows, start=self.step - len(rows) + 1):
+                self.recorder.losses(step, dict(zip(names, row, strict=True)))
+            self.recorder.progress(self.step, dict(zip(names, rows[-1], strict=True)))
         pending.clear()
 
-    def _periodic(self, recorder: Recorder | None) -> None:
+    def _periodic(self) -> None:
         if self.model.likelihood and self._due("eval_every"):
-            self._validate(recorder)
-        if self._due("sample_every") and recorder is not None:
+            self._validate()
+        if self._due("sample_every") and self.recorder is not None:
             model = self.ema.module.eval()
             generator = torch.Generator(self.accelerator.device).manual_seed(self.config.seed)
-            recorder.samples(self.step, model.sample(NUM_SAMPLES, generator))
+            self.recorder.samples(self.step, draw(self.config.model, model, NUM_SAMPLES, generator))
         if self._due("checkpoint_every"):
             self._save()
 
-    def _validate(self, recorder: Recorder | None) -> None:
+    def _validate(self) -> None:
         value = self.evaluate("val", self.ema.module)
         better = self.best["value"] is None or value < self.best["value"]
         if better:
@@ -212,11 +260,11 @@ class Trainer:
             self.best = {"step": self.step, "value": value, "model": weights, "stale": 0}
         else:
             self.best["stale"] += 1
-        if recorder is not None:
-            recorder.evaluation(self.step, value, better)
+        if self.recorder is not None:
+            self.recorder.evaluation(self.step, value, better)
 
     def _summary(self, caught: list[int]) -> str:
-        path = self.out / checkpoint.FILE_NAME
+        path = self.out / CHECKPOINT
         if self.interrupted:
             name = signal.Signals(caught[0]).name if caught else "another process"
             return f"Interrupted ({name}) at step {self.step}; saved {path}. Go on with --resume."
@@ -227,61 +275,13 @@ class Trainer:
         return f"Finished at step {self.step}{best}; saved {path}."
 
     def _save(self) -> None:
-        device_rng = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-        rng = [(torch.get_rng_state(), self.generator.get_state(), device_rng)]
-        rng = gather_object(rng) if self.accelerator.num_processes > 1 else rng
-        if not self.accelerator.is_main_process:
-            return
-        scaler = self.accelerator.scaler
-        state = {
-            "config": dataclasses.asdict(self.config),
-            "spec": dataclasses.asdict(self.dataset.spec),
-            "model": self.model.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
-            "scaler": None if scaler is None else scaler.state_dict(),
-            "step": self.step,
-            "position": self.batches.position,
-            "rng": rng,
-            "best": self.best,
-        }
-        checkpoint.save(self.out / checkpoint.FILE_NAME, state)
+        state = collect(self)
+        if state is not None:
+            checkpoint.save(self.out / CHECKPOINT, state)
+        self.saved = self.step
 
-    def _check_weights(self, state: dict[str, Any]) -> None:
-        path = self.out / checkpoint.FILE_NAME
-        checkpoint.load_weights(self.model, state["model"], self.config.model, path)
-        checkpoint.load_weights(self.ema, state["ema"], self.config.model, path)
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        ranks = self.accelerator.num_processes
-        if len(state["rng"]) != ranks:
-            raise UsageError(f"the run has {len(state['rng'])} processes; got {ranks}")
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        if self.accelerator.scaler is not None and state["scaler"] is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.step, self.batches.position, self.best = (
-            state["step"],
-            state["position"],
-            state["best"],
-        )
-        torch_rng, noise_rng, device_rng = state["rng"][self.accelerator.process_index]
-        torch.set_rng_state(torch_rng)
-        self.generator.set_state(noise_rng)
-        if device_rng is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(device_rng)
-
-
-@contextlib.contextmanager
-def _caught_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM, so that the step under way can end and be saved."""
-    caught: list[int] = []
-    before = {
-        number: signal.signal(number, lambda received, _: caught.append(received))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def _safe(self) -> str:
+        """What is left of a run that could not write."""
+        if self.saved is None:
+            return "nothing was saved"
+        return f"step {self.saved} is saved in {self.out / CHECKPOINT}; go on with --resume"

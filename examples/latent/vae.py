@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import genkern
-from examples.model import DataSpec, GenerativeModel
+from examples.model import Batch, DataSpec, GenerativeModel
 from genkern.nn import GaussianLatent
 
 
@@ -51,21 +51,21 @@ class VAE(GenerativeModel):
             nn.Linear(hidden, 2 * spec.dims),
         )
 
-    def encode(self, batch: torch.Tensor) -> torch.Tensor:
+    def encode(self, items: torch.Tensor) -> torch.Tensor:
         """Items (N, ...) to [mu, logvar] (N, 2 * latent)."""
-        return self.encoder(self.spec.scale(batch, self.encoder[0].weight).flatten(1))
+        return self.encoder(self.spec.scale(items, self.encoder[0].weight).flatten(1))
 
-    def reconstruction_nll(self, batch: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    def reconstruction_nll(self, items: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """-log p(x|z), nats per item: z (..., N, latent) to (..., N)."""
         mean, log_scale = self.decode(z)
         levels = self.spec.levels
-        x = self.spec.scale(batch, mean).flatten(1)
+        x = self.spec.scale(items, mean).flatten(1)
         width = 2.0 / (levels - 1) * torch.exp(-log_scale)
         centred = (x - mean) * torch.exp(-log_scale)
         upper, lower = centred + 0.5 * width, centred - 0.5 * width
         # log(sigmoid(upper) - sigmoid(lower)), without cancellation
         log_p = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-width))
-        level = batch.flatten(1)
+        level = items.flatten(1)
         log_p = torch.where(level == 0, F.logsigmoid(upper), log_p)
         log_p = torch.where(level == levels - 1, F.logsigmoid(-lower), log_p)
         return -log_p.sum(-1)
@@ -78,30 +78,28 @@ class VAE(GenerativeModel):
         return mean, log_scale.clamp(-7.0, 7.0)
 
     def loss(
-        self, batch: torch.Tensor, generator: torch.Generator, player: str = "model"
+        self, batch: Batch, generator: torch.Generator, player: str = "model"
     ) -> dict[str, torch.Tensor]:
-        features = self.encode(batch)
-        mu = features[:, : self.num_latent]
-        eps = torch.randn(mu.shape, generator=generator, device=mu.device).to(mu.dtype)
-        z, kl = self.latent(features, eps=eps)
-        reconstruction = self.reconstruction_nll(batch, z).mean()
+        # In eval mode the layer returns the mean; the bound is over samples there too.
+        z, kl = self.latent.train()(self.encode(batch.items), generator=generator)
+        reconstruction = self.reconstruction_nll(batch.items, z).mean()
         kl = kl.mean()
         beta = self.beta if self.training else 1.0  # what is evaluated is the bound
         return {"loss": reconstruction + beta * kl, "reconstruction": reconstruction, "kl": kl}
 
     def iwae_nll(
-        self, batch: torch.Tensor, num_samples: int, generator: torch.Generator
+        self, items: torch.Tensor, num_samples: int, generator: torch.Generator
     ) -> torch.Tensor:
         r"""A tighter bound of -log p(x) (N,), nats: -log 1/K sum_k p(x, z_k) / q(z_k | x).
 
         Source: Burda et al. 2016, "Importance weighted autoencoders", eq. 8.
         """
-        mu, logvar = self.encode(batch).chunk(2, dim=1)
+        mu, logvar = self.encode(items).chunk(2, dim=1)
         eps = torch.randn(num_samples, *mu.shape, generator=generator, device=mu.device)
         eps = eps.to(mu.dtype)
         z = genkern.gaussian_rsample(mu, logvar, num_samples=num_samples, eps=eps)
         log_ratio = 0.5 * (eps.square() + logvar - z.square()).sum(-1)
-        log_weight = log_ratio - self.reconstruction_nll(batch, z)
+        log_weight = log_ratio - self.reconstruction_nll(items, z)
         return math.log(num_samples) - log_weight.logsumexp(0)
 
     @torch.no_grad()

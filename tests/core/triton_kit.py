@@ -2,7 +2,7 @@
 
 import contextlib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from unittest import mock
 
 import numpy as np
@@ -50,11 +50,12 @@ def interpreted(op: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def only_program(i: int, programs: int) -> Iterator[None]:
+def only_program(i: int | Callable[[], int], programs: int) -> Iterator[None]:
     """Launches of the block run the one program ``i`` of a grid of ``programs``."""
 
     def number(value):
-        return lambda axis: TensorHandle(np.array([value if axis == 0 else 0], np.int32), tl.int32)
+        now = value if callable(value) else lambda: value
+        return lambda axis: TensorHandle(np.array([now() if axis == 0 else 0], np.int32), tl.int32)
 
     with (
         mock.patch.object(interpreter_builder, "create_get_program_id", number(i), create=True),

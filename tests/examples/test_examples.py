@@ -8,14 +8,8 @@ import torch
 from examples import data, registry
 from examples.errors import UsageError
 from examples.harness.config import build_model
-from examples.model import DataSpec, GenerativeModel
+from examples.model import Batch, DataSpec, GenerativeModel
 
-SMALL = {
-    "gan": {"hidden": 32, "latent": 8},
-    "pixel_cnn": {"hidden": 8, "blocks": 2},
-    "pixel_rnn": {"hidden": 8, "layers": 2},
-    "vae": {"hidden": 32, "latent": 4},
-}
 RASTER = ("pixel_cnn", "pixel_rnn")
 DIGITS = DataSpec((1, 8, 8), 17)
 
@@ -23,7 +17,7 @@ DIGITS = DataSpec((1, 8, 8), 17)
 def make(name: str, spec: DataSpec = DIGITS, seed: int = 0) -> GenerativeModel:
     """A small model with weights large enough that every path matters."""
     torch.manual_seed(seed)
-    model = build_model(name, spec, SMALL[name])
+    model = build_model(name, spec, registry.entry(name).small)
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     return model
@@ -88,7 +82,7 @@ def test_future_pixels_never_leak(name, spec):
 @pytest.mark.parametrize("name", registry.MODELS)
 def test_loss_of_every_player_falls_within_a_few_steps(name):
     """On one batch with the same noise, against an opponent that stands still."""
-    batch = data.load("digits").splits["train"][:64]
+    batch = next(data.load("digits").batches("train", 64))
     for player in make(name).players:
         model = make(name).eval()
         optimizer = torch.optim.Adam(model.players[player].parameters(), 1e-2)
@@ -131,8 +125,6 @@ def test_low_temperature_takes_the_likeliest_level(name):
     samples = model.sample(2, noise(), temperature=1e-4)
     with torch.no_grad():
         assert torch.equal(model.logits(samples).argmax(1), samples.long())
-    with pytest.raises(UsageError, match="temperature must be positive; got 0"):
-        model.sample(1, noise(), temperature=0)
 
 
 @torch.no_grad()
@@ -150,7 +142,7 @@ def test_vae_bounds_tighten_with_samples_and_hold():
     exact = -joint.logsumexp(0) - torch.log(z[1, 0, 0] - z[0, 0, 0])
     assert (-exact).exp().sum().item() == pytest.approx(1.0, abs=1e-6)
     repeats = images.repeat_interleave(50, 0)
-    elbo = model.loss(repeats, noise())["loss"].item()
+    elbo = model.loss(Batch(repeats), noise())["loss"].item()
     means = [model.iwae_nll(repeats, k, noise()).mean().item() for k in (1, 64)]
     assert means[0] == pytest.approx(elbo, abs=0.05)
     assert exact.mean().item() < means[1] < elbo
@@ -184,7 +176,7 @@ def test_gan_losses_reach_only_their_player(kind):
     torch.manual_seed(0)
     model = build_model("gan", DataSpec((2,), None), {"kind": kind, "hidden": 16, "k": 3})
     assert model.schedule == ("discriminator",) * 3 + ("generator",)
-    batch = torch.randn(8, 2, generator=noise())
+    batch = Batch(torch.randn(8, 2, generator=noise()))
     model(batch, noise(), "discriminator")["loss"].backward()
     assert all(p.grad is None for p in model.generator.parameters())
     assert any(p.grad.abs().sum() > 0 for p in model.discriminator.parameters())
@@ -193,7 +185,7 @@ def test_gan_losses_reach_only_their_player(kind):
 
 
 def test_saturating_generator_minimises_log_one_minus_d():
-    batch = data.load("digits").splits["train"][:8]
+    batch = next(data.load("digits").batches("train", 8))
     losses = {}
     for saturating in (False, True):
         torch.manual_seed(0)
@@ -207,5 +199,5 @@ def test_saturating_generator_minimises_log_one_minus_d():
 
 @pytest.mark.parametrize("options", [{"kind": "bcee"}, {"k": 0}, {"hiden": 4}])
 def test_wrong_model_options_are_usage_errors(options):
-    with pytest.raises(UsageError, match="gan"):
+    with pytest.raises(UsageError, match="--set"):
         build_model("gan", DIGITS, options)

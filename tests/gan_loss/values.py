@@ -186,13 +186,23 @@ def test_second_derivative_is_finite_at_large_logits():
     torch.testing.assert_close(second, 2 * s * (1 - s))
 
 
-@pytest.mark.parametrize("n", [0, 1, 4095, 4097, 100_003])
+# 121 and 65537: one chunk more than there is room for without heap memory, small blocks and not.
+@pytest.mark.parametrize("n", [0, 1, 121, 4095, 4097, 65_537, 100_003])
 @pytest.mark.parametrize("kind", KINDS)
 def test_sizes_around_the_chunks_of_the_sum(kind, n):
     real, fake = torch.randn(n), torch.randn(2 * n + 1)
     for reduction in ("mean", "sum"):
         check(("d", kind, 0.0, reduction), real, fake, torch.tensor(1.3))
     check(("g", kind, False, "mean"), real if kind == "rabce" else None, fake, torch.tensor(1.3))
+
+
+def test_the_hinge_has_no_slope_at_its_kink():
+    one = torch.tensor([1.0, 1 - 2**-20, 1 + 2**-20], requires_grad=True)
+    genkern.gan_d_loss(one, -one.detach(), kind="hinge", reduction="sum").backward()
+    assert one.grad.tolist() == [0, -1, 0]  # as torch.relu(1 - x)
+    minus = -one.detach().requires_grad_()
+    (grad,) = torch.autograd.grad(genkern.gan_d_loss(-minus, minus, kind="hinge"), minus)
+    assert grad[0] == 0
 
 
 def test_scalars_and_empty_logits():

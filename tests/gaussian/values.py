@@ -127,6 +127,31 @@ def test_kl_near_the_prior_does_not_cancel():
     assert abs(kl.item() / want.item() - 1) < 1e-5  # the plain formula gives -0.0 in float32
 
 
+@pytest.mark.parametrize("prior", [False, True])
+def test_elements_at_their_floor_keep_the_gradient_that_a_clamp_keeps(prior):
+    mu = torch.tensor([[1.0, 1 - 2**-20, 1 + 2**-20]])  # KL 1/2, a little less, a little more
+    inputs = [mu, torch.zeros(1, 3), *([torch.zeros(1, 3)] * 2 if prior else [None, None])]
+    leaves = [None if x is None else x.clone().requires_grad_() for x in inputs]
+    given = None if not prior else (leaves[2], leaves[3])
+    kl = genkern.gaussian_kl(leaves[0], leaves[1], prior=given, free_bits=0.5)
+    (d_mu,) = torch.autograd.grad(kl.sum(), leaves[0])
+    exact = [None if x is None else x.double().requires_grad_() for x in inputs]
+    (want,) = torch.autograd.grad(reference.kl(*exact, 0.5).sum(), exact[0])
+    assert want[0, 0] == 1 and want[0, 1] == 0
+    assert torch.equal(d_mu.double(), want)
+
+
+def test_the_gradient_of_the_noise_is_that_of_its_own_sample():
+    mu, logvar, eps = torch.zeros(2, 40), torch.full((2, 40), 2.0), torch.randn(3, 2, 40)
+    eps.requires_grad_()
+    z, kl = genkern.gaussian_kl_rsample(mu, logvar.requires_grad_(), num_samples=3, eps=eps)
+    upstream = torch.randn(3, 2, 40)
+    (d_eps,) = torch.autograd.grad(z, eps, upstream, retain_graph=True)
+    torch.testing.assert_close(d_eps, upstream * math.e)
+    (d_eps,) = torch.autograd.grad(kl.sum(), eps, allow_unused=True, materialize_grads=True)
+    assert torch.equal(d_eps, torch.zeros(3, 2, 40))
+
+
 # ---- noise ---------------------------------------------------------------------------------
 
 

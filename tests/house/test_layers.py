@@ -190,7 +190,7 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 def include_violations(path: str, source: str) -> list[str]:
     parts, name = PurePosixPath(path).parts, PurePosixPath(path).name
     room = parts[1] if len(parts) > 2 else ""
-    system, quoted = r"[\w.]+", r"\.\./core/[\w.]+|\.\./bind\.h|[\w.]+"
+    system, quoted = r"[\w.]+", r"\.\./core/[\w.]+|\.\./(bind|threads)\.h|[\w.]+"
     if room == "core":
         quoted = r"[\w.]+"
     elif name == "bind.h":

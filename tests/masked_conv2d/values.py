@@ -4,6 +4,7 @@ import itertools
 import math
 
 import hypothesis.strategies as st
+import pytest
 import torch
 from hypothesis import example, given
 
@@ -11,7 +12,7 @@ import genkern
 from genkern import nn
 from genkern.reference import masked_conv2d as reference
 from tests.core.helpers import double, run
-from tests.core.strategies import DTYPES, backend, examples, sizes, tensors
+from tests.core.strategies import DTYPES, backend, examples, lay_out, sizes, tensors
 from tests.core.tolerance import assert_close
 
 F64 = torch.float64
@@ -84,6 +85,25 @@ def test_values_and_every_gradient_match_the_float64_reference(problem):
     inputs, upstream, settings = problem
     check(fused(settings), plain(settings), inputs, upstream, settings)
     assert genkern.last_backend("masked_conv2d") == backend()
+
+
+@pytest.mark.parametrize("image", ["input", "upstream"])
+def test_rows_of_a_1x1_kernel_that_do_not_follow_one_another(image):
+    settings = {"mask_type": "B", "data_channels": 1, "dilation": 1}
+    x, upstream = torch.randn(2, 3, 4, 7), torch.randn(2, 5, 4, 7)
+    if image == "input":
+        x = lay_out(x, "sliced")
+    else:
+        upstream = lay_out(upstream, "sliced")
+    inputs = [x, torch.randn(5, 3, 1, 1), torch.randn(5)]
+    check(fused(settings), plain(settings), inputs, upstream, settings)
+
+
+def test_groups_of_images():
+    # Half a megabyte of scratch a thread holds 8 such images; small blocks hold one.
+    settings = {"mask_type": "A", "data_channels": 2, "dilation": 1}
+    inputs = [torch.randn(35, 4, 64, 64), torch.randn(4, 4, 3, 3), torch.randn(4)]
+    check(fused(settings), plain(settings), inputs, torch.randn(35, 4, 64, 64), settings)
 
 
 @given(st.data(), st.integers(1, 20), st.integers(1, 40), kernels, sizes(9), sizes(40))
@@ -240,3 +260,9 @@ def test_memory_formats_are_kept():
         y.sum().backward()
         assert w.grad.stride() == w.stride()
         w.grad = None
+
+
+def test_one_channel_is_not_channels_last():
+    x = torch.randn(2, 5, 12, 1).permute(0, 3, 1, 2)[..., ::2]  # a stride of 1 by chance
+    assert x.stride(1) == 1 and not x.is_contiguous()
+    assert genkern.masked_conv2d(x, torch.randn(4, 1, 3, 3)).is_contiguous()

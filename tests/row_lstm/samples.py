@@ -45,7 +45,8 @@ def peaks():
     plain = lambda: torch.no_grad()(layer)(gates, weight)  # noqa: E731
     saved = 5 * h  # four gates and the cell
     d_gates, upstream, d_weight = 4 * h, h, weight.numel() * FLOAT
-    both = h + state + saved + d_gates + upstream + 2 * d_weight + SLACK
+    rings = N * (2**20 + SLACK)  # rows of each image: about its cache
+    both = h + state + saved + d_gates + upstream + rings + 2 * d_weight + SLACK
     return [
         Peak("without gradients", plain, h + state, h + state),
         Peak("saved", lambda: layer(gates, weight), h + state + saved, h + state + saved),

@@ -227,6 +227,27 @@ def test_infinite_state_does_not_become_nan_through_unused_lanes():
             assert_close(got[0], want[0], terms=9, scale=8.0)
 
 
+def test_infinite_state_leaves_the_gradients_of_saturated_gates_zero():
+    inputs, upstream = make(2, 3, 3, 5, 3, torch.float32)
+    inputs[1], inputs[2] = inputs[1].abs(), torch.full((2, 3, 5), math.inf)
+    _, grads = run(fused, inputs, upstream)
+    assert not grads[0][:, :9, 0].any() and not grads[2].any()  # o, f, i of the first row; h0
+    assert grads[0].isfinite().all() and grads[3].isfinite().all()
+
+
+def test_everything_that_is_saved_is_written():
+    inputs, _ = make(2, 3, 4, 5, 3, torch.float32)
+    gates, cells = torch.ops.genkern.row_lstm_forward.default(*inputs, True)[3:]
+    assert gates.isfinite().all() and cells.isfinite().all()  # lanes without a unit too
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 9, 9, 3), (7, 8, 6, 5, 3), (1, 17, 5, 5, 3)])
+@pytest.mark.parametrize("states", [False, True])
+def test_boundaries_of_the_ring_and_of_the_groups_of_images(shape, states):
+    # With small blocks: several groups of rows, of images alone, of images together.
+    check(fused, reference.forward, *make(*shape, torch.float32, states=states))
+
+
 # ---- gradients of every kind -----------------------------------------------------------------
 
 

@@ -1,7 +1,8 @@
 """What launchers share: the device guard, facts about the chip, checks, counters."""
 
+import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 import triton
@@ -54,7 +55,20 @@ def extent(largest: int, size: int) -> int:
 
 def float32_precision() -> str:
     """TF32 only where torch's own matrix products may use it."""
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
+    # `allow_tf32` raises once a program has set the precision by its newer name.
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
+
+
+@contextlib.contextmanager
+def allowing_tf32() -> Iterator[None]:
+    """Float32 products of the block may use TF32: for calls that are compiled ahead of time."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
 
 
 def require(reason: str | None) -> None:

@@ -139,16 +139,12 @@ def forward(
 def configurations() -> Iterator[tuple[str, tuple]]:
     """Calls that reach every kernel in every configuration, TF32 included."""
     for dtype in spec.FLOATING:
-        if dtype != torch.float16:
-            yield from _calls(dtype, 16, 28, True, False)
         if dtype != torch.float64:
             yield from _calls(dtype, 128, 32, False, True)
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
-    try:
+        if dtype != torch.float16:
+            yield from _calls(dtype, 16, 28, True, False)
+    with launch.allowing_tf32():
         yield from _calls(torch.float32, 128, 32, True, False)
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def variants(n: int) -> Iterator[tuple[str, tuple]]:
