@@ -31,6 +31,7 @@ test: setup
 # More examples, all chips and configurations, mutants: at most an hour.
 test-deep: setup
 	$(BIN)/python -m pytest -n 2 -m "deep or not deep" --hypothesis-profile=deep
+	$(BIN)/python -m tests.mutants
 
 lint: setup
 	$(BIN)/ruff check .

@@ -152,7 +152,7 @@ def gaussian_kl(
     Kingma et al. 2016, "Improving variational inference with inverse autoregressive flow",
     app. C.8, with the floor applied to each element.
     """
-    if reduction != "none":
+    if type(reduction) is not str or reduction != "none":
         checks.check_option("gaussian_kl", "reduction", reduction, checks.REDUCTIONS)
     _, kl = _run("gaussian_kl", mu, logvar, prior, free_bits, None, None, None, False, True)
     return kl if reduction == "none" else checks.reduce(kl, reduction)
@@ -228,7 +228,7 @@ def gaussian_kl_rsample(
     Differentiable any number of times in mu, logvar, the prior and eps.
     Source: Kingma and Welling 2014, "Auto-encoding variational Bayes", sec. 2.4 and app. B.
     """
-    if reduction != "none":
+    if type(reduction) is not str or reduction != "none":
         checks.check_option("gaussian_kl_rsample", "reduction", reduction, checks.REDUCTIONS)
     z, kl = _run(
         "gaussian_kl_rsample", mu, logvar, prior, free_bits, num_samples, eps, generator, True, True

@@ -76,7 +76,7 @@ def _check(input, weight, bias, mask_type, data_channels, dilation) -> None:
         )
     if bias is not None and bias.shape != kernel[:1]:
         checks.check_shape(_OP, "bias", bias, kernel[:1], "(weight.shape[0],)")
-    if mask_type != "A" and mask_type != "B":
+    if type(mask_type) is not str or (mask_type != "A" and mask_type != "B"):
         checks.check_option(_OP, "mask_type", mask_type, MASK_TYPES)
     if type(data_channels) is not int or data_channels != 1:
         most = max(1, min(kernel[0], kernel[1]))

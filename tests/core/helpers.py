@@ -1,4 +1,4 @@
-"""Checks that every op goes through: gradients, compile, threads and instruction-set levels."""
+"""Calls with gradients, levels of the machine, processes."""
 
 import contextlib
 import os
@@ -39,23 +39,6 @@ def double(tensors: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
     return [x if x is None else x.detach().double() for x in tensors]
 
 
-def check_compiled(function: Callable, inputs: Sequence[torch.Tensor], *, dynamic: bool) -> None:
-    """One graph, no breaks, forward and backward; equal to eager within rounding."""
-    torch._dynamo.reset()
-    leaves = [x.detach().requires_grad_() for x in inputs]
-
-    def total(*args):
-        outputs = function(*args)
-        outputs = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
-        return sum((y * torch.cos(y)).sum() for y in outputs)
-
-    backend = "aot_eager" if dynamic else "inductor"
-    compiled = torch.compile(total, fullgraph=True, dynamic=dynamic, backend=backend)
-    got, want = compiled(*leaves), total(*leaves)
-    torch.testing.assert_close(got, want)
-    torch.testing.assert_close(torch.autograd.grad(got, leaves), torch.autograd.grad(want, leaves))
-
-
 @contextlib.contextmanager
 def gradients(stem: str) -> Iterator[list[bool]]:
     """Which of the gradients the backward op of a family computes within the block."""
@@ -81,40 +64,13 @@ def bf16_pairs() -> bool:
     return library.compiled is not None and library.compiled.bf16_pairs
 
 
-def python(code: str) -> str:
-    """What ``code`` prints in a process of its own."""
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
-def probe(
-    code: str,
-    *,
-    level: str | None = None,
-    threads: int = 2,
-    environment: dict[str, str] | None = None,
-) -> str:
-    """What ``code`` prints in a fresh process at one instruction-set level and thread count.
-
-    ``digest(*tensors)`` is defined there: a checksum of the exact bits.
-    """
-    prelude = (
-        "import hashlib, torch, genkern\n"
-        f"torch.set_num_threads({threads})\n"
-        "torch.manual_seed(0)\n"
-        "def digest(*tensors):\n"
-        "    h = hashlib.sha256()\n"
-        "    for t in tensors:\n"
-        "        h.update(t.detach().contiguous().view(torch.uint8).numpy().tobytes())\n"
-        "    return h.hexdigest()\n"
-    )
-    environment = {**os.environ, **(environment or {})}
-    if level is not None:
-        environment["GENKERN_CPU_ISA"] = level
-        prelude += f"assert genkern.library.compiled.isa == {level!r}\n"
+def probe(code: str, *, environment: dict[str, str] | None = None) -> str:
+    """What ``code`` prints in a process of its own, which costs seconds: once for all families."""
     result = subprocess.run(
-        [sys.executable, "-c", prelude + code], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", f"import torch, genkern\n{code}"],
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 0, result.stderr
     return result.stdout

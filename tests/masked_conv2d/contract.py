@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import genkern
+from benchmarks.masked_conv2d import mask_of
 from genkern import nn
 from genkern.reference import masked_conv2d as reference
 from tests.core.tolerance import assert_close
@@ -73,6 +74,12 @@ def test_large_values_do_not_overflow_inside():
         assert genkern.masked_conv2d(x, w).item() == 0.0  # 90000 is beyond float16
     inf = genkern.masked_conv2d(torch.tensor([[[[math.inf]]]]), torch.ones(1, 1, 1, 1))
     assert inf.item() == math.inf
+
+
+def test_the_benchmark_counts_live_taps():
+    assert mask_of(2, 3, 7, 7, "A").sum() == 2 * 3 * 24
+    assert mask_of(2, 3, 7, 7, "B").sum() == 2 * 3 * 25
+    assert mask_of(3, 3, 1, 1, "A", 3).flatten(1).tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0]]
 
 
 # ---- the module, and tests of the tests ----------------------------------------------------
