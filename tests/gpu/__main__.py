@@ -131,7 +131,8 @@ def run(stages: list[Stage], families: list[str], device: str, out: Path) -> int
         print(NO_GPU.format(f"torch {known['versions']['torch']} sees none"), file=sys.stderr)
         return 3
     for stage in stages:
-        (out / f"{stage.name}.jsonl").unlink(missing_ok=True)
+        for ending in ("jsonl", "log"):
+            (out / f"{stage.name}.{ending}").unlink(missing_ok=True)
     written = report.Report(out / "report.json", {**known, "families": families}, stages)
     spare, green = 0.0, True
     for stage in stages:
