@@ -58,7 +58,7 @@ void map(int64_t n, const core::Writer<A>& to, const F& f, const From&... from) 
     core::Buffer<A> result, inputs[sizeof...(From)];
     A* y = to.at(first, result.data);
     int next = 0;
-    const std::tuple x{from.at(first, count, inputs[next++].data)...};  // braces: one by one
+    const std::array<const A*, sizeof...(From)> x{from.at(first, count, inputs[next++].data)...};
     std::apply([&](auto... p) { core::map(count, y, f, p...); }, x);
     to.put(first, count, y);
   });
