@@ -45,14 +45,19 @@ def interpreted(op: str) -> Iterator[None]:
     family = family_of(op)
     names = {"forward": f"{op}_forward", "backward": f"{op}_backward"}
     assert set(launchers) == set(names.values()), f"{op}: {sorted(launchers)}"
-
-    def dispatched(launcher):
-        # What torch's dispatcher does before it calls a launcher.
-        resolved = lambda x: x.resolve_neg() if isinstance(x, torch.Tensor) else x  # noqa: E731
-        return lambda *arguments: launcher(*map(resolved, arguments))
-
-    with mock.patch.multiple(family, **{a: dispatched(launchers[n]) for a, n in names.items()}):
+    with mock.patch.multiple(family, **{a: _resolved(launchers[n]) for a, n in names.items()}):
         yield
+
+
+def _resolved(launcher: Callable) -> Callable:
+    """The launcher behind what torch's dispatcher does for it: lazy signs are carried out."""
+
+    def run(*arguments):
+        plain = (a.resolve_conj().resolve_neg() if isinstance(a, torch.Tensor) else a
+                 for a in arguments)  # fmt: skip
+        return launcher(*plain)
+
+    return run
 
 
 @contextlib.contextmanager

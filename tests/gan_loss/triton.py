@@ -84,6 +84,14 @@ def test_an_annealed_smoothing_is_read_by_the_kernels(kind, reduction, alone, mo
         check(("d", kind, annealed, reduction), real, fake, upstream)
 
 
+def test_numbers_of_the_host_and_of_the_device_are_float64():
+    zeros, annealed = torch.zeros(3, dtype=torch.float64), torch.tensor(0.1, dtype=torch.float64)
+    want = torch.full((3,), 0.5 * (1 - 0.1) ** 2, dtype=torch.float64)
+    lsgan = KINDS.index("lsgan")
+    for options in ((annealed, lsgan, 0, 0.0), (None, lsgan, 0, 0.1)):
+        assert_close(FORWARD(zeros, zeros, *options, NONE), want)
+
+
 def test_a_generator_does_not_smooth():
     x, annealed = torch.randn(9), torch.tensor(0.3, dtype=torch.float64)
     assert torch.equal(FORWARD(None, x, annealed, BCE, 1, 0.0, MEAN),

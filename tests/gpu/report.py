@@ -67,7 +67,7 @@ def describe(record: dict[str, Any]) -> str:
     bad = [(n, i) for n, i in record["items"].items() if i["outcome"] not in (PASSED, SKIPPED)]
     if bad:
         name, item = bad[0]
-        error = str(item.get("error", "")).splitlines()[-(ERROR_LINES - 1) :]
+        error = str(item.get("error", "")).splitlines()[: ERROR_LINES - 1]
         line += "\n" + "\n".join(
             [f"  first: {name}: {item['outcome']}", *(f"    {e}" for e in error)]
         )

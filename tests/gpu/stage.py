@@ -22,7 +22,7 @@ from tests.gpu.journal import FAILED, PASSED, SKIPPED, STARTED, Journal
 from tests.gpu.kit import Item, Setting, Skipped
 
 BROKEN = 75  # exit status: the CUDA context is lost, and a new process may go on
-MOST_LINES = 40  # of an error, in the report
+MESSAGE_LINES, FRAMES = 8, 5  # of an error, in the report
 
 
 def die_with_the_parent() -> None:
@@ -51,8 +51,21 @@ def is_broken(device: str) -> bool:
 
 
 def short(error: BaseException) -> str:
-    lines = "".join(traceback.format_exception(error)).splitlines()
-    return "\n".join(lines[-MOST_LINES:])
+    """What went wrong, its cause first, then where; drawn tensors that come as notes are cut."""
+    chain: list[BaseException] = []
+    found: BaseException | None = error
+    while found is not None and found not in chain:
+        chain.append(found)
+        found = found.__cause__ or found.__context__
+    lines = []
+    for one in reversed(chain):
+        words = f"{type(one).__name__}: {one}".splitlines()
+        few = MESSAGE_LINES // 2
+        lines += words if len(words) <= MESSAGE_LINES else [*words[:few], "...", *words[-few:]]
+    for frame in traceback.extract_tb(error.__traceback__)[-FRAMES:]:
+        lines.append(f"at {frame.filename}:{frame.lineno} in {frame.name}")
+    notes = "\n".join(getattr(error, "__notes__", ())).splitlines()
+    return "\n".join([*lines, *notes[:MESSAGE_LINES]])
 
 
 def attempt(item: Item, setting: Setting, journal: Journal) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.gpu import __main__ as command
-from tests.gpu import journal, properties, report, table
+from tests.gpu import journal, properties, report, stage, table
 from tests.gpu.kit import material
 from tests.gpu.table import ROOT
 
@@ -68,9 +68,9 @@ def test_stages_run_in_order_and_their_limits_add_up_to_at_most_300_s(words):
     assert numbers == sorted(set(numbers)) and stages
     # Who is alone has all of the time.
     assert len(stages) > 1 or stages[0].seconds == pytest.approx(table.STAGE_SECONDS)
-    for stage in stages:
-        assert 0 < stage.item_seconds <= stage.seconds
-        assert hasattr(importlib.import_module(f"tests.gpu.{stage.name}"), "items")
+    for one in stages:
+        assert 0 < one.item_seconds <= one.seconds
+        assert hasattr(importlib.import_module(f"tests.gpu.{one.name}"), "items")
 
 
 def test_the_command_itself_imports_no_torch():
@@ -106,11 +106,11 @@ for word in sys.argv[2:]:
 
 
 def run_fake(out: Path, *items: str, seconds=20.0, item_seconds=1.5) -> tuple[str, dict]:
-    stage = table.Stage(1, "fake", seconds, item_seconds, "a stand-in")
-    state = command.run_stage(stage, [sys.executable, "-c", FAKE, str(out), *items], "cpu", out)
+    fake = table.Stage(1, "fake", seconds, item_seconds, "a stand-in")
+    state = command.run_stage(fake, [sys.executable, "-c", FAKE, str(out), *items], "cpu", out)
     lines = journal.Journal(out / "fake.jsonl")
-    written = report.Report(out / "report.json", {}, [stage])
-    written.add(stage, state, 1.0, lines)
+    written = report.Report(out / "report.json", {}, [fake])
+    written.add(fake, state, 1.0, lines)
     return state, json.loads((out / "report.json").read_text())["stages"][0]
 
 
@@ -139,9 +139,9 @@ def test_at_its_limit_a_stage_is_stopped_and_keeps_what_it_has_said(tmp_path):
 
 
 def test_a_stage_that_dies_before_its_first_item_is_not_tried_for_ever(tmp_path):
-    stage = table.Stage(1, "fake", 20.0, 2.0, "a stand-in")
+    fake = table.Stage(1, "fake", 20.0, 2.0, "a stand-in")
     program = [sys.executable, "-c", "raise SystemExit('no such kernel')"]
-    assert command.run_stage(stage, program, "cpu", tmp_path) == "stopped with exit status 1"
+    assert command.run_stage(fake, program, "cpu", tmp_path) == "stopped with exit status 1"
     (item,) = journal.Journal(tmp_path / "fake.jsonl").items().values()
     assert item["outcome"] == "crashed" and "no such kernel" in item["error"]
 
@@ -151,7 +151,22 @@ def test_the_first_failure_is_told_in_ten_lines(tmp_path):
     first, *rest = report.describe(record).splitlines()
     assert first.startswith("stage 1 fake: 1 passed, 2 failed; finished after")
     assert len(rest) == report.ERROR_LINES
-    assert rest[0] == "  first: fail-1: failed" and rest[-1].strip() == "line 29"
+    assert rest[0] == "  first: fail-1: failed" and rest[1].strip() == "line 0"
+
+
+def test_an_error_says_its_cause_first_and_no_pages_of_tensors():
+    def fail():
+        try:
+            raise ValueError("the cause")
+        except ValueError as cause:
+            raise RuntimeError("\n".join(map(str, range(100)))) from cause
+
+    with pytest.raises(RuntimeError) as caught:
+        fail()
+    caught.value.add_note("\n".join(map(str, range(1000))))
+    lines = stage.short(caught.value).splitlines()
+    assert lines[:2] == ["ValueError: the cause", "RuntimeError: 0"] and "99" in lines
+    assert len(lines) < 30 and any(line.endswith(" in fail") for line in lines)
 
 
 def test_a_line_that_was_cut_short_is_not_read(tmp_path):

@@ -49,15 +49,6 @@ def _slope(x, scale, target, TERM: tl.constexpr):
 
 
 @triton.jit
-def _target(p_smoothing, target_r):
-    """The target of the real side: 1 - the annealed smoothing where one is given."""
-    if p_smoothing is None:
-        return target_r
-    else:
-        return 1.0 - tl.load(p_smoothing).to(tl.float64)
-
-
-@triton.jit
 def _tile(start, n, B: tl.constexpr):
     """Offsets of a tile from `start`, and which of them are below `n`."""
     o_x = tl.arange(0, B)
@@ -128,7 +119,8 @@ def gan_loss_sum_kernel(
     of terms. Every program sums its tiles into p_partial (programs, 2); the one that finishes
     last adds the partial sums up in order.
     """
-    target_r = _target(p_smoothing, target_r)
+    if p_smoothing is not None:
+        target_r = 1.0 - tl.load(p_smoothing).to(tl.float64)
     i = tl.program_id(0)
     programs = tl.num_programs(0)
     shift_r, shift_f = _shifts(
@@ -176,7 +168,8 @@ def gan_loss_terms_kernel(
     TERM: tl.constexpr, SHIFT: tl.constexpr, DTYPE: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
     """out[i] = term_f(f_i - [mean r]) + term_r(r_i - [mean f]), as above; all (n,)."""
-    target_r = _target(p_smoothing, target_r)
+    if p_smoothing is not None:
+        target_r = 1.0 - tl.load(p_smoothing).to(tl.float64)
     shift_r, shift_f = _shifts(
         p_real, p_fake, p_means, n_r, n_f, inverse_r, inverse_f, SHIFT, DTYPE, B
     )
@@ -227,7 +220,8 @@ def gan_loss_backward_kernel(
     with up = d_loss (n,), or d_loss weight for a reduced loss; brackets: Jolicoeur-Martineau 2019,
     sec. 4. p_slopes: the two sums of slopes, fake and real, without the weights.
     """
-    target_r = _target(p_smoothing, target_r)
+    if p_smoothing is not None:
+        target_r = 1.0 - tl.load(p_smoothing).to(tl.float64)
     p_up = p_d_loss if ELEMENTWISE else None
     factor_r = 1.0
     factor_f = 1.0
