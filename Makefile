@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CXX_FILES := $(shell git ls-files '*.h' '*.cpp' '*.cu' 2>/dev/null)
 
-.PHONY: setup test lint demo bench gpu-source gpu-test gpu-bench clean
+.PHONY: setup test test-deep lint demo bench gpu clean
 
 setup: $(VENV)/.built
 
@@ -21,11 +21,17 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 $(VENV)/.built: $(VENV)/.installed setup.py MANIFEST.in $(wildcard csrc/*.h csrc/*.cpp csrc/*/*)
-	$(BIN)/pip install --quiet --no-build-isolation --no-deps --editable .
+	GENKERN_BUILD_SMALL=1 $(BIN)/pip install --quiet --no-build-isolation --no-deps --editable .
 	touch $@
 
+# At most 8 minutes on two cores; GENKERN_TEST_BUDGET=480 turns more into a failure.
 test: setup
 	$(BIN)/python -m pytest -n 2
+
+# More examples, all chips and configurations, mutants: at most an hour.
+test-deep: setup
+	$(BIN)/python -m pytest -n 2 -m "deep or not deep" --hypothesis-profile=deep
+	$(BIN)/python -m tests.mutants
 
 lint: setup
 	$(BIN)/ruff check .
@@ -41,24 +47,20 @@ bench: setup
 
 # On a machine with a GPU, from the source tree: nothing is installed or built there. The package's
 # folders are linked into one place, because triton_kernels/ is imported as genkern.triton_kernels.
+# At most 300 s; `make gpu STAGES=2,3 FAMILIES=a,b` gives all of them to what is named.
 GPU_PYTHON ?= python3
 OUT ?= build/gpu
+STAGES ?=
+FAMILIES ?=
 GPU_SOURCE := build/gpu-source
-GPU_RUN = PYTHONPATH=$(CURDIR)/$(GPU_SOURCE):$(CURDIR) PYTHONSAFEPATH=1 TRITON_INTERPRET=0 \
-  PYTHONDONTWRITEBYTECODE=1 timeout 480 $(GPU_PYTHON)
 
-gpu-source:
-	rm -rf $(GPU_SOURCE)
-	mkdir -p $(GPU_SOURCE)/genkern $(OUT)
-	ln -s $(CURDIR)/genkern/* $(CURDIR)/triton_kernels $(GPU_SOURCE)/genkern
-
-gpu-test: gpu-source
-	$(GPU_RUN) -m pytest -p no:cacheprovider -ra -m cuda tests/gpu/test_gpu.py \
-	  --junitxml $(OUT)/gpu-test.xml; status=$$?; \
-	$(GPU_RUN) tests/gpu/report.py $(OUT)/gpu-test.xml $(OUT)/gpu-test.json; exit $$status
-
-gpu-bench: gpu-source
-	$(GPU_RUN) -m benchmarks run --device cuda --out $(OUT)
+gpu:
+	@rm -rf $(GPU_SOURCE)
+	@mkdir -p $(GPU_SOURCE)/genkern
+	@ln -s $(CURDIR)/genkern/* $(CURDIR)/triton_kernels $(GPU_SOURCE)/genkern
+	@PYTHONPATH=$(CURDIR)/$(GPU_SOURCE):$(CURDIR) PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE=1 \
+	  timeout --kill-after=5 300 $(GPU_PYTHON) -m tests.gpu --out "$(OUT)" --stages "$(STAGES)" \
+	  --families "$(FAMILIES)"
 
 clean:
 	rm -rf $(VENV) build

@@ -4,6 +4,7 @@ The ops are libraries without Python, `genkern/_ops_<level>.so`, that torch load
 is the one module of Python. A file `csrc/<family>/*.cpp` needs no entry here.
 
 GENKERN_BUILD=auto (default) | none (pure Python: the references) | cpu
+GENKERN_BUILD_SMALL=1 builds the level "small" too, for tests: blocks of a few elements.
 GENKERN_VECTOR_BYTES=64 overrides the vector width of every level (to test wide code anywhere).
 MAX_JOBS limits the parallel compile jobs (default: the number of CPUs).
 """
@@ -26,6 +27,7 @@ LEVELS = {
     "avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -Wno-uninitialized "
     "-Wno-maybe-uninitialized",
 }
+LEVELS["small"] = f"{LEVELS['avx2']} -DGENKERN_SMALL_BLOCKS -D_GLIBCXX_ASSERTIONS"
 FLAGS = (
     "-std=c++20 -O3 -fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math "
     "-ffp-contract=fast -Wall -Wextra -Wno-psabi -DNDEBUG -DTORCH_TARGET_VERSION=0x020b000000000000"
@@ -34,6 +36,10 @@ RULES = """
 ninja_required_version = 1.3
 rule compile
   command = $cxx -MMD -MF $out.d $flags -c $in -o $out
+  depfile = $out.d
+  deps = gcc
+rule precompile
+  command = $cxx -MMD -MF $out.d $flags -x c++-header $in -o $out
   depfile = $out.d
   deps = gcc
 rule link
@@ -51,8 +57,12 @@ def build_mode() -> str:
 def levels() -> list[str]:
     if build_mode() == "none":
         return []
-    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return list(LEVELS) if is_x86 else ["baseline"]
+    names = list(LEVELS) if is_x86() else ["baseline", "small"]
+    return names if os.environ.get("GENKERN_BUILD_SMALL") == "1" else names[:-1]
+
+
+def is_x86() -> bool:
+    return platform.machine().lower() in ("x86_64", "amd64")
 
 
 def sources() -> tuple[list[str], list[str]]:
@@ -97,10 +107,20 @@ class NinjaBuild(build_ext):
     def edges(self, ext: Extension, folder: Path) -> list[str]:
         """The ninja lines of one library."""
         compile_flags, link_flags = flags(folder.name)
-        lines, objects = [], []
+        lines, objects, after = [], [], ""
+        if folder.name in LEVELS:
+            # Found beside the header that a file includes first: half of what a small file costs.
+            header, precompiled = folder / "bind.h", folder / "bind.h.gch"
+            folder.mkdir(exist_ok=True)
+            text = f'#include "{Path("csrc/bind.h").resolve()}"\n'
+            if not header.exists() or header.read_text() != text:
+                header.write_text(text)
+            lines += [f"build {precompiled}: precompile {header}", f"  flags = {compile_flags}"]
+            compile_flags += f" -include {header} -Winvalid-pch"
+            after = f" | {precompiled}"
         for source in ext.sources:
             objects.append(str(folder / Path(source).relative_to("csrc").with_suffix(".o")))
-            lines += [f"build {objects[-1]}: compile {Path(source).resolve()}"]
+            lines += [f"build {objects[-1]}: compile {Path(source).resolve()}{after}"]
             lines += [f"  flags = {compile_flags}"]
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
         return [*lines, f"build {target}: link {' '.join(objects)}", f"  flags = {link_flags}"]
@@ -118,7 +138,8 @@ def flags(part: str) -> tuple[str, str]:
     headers = f"{root}/include", f"{root}/include/torch/csrc/api/include"
     width = os.environ.get("GENKERN_VECTOR_BYTES")
     forced = [f"-DGENKERN_VECTOR_BYTES={width}"] if width else []
-    words = [FLAGS, LEVELS[part], *forced, *(f"-isystem {h}" for h in headers)]
+    chosen = LEVELS[part] if is_x86() else LEVELS[part].replace(LEVELS["avx2"], "")
+    words = [FLAGS, chosen, *forced, *(f"-isystem {h}" for h in headers)]
     return " ".join(words), f"-L{root}/lib -ltorch_cpu"
 
 

@@ -112,7 +112,7 @@ def cases() -> list[Case]:
     def at_least(ratio: float) -> dict[str, Target]:
         return {"forward_backward": Target(ratio)}
 
-    overhead = {"yardstick": True, "phases": ("forward",)}
+    overhead = {"overhead": True}
     return [
         d_case(64, targets=at_least(1.8), quick=True),
         d_case(2**20, targets=at_least(3)),

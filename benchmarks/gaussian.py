@@ -129,7 +129,7 @@ def cases() -> list[Case]:
     def at_least(ratio: float) -> dict[str, Target]:
         return {"forward_backward": Target(ratio)}
 
-    overhead = {"yardstick": True, "phases": ("forward",)}
+    overhead = {"overhead": True}
     return [
         both_case(128, 20, targets=at_least(3.5), quick=True),
         both_case(1024, 512, targets=at_least(6)),

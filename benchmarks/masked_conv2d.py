@@ -126,7 +126,7 @@ def cases() -> list[Case]:
         conv_case(16, 3, 96, 32, 7, "A", data_channels=3, first_layer=True),
         conv_case(16, 3, 17, 13, 3, "B"),
         conv_case(1, 64, 64, 28, 3, "B"),
-        conv_case(1, 1, 1, 4, 3, "B", yardstick=True, phases=("forward",), quick=True),
+        conv_case(1, 1, 1, 4, 3, "B", overhead=True, quick=True),
     ]
 
 

@@ -95,9 +95,8 @@ def overhead_case() -> Case:
         elements=(16 + 12 + 4, 2 * (16 + 12 + 4)),
         terms={"h": 2 * WIDTH},
         roundings=2,
-        phases=("forward",),
         compiled_phases=(),
-        yardstick=True,
+        overhead=True,
         quick=True,
     )
 

@@ -10,12 +10,15 @@
 #endif
 
 #include <cstdint>
+#include <cstring>
+#include <memory>
+#include <new>
 #include <optional>
 #include <tuple>
 #include <type_traits>
 #include <utility>
 
-#include "core/dtypes.h"
+#include "core/loops.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -42,17 +45,18 @@ inline Tensor new_tensor(const Tensor& like, torch::headeronly::IntHeaderOnlyArr
 // In the place of a result that was not asked for. The dispatcher wants a tensor there.
 inline Tensor absent(const Tensor& like) { return new_tensor(like, {0}); }
 
-// A float32 (or, for A = double, float64) buffer of `count` elements.
-template <typename A>
-Tensor new_workspace(const Tensor& like, int64_t count) {
-  using enum torch::headeronly::ScalarType;
-  return new_tensor(like, {count}, std::is_same_v<A, double> ? Double : Float);
-}
-
 inline Tensor new_channels_last(const Tensor& like,
                                 torch::headeronly::IntHeaderOnlyArrayRef sizes) {
   return torch::stable::empty(sizes, like.scalar_type(), std::nullopt, like.device(), std::nullopt,
                               torch::headeronly::MemoryFormat::ChannelsLast);
+}
+
+// Zeros with the strides of `like`, if those leave no holes.
+inline Tensor new_zeros_like(const Tensor& like) {
+  Tensor result = torch::stable::empty_like(like);
+  std::memset(result.mutable_data_ptr(), 0,
+              size_t(result.numel() * int64_t(result.element_size())));
+  return result;
 }
 
 inline int64_t num_threads() { return torch::stable::get_num_threads(); }
@@ -73,6 +77,67 @@ inline Tensor new_large(const Tensor& like, torch::headeronly::IntHeaderOnlyArra
 #endif
   return result;
 }
+
+#if defined(GENKERN_SMALL_BLOCKS) && defined(MADV_HUGEPAGE)
+// In tests: a page that nothing may touch follows the memory, which holds NaN.
+class ScratchMemory {
+ public:
+  ScratchMemory(const Tensor&, size_t bytes) : size_((bytes + kPage - 1) / kPage * kPage + kPage) {
+    constexpr int kAccess = PROT_READ | PROT_WRITE, kKind = MAP_PRIVATE | MAP_ANONYMOUS;
+    begin_ = static_cast<char*>(mmap(nullptr, size_, kAccess, kKind, -1, 0));
+    STD_TORCH_CHECK(begin_ != MAP_FAILED, "genkern: no memory for scratch");
+    mprotect(begin_ + size_ - kPage, kPage, PROT_NONE);
+    data_ = std::memset(begin_ + size_ - kPage - bytes, 0xFF, bytes);
+  }
+  ScratchMemory(ScratchMemory&& other) noexcept
+      : size_(std::exchange(other.size_, 0)), begin_(other.begin_), data_(other.data_) {}
+  ~ScratchMemory() {
+    if (size_ > 0) munmap(begin_, size_);
+  }
+  void* get() const { return data_; }
+
+ private:
+  static constexpr size_t kPage = 4096;
+  size_t size_;
+  char* begin_;
+  void* data_;
+};
+#else
+// Torch allocates what is large, so that its profiler counts it.
+class ScratchMemory {
+ public:
+  ScratchMemory(const Tensor& like, size_t bytes) {
+    constexpr size_t kLarge = 1 << 16, kLine = 64;
+    if (bytes < kLarge)
+      small_.reset(::operator new(bytes, std::align_val_t(kLine)));
+    else
+      large_ = new_tensor(like, {int64_t(bytes)}, torch::headeronly::ScalarType::Byte);
+  }
+  void* get() const { return small_ ? small_.get() : large_->mutable_data_ptr(); }
+
+ private:
+  struct Free {
+    void operator()(void* p) const { ::operator delete(p, std::align_val_t(64)); }
+  };
+  std::unique_ptr<void, Free> small_;
+  std::optional<Tensor> large_;  // an undefined Tensor is an allocation of its own
+};
+#endif
+
+// Memory for the time of a call, not initialised unless asked. A tile may load whole registers at
+// its end: they are there, whatever is in them.
+template <typename E>
+class Scratch {
+ public:
+  Scratch(const Tensor& like, int64_t count, bool zero = false)
+      : memory_(like, size_t(count) * sizeof(E) + 2 * core::kVectorBytes) {
+    if (zero) std::fill_n(get(), count, E{});
+  }
+  E* get() const { return static_cast<E*>(memory_.get()); }
+
+ private:
+  ScratchMemory memory_;
+};
 
 // The dtype of core::Accumulate of the element type of `t`.
 inline auto accumulate_dtype(const Tensor& t) {
@@ -130,6 +195,9 @@ inline Tensor dense(const Tensor& t) { return t.is_contiguous() ? t : contiguous
 inline std::optional<Tensor> dense(const std::optional<Tensor>& t) {
   return t.has_value() ? std::optional(dense(*t)) : t;
 }
+inline Tensor dense_channels_last(const Tensor& t) {
+  return contiguous(t, torch::headeronly::MemoryFormat::ChannelsLast);
+}
 
 // An option that comes as a number or, where it changes from step to step, as a float64 tensor.
 inline double option(double number, const std::optional<Tensor>& annealed) {
@@ -152,6 +220,33 @@ decltype(auto) dispatch_floating(const Tensor& t, F&& f) {
     default:
       STD_TORCH_CHECK(false, "genkern: a compiled kernel was called with an unsupported dtype");
   }
+}
+
+// Calls f(A{}) with the type that the elements of `t` are summed in: float or double.
+template <typename F>
+decltype(auto) dispatch_accumulate(const Tensor& t, F&& f) {
+  if (t.scalar_type() == torch::headeronly::ScalarType::Double) return f(double{});
+  return f(float{});
+}
+
+inline core::Storage storage_of(const Tensor& t) {
+  return dispatch_floating(t, []<typename T>(T) {
+    if (std::is_same_v<T, core::BFloat16>) return core::Storage::kBFloat16;
+    return std::is_same_v<T, core::Half> ? core::Storage::kHalf : core::Storage::kSame;
+  });
+}
+
+template <typename A>
+core::Reader<A> reader(const Tensor& t) {
+  return {t.const_data_ptr(), storage_of(t)};
+}
+template <typename A>
+core::Reader<A> reader(const std::optional<Tensor>& t) {
+  return t.has_value() ? reader<A>(*t) : core::Reader<A>();
+}
+template <typename A>
+core::Writer<A> writer(const Tensor& t, bool wanted = true) {
+  return wanted ? core::Writer<A>{t.mutable_data_ptr(), storage_of(t)} : core::Writer<A>();
 }
 
 #ifdef __CUDACC__

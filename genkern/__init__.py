@@ -3,6 +3,7 @@
 from genkern import nn
 from genkern.library import last_backend, use_backend
 from genkern.ops.gan_loss import gan_d_loss, gan_g_loss
+from genkern.ops.gated_activation import gated_activation
 from genkern.ops.gaussian import gaussian_kl, gaussian_kl_rsample, gaussian_rsample
 from genkern.ops.masked_conv2d import masked_conv2d
 from genkern.ops.row_lstm import row_lstm, row_lstm_step
@@ -12,6 +13,7 @@ __version__ = "0.1.0"
 __all__ = [
     "gan_d_loss",
     "gan_g_loss",
+    "gated_activation",
     "gaussian_kl",
     "gaussian_kl_rsample",
     "gaussian_rsample",

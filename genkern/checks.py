@@ -17,21 +17,25 @@ from genkern.spec import FLOATING, HALF, dtype_name
 LOSS, PRODUCT = "loss", "product"
 REDUCTIONS = ("none", "mean", "sum")
 
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
-_STRIDED = torch.strided
+_TENSOR, _PARAMETER = torch.Tensor, torch.nn.Parameter
+_FLOAT32, _STRIDED = torch.float32, torch.strided
+_is_any_autocast_enabled = torch._C._is_any_autocast_enabled
+_LARGEST = 2**63 - 1  # integer that an op takes
 
 
 def are_plain(*tensors: torch.Tensor) -> bool:
-    """All are strided float32 tensors on the CPU: of a loss there is nothing to check or to cast.
+    """All are dense float32 tensors on the CPU outside of autocast: nothing is left to `admit`.
 
     A few attribute reads pass the usual call; the checks, one by one, cost as much as a small op.
     """
     for tensor in tensors:
-        if type(tensor) not in _PLAIN or tensor.dtype is not torch.float32:
+        kind = type(tensor)
+        if (
+            (kind is not _TENSOR and kind is not _PARAMETER) or tensor.dtype is not _FLOAT32
+            or not tensor.is_cpu or tensor.layout is not _STRIDED or tensor.is_nested
+        ):  # fmt: skip
             return False
-        if not tensor.is_cpu or tensor.layout is not _STRIDED or tensor.is_nested:
-            return False
-    return True
+    return not _is_any_autocast_enabled()
 
 
 def check_tensor(op: str, name: str, tensor: torch.Tensor) -> None:
@@ -122,6 +126,8 @@ def check_number(
     kind = "an integer" if integer else "a number"
     if isinstance(value, bool) or not isinstance(value, kinds):
         raise TypeError(f"{op}: {name} must be {kind}; got {_got(value)}")
+    if integer and maximum == math.inf and value > _LARGEST:  # type: ignore[operator]
+        maximum = _LARGEST
     if not minimum <= value <= maximum:  # type: ignore[operator]
         bound = f"at least {minimum}" if maximum == math.inf else f"in [{minimum}, {maximum}]"
         raise ValueError(f"{op}: {name} must be {bound}; got {value!r}")

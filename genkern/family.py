@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from genkern import library, spec
 from genkern.reference import differentiable_backward
@@ -82,7 +83,7 @@ class Family:
             first = next(t for t in arguments if t is not None)
         if library.choose(self.name, first) == "reference":
             return self.reference(*arguments)
-        if self.flops is not None and _dispatch_modes():
+        if self.flops is not None and not _is_dynamo_compiling() and _dispatch_modes():
             self._register_flops(*self.flops)
         if torch.is_grad_enabled():
             for tensor in arguments[: self.differentiable]:
@@ -106,14 +107,19 @@ class Family:
         return self.function.apply(*apart)
 
     def _register_flops(self, *formulas: Callable) -> None:
-        # Only once a mode is there that may count: the counter's module imports Triton.
-        counter = sys.modules.get("torch.utils.flop_counter")
-        if counter is None:
+        # Not at import: the counter's module imports Triton. A mode has a copy of the registry.
+        module = sys.modules.get("torch.utils.flop_counter")
+        if module is None:
             return
         for op, formula in zip((self.forward, self.backward), formulas, strict=True):
             counted = lambda *a, formula=formula, out_val=None: formula(*a)  # noqa: E731
-            counter.register_flop_formula(op.overloadpacket, get_raw=True)(counted)
-        self.flops = None
+            registries = [module.flop_registry]
+            for mode in _get_current_dispatch_mode_stack():
+                counter = getattr(mode, "counter", None)
+                if isinstance(counter, module.FlopCounterMode):
+                    registries.append(counter.flop_registry)
+            for registry in registries:
+                registry[op.overloadpacket] = counted
 
 
 def _function(family: Family) -> type[torch.autograd.Function]:

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import compiler
 from torch.autograd import forward_ad
 
 BACKENDS = ("reference", "cpu", "triton", "cuda")
 LEVELS = ("baseline", "avx2", "avx512")
+SMALL = "small"  # a build for tests, of blocks so small that few elements cross every boundary
 
 _LIBRARY = torch.library.Library("genkern", "DEF")
 _are_transforms_active = torch._C._are_functorch_transforms_active
+_is_dynamo_compiling = compiler.is_dynamo_compiling
 _tracing_state = torch._C._get_tracing_state
 _last_backend: dict[str, str] = {}
 _triton_state: dict[str, str | None] = {}
@@ -42,6 +45,8 @@ def cpu_level() -> str:
     """The best instruction-set level of this CPU, capped by ``GENKERN_CPU_ISA``."""
     best = {"AVX2": 1, "AVX512": 2}.get(torch.backends.cpu.get_cpu_capability(), 0)
     cap = os.environ.get("GENKERN_CPU_ISA", LEVELS[best])
+    if cap == SMALL:
+        return cap
     if cap not in LEVELS:
         raise ValueError(f"GENKERN_CPU_ISA must be one of {', '.join(LEVELS)}; got {cap!r}")
     return LEVELS[min(best, LEVELS.index(cap))]
@@ -55,7 +60,8 @@ def ops_file(level: str) -> Path:
 def load_compiled() -> tuple[Compiled | None, str]:
     """Loads the best ops that are there: what they are, or why there are none."""
     reason = ""
-    for level in reversed(LEVELS[: LEVELS.index(cpu_level()) + 1]):
+    best = cpu_level()
+    for level in [SMALL] if best == SMALL else reversed(LEVELS[: LEVELS.index(best) + 1]):
         try:
             torch.ops.load_library(str(ops_file(level)))
             engine = importlib.import_module("genkern._engine")
@@ -79,7 +85,7 @@ def define(schema: str, fake: Callable) -> torch._ops.OpOverload:
 
 def is_exporting() -> bool:
     """Whether the call becomes part of a program that has to run without genkern."""
-    return torch.compiler.is_exporting() or _tracing_state() is not None
+    return compiler.is_exporting() or _tracing_state() is not None
 
 
 def is_transforming() -> bool:
@@ -147,8 +153,14 @@ def _forced_backend(op: str, name: str, device: str) -> str:
 
 def choose(op: str, tensor: torch.Tensor) -> str:
     """The backend that runs ``op`` on ``tensor``; what it returns is what runs."""
-    # `is_cpu` takes a quarter of the time of `device.type`.
-    device = "cpu" if tensor.is_cpu else tensor.device.type
+    if (  # the usual call, in one frame; `is_cpu` takes a quarter of the time of `device.type`
+        tensor.is_cpu and _forced is None and compiled is not None and not _is_dynamo_compiling()
+        and not _are_transforms_active() and forward_ad._current_level < 0
+        and _tracing_state() is None and not compiler._is_exporting_flag
+    ):  # fmt: skip
+        _last_backend[op] = "cpu"
+        return "cpu"
+    device = tensor.device.type
     if _forced is not None:
         chosen = _forced_backend(op, _forced, device)
     elif is_transforming():
@@ -162,7 +174,7 @@ def choose(op: str, tensor: torch.Tensor) -> str:
         chosen = "meta"
     else:
         chosen = "reference"
-    if not torch.compiler.is_dynamo_compiling():  # a side effect that no graph can hold
+    if not _is_dynamo_compiling():  # a side effect that no graph can hold
         _last_backend[op] = chosen
     return chosen
 

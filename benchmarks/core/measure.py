@@ -19,7 +19,7 @@ import torch
 
 import genkern
 from benchmarks.core import cpu, cuda
-from benchmarks.core.case import YARDSTICK, Case
+from benchmarks.core.case import FLOOR, Case
 from benchmarks.core.gate import RedGate, Trial, poisoned_memory
 
 TOLERANCE = 1.05
@@ -109,7 +109,7 @@ def _calls_per_sample(call: Callable, clock: ModuleType, budget: Budget) -> int:
     return min(1000, max(1, math.ceil(budget.sample_seconds / clock.sample(call, 1))))
 
 
-def _functions(case: Case, phase: str, against: Sequence[str]) -> dict[str, Callable]:
+def _functions(case: Case, phase: str, device: str, against: Sequence[str]) -> dict[str, Callable]:
     functions: dict[str, Callable] = {"genkern": case.genkern}
     if "eager" in against:
         functions["eager"] = case.eager
@@ -118,8 +118,8 @@ def _functions(case: Case, phase: str, against: Sequence[str]) -> dict[str, Call
         functions["compile"] = torch.compile(case.eager, dynamic=False)
     if "library" in against and case.library is not None:
         functions["library"] = case.library
-    if case.yardstick:
-        functions[YARDSTICK] = torch.mul
+    if case.overhead and device == "cpu":  # the floors are in the compiled part
+        functions[FLOOR] = case.genkern
     return functions
 
 
@@ -175,7 +175,7 @@ def measure(
     clock.settle()
     failures: dict[str, str] = {}
     trial = Trial(case, phase, dtype, torch.device(device), seed)
-    calls = _admit(trial, _functions(case, phase, against), failures)
+    calls = _admit(trial, _functions(case, phase, device, against), failures)
     backend = genkern.last_backend(case.family) or "reference"
     if "genkern" not in calls:
         return Measured({}, {}, {}, {}, backend, failures)

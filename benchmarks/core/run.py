@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from benchmarks.core.case import YARDSTICK, YARDSTICK_ELEMENTS, Case
+from benchmarks.core.case import FLOOR, Case
 from benchmarks.core.measure import Budget, Ceilings, Measured, measure, quantiles
 from benchmarks.core.store import Record
 
@@ -20,8 +20,8 @@ def _ratio(times: dict[str, list[float]], name: str) -> dict[str, float]:
 
 
 def _work(case: Case, phase: str, dtype: torch.dtype, name: str) -> tuple[float, float]:
-    if name == YARDSTICK:
-        return float(YARDSTICK_ELEMENTS), 3.0 * YARDSTICK_ELEMENTS * dtype.itemsize
+    if name == FLOOR:
+        return 0.0, 0.0
     return case.work(phase, dtype.itemsize)
 
 

@@ -1,14 +1,17 @@
-"""Finds the tiles of the Triton kernels on the GPU at hand and writes triton_kernels/tiles.py.
+"""Finds the tiles of the Triton kernels on the GPU at hand and writes them into the families'
+`tiles.py`.
 
 From the tile in the table, one number at a time is halved or doubled as long as that is faster: at
 most some dozens of compilations a kernel. A tile counts only if its results agree with those of the
 tile that it would replace. Not yet run on a GPU.
 """
 
+import importlib
 import math
-from collections.abc import Callable, Iterator
-from functools import partial
+import pkgutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from unittest import mock
 
 import torch
@@ -23,38 +26,37 @@ SIDES, WARPS, STAGES = (16, 256), (1, 16), (1, 5)
 REGISTERS = 160  # of a thread, for its part of a tile of sums
 GAIN = 0.98  # what is closer than 2 % to the best is noise
 
-# From the extents of a tile: elements of the operands in shared memory, and of the tile of sums.
-FOOTPRINTS: dict[str, Callable[[int, int, int], tuple[int, int]]] = {
-    "masked_conv2d": lambda pixels, out, read: ((pixels + out) * read, pixels * out),
-    "masked_conv2d_weight": lambda pixels, out, read: (pixels * (out + read), out * read),
-    "row_lstm_forward": lambda u, w, q: ((4 * u + w) * q, 4 * u * w),
-    "row_lstm_backward": lambda u, w, q: ((u + w) * q, u * w),
-    "row_lstm_weight": lambda rows, pixels, q: ((rows + q) * pixels, rows * q),
-}
+
+def families() -> dict[str, ModuleType]:
+    """What the families with tiles say of them: their modules `tuning`."""
+    from genkern import triton_kernels
+
+    names = [m.name for m in pkgutil.iter_modules(triton_kernels.__path__) if m.ispkg]
+    modules = {n: importlib.import_module(f"genkern.triton_kernels.{n}") for n in names}
+    tiled = [n for n in names if any(m.name == "tuning" for m in pkgutil.iter_modules(
+        modules[n].__path__))]  # fmt: skip
+    return {n: importlib.import_module(f"genkern.triton_kernels.{n}.tuning") for n in tiled}
 
 
-def fits(kernel: str, tile: Tile, size: int, shared_bytes: int) -> bool:
+def fits(tuning: ModuleType, kernel: str, tile: Tile, size: int, shared_bytes: int) -> bool:
     """Whether the tile is one that the kernel can be compiled for with hope."""
     *extents, warps, stages = tile
     limits = [(x, SIDES) for x in extents] + [(warps, WARPS), (stages, STAGES)]
     if not all(low <= x <= high for x, (low, high) in limits):
         return False
-    operands, sums = FOOTPRINTS[kernel.replace("_scattered", "")](*extents)
-    wide = size if kernel.startswith("masked_conv2d") else max(size, 4)  # states pass in float32
+    operand_bytes, sums = tuning.footprint(kernel, extents, size)
     registers = sums * (2 if size == 8 else 1) / (32 * warps)
-    return operands * wide * stages <= shared_bytes and registers <= REGISTERS
+    return operand_bytes * stages <= shared_bytes and registers <= REGISTERS
 
 
-def neighbours(kernel: str, tile: Tile, size: int, shared_bytes: int) -> Iterator[Tile]:
-    """Tiles with one number changed: extents and warps by a factor of two, stages by one.
-
-    The convolution's weight gradient runs in the launch, and with the warps, of the input's.
-    """
-    is_guest = kernel.startswith("masked_conv2d") and kernel.endswith("_weight")
-    for i, x in enumerate(tile[:3] if is_guest else tile):
+def neighbours(
+    tuning: ModuleType, kernel: str, tile: Tile, size: int, shared_bytes: int
+) -> Iterator[Tile]:
+    """Tiles with one number changed: extents and warps by a factor of two, stages by one."""
+    for i, x in enumerate(tile[: tuning.adjustable(kernel)]):
         for changed in (x - 1, x + 1) if i == 4 else (x // 2, 2 * x):
             candidate = (*tile[:i], changed, *tile[i + 1 :])
-            if fits(kernel, candidate, size, shared_bytes):
+            if fits(tuning, kernel, candidate, size, shared_bytes):
                 yield candidate
 
 
@@ -73,39 +75,6 @@ def climb(
         tile = best
 
 
-def convolutions(dtype: torch.dtype, N: int, C: int, side: int) -> dict[str, Call]:
-    from genkern.triton_kernels import masked_conv2d
-
-    forward, backward = masked_conv2d.LAUNCHERS.values()
-    calls = {}
-    for last in (True, False) if dtype.itemsize == 2 else (True,):
-        layout = torch.channels_last if last else torch.contiguous_format
-        shapes = (N, C, side, side), (C, C, 3, 3), (N, C, side, side)
-        x, weight, d_y = (torch.randn(s).to(dtype).to(memory_format=layout) for s in shapes)
-        weight = weight / math.sqrt(5 * C)
-        options = (False, 1, 1, last)
-        name = "masked_conv2d" if last else "masked_conv2d_scattered"
-        calls[name] = partial(forward, x, weight, None, *options)
-        calls[f"{name}_weight"] = partial(backward, d_y, x, weight, *options, True, True, False)
-    return calls
-
-
-def recurrences(dtype: torch.dtype, N: int, hidden: int, side: int) -> dict[str, Call]:
-    from genkern.triton_kernels import row_lstm
-
-    forward, backward = row_lstm.LAUNCHERS.values()
-    gates = torch.randn(N, 4 * hidden, side, side).to(dtype)
-    weight = (torch.randn(4 * hidden, hidden, 3) / math.sqrt(3 * hidden)).to(dtype)
-    states = (None, None)
-    h, *_, activated, cells = forward(gates, weight, *states, True)
-    arguments = (torch.randn_like(h), None, None, weight, *states, activated, cells)
-    return {
-        "row_lstm_forward": partial(forward, gates, weight, *states, False),
-        "row_lstm_backward": partial(backward, *arguments, True, False, False, False),
-        "row_lstm_weight": partial(backward, *arguments, False, True, False, False),
-    }
-
-
 def agree(got: Results, want: Results) -> bool:
     """Equal but for the order of sums."""
     if isinstance(got, torch.Tensor):
@@ -119,17 +88,22 @@ def agree(got: Results, want: Results) -> bool:
 
 
 def tune(
-    kernel: str, call: Call, size: int, major: int, shared_bytes: int, clock: Callable
+    tuning: ModuleType,
+    kernel: str,
+    call: Call,
+    size: int,
+    major: int,
+    shared_bytes: int,
+    clock: Callable,
 ) -> tuple[Tile, dict[Tile, float]]:
     """The best tile of one kernel. A tile that fails or gives another result takes for ever."""
-    from genkern.triton_kernels.core.tiles import TILES
-
+    tiles = tuning.tiles.TILES
     key = (kernel, major, size)
-    start = TILES.get(key) or TILES[kernel, 8, size]
+    start = tiles.get(key) or tiles[kernel, 8, size]
     want = call()
 
     def seconds(tile: Tile) -> float:
-        with mock.patch.dict(TILES, {key: tile}):
+        with mock.patch.dict(tiles, {key: tile}):
             try:
                 return clock(call) if agree(call(), want) else math.inf
             except Exception as error:  # whatever the compiler or the chip says to a tile
@@ -137,11 +111,11 @@ def tune(
                 print(f"{kernel} {tile}: {reason}")
                 return math.inf
 
-    return climb(start, lambda t: neighbours(kernel, t, size, shared_bytes), seconds)
+    return climb(start, lambda t: neighbours(tuning, kernel, t, size, shared_bytes), seconds)
 
 
 def render(text: str, tiles: dict, measured: dict) -> str:
-    """tiles.py with other tables below its docstring."""
+    """A `tiles.py` with other tables below its docstring."""
     head = text[: text.index("TILES:")]
     rows = "".join(f'    ("{k}", {m}, {s}): {tiles[k, m, s]},\n' for k, m, s in sorted(tiles))
     notes = "".join(f'    ({m}, {s}): "{measured[m, s]}",\n' for m, s in sorted(measured))
@@ -152,23 +126,35 @@ def render(text: str, tiles: dict, measured: dict) -> str:
     )
 
 
-def write(dtypes: list[torch.dtype]) -> None:
-    """Tunes every kernel for ``dtypes`` on the current GPU and rewrites the table."""
-    from genkern.triton_kernels.core import tiles
+def found(
+    tuning: ModuleType, dtype: torch.dtype, kernels: Sequence[str] = ()
+) -> Iterator[tuple[str, Tile, Tile, dict[Tile, float]]]:
+    """(kernel, tile before, best tile, seconds of each tile tried), which it puts into the table.
 
-    properties = torch.cuda.get_device_properties()
-    major, room = properties.major, properties.shared_memory_per_block_optin
-    for dtype in dtypes:
-        with torch.device("cuda"):
-            calls = convolutions(dtype, 32, 128, 32) | recurrences(dtype, 132, 128, 32)
-        for kernel, call in calls.items():
-            arguments = (dtype.itemsize, major, room, cuda.graph_seconds)
-            best, times = tune(kernel, call, *arguments)
-            start = next(iter(times))
-            print(f"{kernel} {dtype}: {start} {times[start]:.3g} s, {best} {times[best]:.3g} s")
-            tiles.TILES[kernel, major, dtype.itemsize] = best
-        note = f"{properties.name}, torch {torch.__version__}"
-        tiles.MEASURED[major, dtype.itemsize] = note
-    path = Path(str(tiles.__file__))
-    path.write_text(render(path.read_text(), tiles.TILES, tiles.MEASURED))
-    print(path)
+    The table notes the chip once all kernels of the dtype, or those asked for, are measured.
+    """
+    properties = torch.cuda.get_device_properties(0)
+    # Absent from some releases of torch: the least of the chips that the kernels are built for.
+    room = getattr(properties, "shared_memory_per_block_optin", 163 * 1024)
+    tiles, size = tuning.tiles, dtype.itemsize
+    with torch.device("cuda"):
+        calls = tuning.calls(dtype)
+    for kernel, call in calls.items():
+        if kernels and kernel not in kernels:
+            continue
+        arguments = (kernel, call, size, properties.major, room, cuda.graph_seconds)
+        best, times = tune(tuning, *arguments)
+        tiles.TILES[kernel, properties.major, size] = best
+        yield kernel, next(iter(times)), best, times
+    tiles.MEASURED[properties.major, size] = f"{properties.name}, torch {torch.__version__}"
+
+
+def write(dtypes: Sequence[torch.dtype]) -> None:
+    """Tunes every kernel for ``dtypes`` on the current GPU and rewrites the tables."""
+    for tuning in families().values():
+        for dtype in dtypes:
+            for kernel, start, best, times in found(tuning, dtype):
+                print(f"{kernel} {dtype}: {start} {times[start]:.3g} s, {best} {times[best]:.3g} s")
+        path = Path(str(tuning.tiles.__file__))
+        path.write_text(render(path.read_text(), tuning.tiles.TILES, tuning.tiles.MEASURED))
+        print(path)

@@ -1,6 +1,12 @@
 // Philox4x32-10 (Salmon et al. 2011, sec. 3.3), one block of four words a lane, and Box-Muller on
-// its words. Element e of a stream is word e % 4 of the block with counter e / 4.
+// its words. Element e of a stream is word e % 4 of the block with counter e / 4:
+//
+//   for (e = first; e < last; ++e) {
+//     a, b, c, d = philox(seed, e / 4);                                    // words of 32 bits
+//     x[e] = {radius(a) cos b, radius(a) sin b, radius(c) cos d, radius(c) sin d}[e % 4];
+//   }
 #pragma once
+#include "blocks.h"
 #include "vecmath.h"
 
 namespace genkern::core {
@@ -101,7 +107,7 @@ inline void philox_normals(uint64_t seed, uint64_t counter, double* out) {
 template <typename A>
 class NormalStream {
  public:
-  static constexpr int kWindow = 1024;
+  static constexpr int kWindow = block_size(1024, 32);
 
   explicit NormalStream(uint64_t seed) : seed_(seed) {}
 

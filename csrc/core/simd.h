@@ -248,15 +248,4 @@ inline auto sum_lanes(V v) {
   return parts[0];
 }
 
-// Sum of p[0, count), in an order that depends on `count` alone.
-template <typename T>
-inline T sum_span(const T* p, int64_t count) {
-  Vec<T> sum{};
-  int64_t i = 0;
-  for (; i + kLanes<T> <= count; i += kLanes<T>) sum += load(p + i);
-  T tail = 0;
-  for (; i < count; ++i) tail += p[i];
-  return sum_lanes(sum) + tail;
-}
-
 }  // namespace genkern::core

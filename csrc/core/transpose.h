@@ -1,4 +1,17 @@
-// Copies between channel planes and the channel-fastest rows that the convolution kernels read.
+// Copies between channel planes and the channel-fastest rows that the convolution kernels read:
+//
+//   for (x = 0; x < width; ++x)
+//     for (c = 0; c < channels; ++c)
+//       to[x * channels + c] = from[c * stride_c + x];      // interleave; deinterleave goes back
+//
+// Squares, as many rows as a register has lanes, are turned within registers. 4 lanes:
+//
+//   a0 a1 a2 a3      a0 c0 a1 c1      a0 b0 c0 d0
+//   b0 b1 b2 b3  ->  a2 c2 a3 c3  ->  a1 b1 c1 d1
+//   c0 c1 c2 c3      b0 d0 b1 d1      a2 b2 c2 d2
+//   d0 d1 d2 d3      b2 d2 b3 d3      a3 b3 c3 d3
+//
+// With more lanes this happens in each 16-byte part, then the parts are exchanged.
 #pragma once
 #include <algorithm>
 

@@ -2,6 +2,7 @@
 // Goodfellow et al. 2014 (bce), Lim & Ye 2017 (hinge), Mao et al. 2017 (lsgan),
 // Arjovsky et al. 2017 (wgan), Jolicoeur-Martineau 2019 (rabce).
 #pragma once
+#include "../core/loops.h"
 #include "../core/vecmath.h"
 
 namespace genkern::core {
@@ -87,67 +88,38 @@ inline GanSide gan_fake_side(GanKind kind, GanMode mode) {
   return mode == GanMode::kGenerator ? GanSide{scale, 1} : GanSide{-scale, 0};
 }
 
-// Lanes below `count`; the others are 0.
-template <typename V>
-inline V first_lanes(V v, int64_t count) {
-  V kept{};
-  for (int64_t i = 0; i < count; ++i) kept[i] = v[i];
-  return kept;
-}
-
-// Adds a vector to double accumulators: terms of 1e-8 and of 1e38 keep their digits, and float
-// sums of any length lose nothing.
-struct WideSum {
-  Vec<double> parts[2]{};
-
-  void add(Vec<double> v) { parts[0] += v; }
-  void add(VecF v) {
-#if defined(GENKERN_AVX512)
-    parts[0] += Vec<double>(_mm512_cvtps_pd(_mm512_castps512_ps256(__m512(v))));
-    parts[1] += Vec<double>(_mm512_cvtps_pd(_mm512_extractf32x8_ps(__m512(v), 1)));
-#elif defined(GENKERN_AVX2)
-    parts[0] += Vec<double>(_mm256_cvtps_pd(_mm256_castps256_ps128(__m256(v))));
-    parts[1] += Vec<double>(_mm256_cvtps_pd(_mm256_extractf128_ps(__m256(v), 1)));
-#else
-    typedef float Part __attribute__((vector_size(kVectorBytes / 2)));
-    Part halves[2];
-    std::memcpy(halves, &v, sizeof(v));
-    for (int i = 0; i < 2; ++i) parts[i] += __builtin_convertvector(halves[i], Vec<double>);
-#endif
+// Calls f(term of the real side, term of the fake side).
+template <typename A, typename F>
+inline auto with_gan_terms(GanTerm term, const GanSide& real, const GanSide& fake, const F& f) {
+  const auto call = [&]<typename Term>(Term) {
+    return f(Term{A(real.scale), A(real.target)}, Term{A(fake.scale), A(fake.target)});
+  };
+  switch (term) {
+    case GanTerm::kHinge:
+      return call(GanHinge<A>{});
+    case GanTerm::kSquare:
+      return call(GanSquare<A>{});
+    case GanTerm::kLinear:
+      return call(GanLinear<A>{});
+    default:
+      return call(GanCrossEntropy<A>{});
   }
-  double total() const { return sum_lanes(parts[0] + parts[1]); }
-};
-
-// sum_i f(i) for i in [0, count), in one fixed order. `f` gets a loader: load(p) is the vector at
-// p + i, filled up with zeros past the end.
-template <typename T, typename F>
-inline double sum_terms(int64_t count, F f) {
-  constexpr int kStep = kLanes<Accumulate<T>>;
-  WideSum sum;
-  int64_t i = 0;
-  for (; i + kStep <= count; i += kStep) sum.add(f([&](const T* p) { return load(p + i); }));
-  if (i < count) {
-    const auto part = [&](const T* p) { return load_partial(p + i, count - i); };
-    sum.add(first_lanes(f(part), count - i));
-  }
-  return sum.total();
 }
 
-// The sum of term.value(f(i)), `f` as above.
-template <typename T, typename Term, typename F>
-inline double sum_values(int64_t count, const Term& term, F f) {
-  return sum_terms<T>(count, [&](auto load) { return term.value(f(load)); });
+// sum of term.value(x[i] - shift)
+template <typename A, typename Term>
+inline double sum_values(int64_t count, const A* x, A shift, const Term& term) {
+  return sum<A>(count, [=](Vec<A> v) { return term.value(v - shift); }, x);
 }
 
-// The sum of log(1 + e^-|x|) + tail(x) with x = f(i). Four vectors share one logarithm, since
+// The sum of log(1 + e^-|v|) + tail(v), v = x[i] - shift. Four vectors share one logarithm, since
 // log(1 + a) + log(1 + b) = log(1 + (a + b + a b)), in which no small a is lost; it is taken one
 // step later, beside the exponentials that do not wait for it. Tails are added as quarters, so that
 // four large ones stay finite.
-template <typename T, typename F, typename Tail>
-inline double sum_softplus(int64_t count, F f, Tail tail) {
-  using V = Vec<Accumulate<T>>;
-  constexpr int kStep = kLanes<Accumulate<T>>;
-  constexpr auto kQuarter = Accumulate<T>(0.25);
+template <typename A, typename Tail>
+inline double sum_softplus(int64_t count, const A* x, A shift, Tail tail) {
+  using V = Vec<A>;
+  constexpr int kStep = kLanes<A>;
   WideSum logs, quarters;
   V product{};
   int64_t i = 0;
@@ -155,9 +127,9 @@ inline double sum_softplus(int64_t count, F f, Tail tail) {
     const V log = log1p_finite(product);
     V e[4], tails{};
     for (int u = 0; u < 4; ++u) {
-      const V x = f([&](const T* p) { return load(p + i + u * kStep); });
-      e[u] = exp_minus_abs(x);
-      tails += kQuarter * tail(x);
+      const V v = load(x + i + u * kStep) - shift;
+      e[u] = exp_minus_abs(v);
+      tails += A(0.25) * tail(v);
     }
     const V ab = e[0] + e[1] + e[0] * e[1], cd = e[2] + e[3] + e[2] * e[3];
     product = ab + cd + ab * cd;
@@ -165,33 +137,18 @@ inline double sum_softplus(int64_t count, F f, Tail tail) {
     quarters.add(tails);
   }
   logs.add(log1p_finite(product));
-  const auto rest = [&](auto load) {
-    const V x = f([&](const T* p) { return load(p + i); });
-    return log1p_finite(exp_minus_abs(x)) + tail(x);
-  };
-  return logs.total() + 4 * quarters.total() + sum_terms<T>(count - i, rest);
+  const auto rest = [=](V v) { return log1p_finite(exp_minus_abs(v - shift)) + tail(v - shift); };
+  return logs.total() + 4 * quarters.total() + sum<A>(count - i, rest, x + i);
 }
 
-template <typename T, typename F>
-inline double sum_values(int64_t count, const GanCrossEntropy<Accumulate<T>>& term, F f) {
-  using V = Vec<Accumulate<T>>;
-  const auto high = 1 - term.target, low = -term.target;
+template <typename A>
+inline double sum_values(int64_t count, const A* x, A shift, const GanCrossEntropy<A>& term) {
+  using V = Vec<A>;
+  const A high = 1 - term.target, low = -term.target;
   if (low != 0 && high != 0)
-    return term.scale * sum_softplus<T>(count, f, [=](V x) { return max(high * x, low * x); });
-  const auto sign = high + low;  // the target is 0 or 1: no product of 0 and inf
-  return term.scale * sum_softplus<T>(count, f, [=](V x) { return max(sign * x, V{}); });
-}
-
-// y[i] = f(i) for i in [0, count), `f` as above.
-template <typename T, typename F>
-inline void map_terms(T* y, int64_t count, F f) {
-  constexpr int kStep = kLanes<Accumulate<T>>;
-  int64_t i = 0;
-  for (; i + kStep <= count; i += kStep) store(y + i, f([&](const T* p) { return load(p + i); }));
-  if (i < count) {
-    const auto part = [&](const T* p) { return load_partial(p + i, count - i); };
-    store_partial(y + i, f(part), count - i);
-  }
+    return term.scale * sum_softplus(count, x, shift, [=](V v) { return max(high * v, low * v); });
+  const A sign = high + low;  // the target is 0 or 1: no product of 0 and inf
+  return term.scale * sum_softplus(count, x, shift, [=](V v) { return max(sign * v, V{}); });
 }
 
 }  // namespace genkern::core

@@ -1,219 +1,227 @@
 // z (num_samples, N, D) and kl (N,) of diagonal Gaussians mu, logvar (N, D), in one pass over the
-// inputs. Short rows are worked off several at a time, long ones in segments; every sum runs in an
-// order fixed by the shape alone.
-#include "gaussian.h"
-
+// inputs:
+//
+//   for (n = 0; n < N; ++n)
+//     for (d = 0; d < D; ++d) {
+//       kl[n] += max(KL(mu[n, d], logvar[n, d]), free_bits);
+//       for (s = 0; s < num_samples; ++s)
+//         z[s, n, d] = mu[n, d] + exp(logvar[n, d] / 2) * eps[s, n, d];
+//     }
+//
+// Short rows are worked off several at a time, long ones in segments (core/loops.h: Rows).
 #include <algorithm>
 #include <vector>
 
 #include "../bind.h"
 #include "../core/philox.h"
+#include "gaussian.h"
 
 namespace genkern::cpu {
-
-using core::GaussianGradients;
-using core::GaussianParams;
-using core::kChunk;
-using core::NormalStream;
-
 namespace {
 
+using core::GaussianChunk;
+using core::GaussianGradients;
+using core::kRowChunk;
+using core::NormalStream;
+using core::Reader;
+using core::Rows;
+using core::Writer;
+
 using MaybeTensor = std::optional<Tensor>;
+template <typename A>
+using Buffer = core::Buffer<A, kRowChunk>;
 
-constexpr int64_t kSegment = 8 * kChunk;
-
-// Where the noise of one thread comes from: given, or the Philox stream of a seed.
-template <typename T>
-class Noise {
-  using A = core::Accumulate<T>;
-
- public:
-  Noise(const T* eps, const int64_t* seed) : eps_(eps), stream_(seed ? uint64_t(*seed) : 0) {}
-
-  const A* get(int64_t first, int64_t count, int64_t end) {
-    if (!eps_) return stream_.get(first, count, end);
-    if constexpr (std::is_same_v<T, A>) return eps_ + first;
-    for (int64_t i = 0; i < count; ++i) converted_[i] = core::to_accumulate(eps_[first + i]);
-    return converted_;
-  }
-
- private:
-  const T* eps_;
-  NormalStream<A> stream_;
-  alignas(64) A converted_[kChunk];
-};
-
-// The elements of rows (N, D) cut into units: several whole rows, or a segment of one.
-struct Units {
-  int64_t rows, D;
-  int64_t rows_each = splits_rows() ? 1 : kChunk / std::max<int64_t>(1, D);
-  int64_t per_row = splits_rows() ? (D + kSegment - 1) / kSegment : 1;
-
-  bool splits_rows() const { return D > kChunk; }
-  int64_t count() const { return (rows + rows_each - 1) / rows_each * per_row; }
-  int64_t row(int64_t u) const { return u / per_row * rows_each; }
-  int64_t begin(int64_t u) const { return row(u) * D + (u % per_row) * kSegment; }
-  int64_t length(int64_t u) const {
-    if (!splits_rows()) return std::min(rows_each, rows - row(u)) * D;
-    return std::min(kSegment, D - (u % per_row) * kSegment);
-  }
-  // Units that are worth a thread.
-  int64_t grain() const { return splits_rows() ? 1 : 8; }
-};
-
-Units units(const Tensor& mu) {
+Rows rows_of(const Tensor& mu) {
   const int64_t rows = mu.size(0);
   return {rows, rows ? mu.numel() / rows : 0};
 }
 
-template <typename T>
-GaussianParams<T> params(const Tensor& mu, const Tensor& logvar, const MaybeTensor& prior_mu,
-                         const MaybeTensor& prior_logvar) {
-  return {data<const T>(mu), data<const T>(logvar), data<const T>(prior_mu),
-          data<const T>(prior_logvar)};
+// Where the noise of one thread comes from: given, or the Philox stream of a seed.
+template <typename A>
+class Noise {
+ public:
+  Noise(const Reader<A>& eps, const int64_t* seed)
+      : eps_(eps), stream_(seed ? uint64_t(*seed) : 0) {}
+
+  const A* get(int64_t first, int64_t count, int64_t end) {
+    return eps_ ? eps_.at(first, count, given_.data) : stream_.get(first, count, end);
+  }
+
+ private:
+  static_assert(NormalStream<A>::kWindow >= kRowChunk);
+  Reader<A> eps_;
+  NormalStream<A> stream_;
+  Buffer<A> given_;
+};
+
+// The tensors that both passes read.
+struct Inputs {
+  Tensor mu, logvar;
+  MaybeTensor prior_mu, prior_logvar, eps, seed;
+  int64_t samples;  // of the noise; 0 without any
+};
+
+Inputs inputs_of(const Tensor& mu, const Tensor& logvar, const MaybeTensor& prior_mu,
+                 const MaybeTensor& prior_logvar, const MaybeTensor& eps, const MaybeTensor& seed,
+                 std::optional<int64_t> num_samples) {
+  const bool sampled = eps.has_value() || seed.has_value();
+  return {dense(mu),
+          dense(logvar),
+          dense(prior_mu),
+          dense(prior_logvar),
+          dense(eps),
+          seed,
+          sampled ? num_samples.value_or(1) : 0};
 }
 
-int64_t sample_count(const MaybeTensor& eps, const MaybeTensor& seed,
-                     std::optional<int64_t> num_samples) {
-  return eps.has_value() || seed.has_value() ? num_samples.value_or(1) : 0;
+// One thread's view of them as A, by chunks.
+template <typename A>
+class Chunks {
+ public:
+  explicit Chunks(const Inputs& in)
+      : noise(reader<A>(in.eps), data<const int64_t>(in.seed)),
+        readers_{reader<A>(in.mu), reader<A>(in.logvar), reader<A>(in.prior_mu),
+                 reader<A>(in.prior_logvar)} {}
+
+  GaussianChunk<A> at(int64_t first, int64_t count) {
+    const auto get = [&](int i) { return readers_[i].at(first, count, buffers_[i].data); };
+    return {get(0), get(1), get(2), get(3)};
+  }
+  Noise<A> noise;
+
+ private:
+  Reader<A> readers_[4];
+  Buffer<A> buffers_[4];
+};
+
+template <typename A>
+void forward(const Inputs& in, const Rows& rows, A free_bits, bool with_kl, const Writer<A>& z,
+             core::RowSums<A>& kl) {
+  const int64_t total = in.mu.numel(), passes = std::max<int64_t>(with_kl, in.samples);
+  parallel_for(0, rows.units(), rows.grain(), [&](int64_t begin_unit, int64_t end_unit) {
+    Chunks<A> chunks(in);
+    Buffer<A> terms, z_buffer;
+    for (int64_t s = 0; s < passes; ++s) {
+      const bool adds_kl = with_kl && s == 0;
+      const auto work = adds_kl ? (in.samples ? &core::gaussian_chunk<true, true, A>
+                                              : &core::gaussian_chunk<true, false, A>)
+                                : &core::gaussian_chunk<false, true, A>;
+      for (int64_t unit = begin_unit; unit < end_unit; ++unit) {
+        const int64_t end = rows.begin(unit) + rows.length(unit);
+        for (int64_t e = rows.begin(unit); e < end; e += kRowChunk) {
+          const int64_t count = std::min(kRowChunk, end - e), drawn = s * total + e;
+          const A* eps = in.samples ? chunks.noise.get(drawn, count, (s + 1) * total) : nullptr;
+          A* to = z.at(drawn, z_buffer.data);
+          work(chunks.at(e, count), free_bits, eps, terms.data, to, count);
+          if (in.samples) z.put(drawn, count, to);
+          if (adds_kl) kl.add(unit, count, terms.data);
+        }
+      }
+    }
+  });
+  kl.write();
+}
+
+template <typename A>
+struct Gradients {
+  Writer<A> mu, logvar, prior_mu, prior_logvar, eps;
+};
+
+// d_kl of each element of a chunk that starts at element `first` of its row.
+template <typename A>
+void spread_over_rows(const Reader<A>& d_kl, const Rows& rows, int64_t unit, int64_t length,
+                      A* spread) {
+  const int64_t each = std::min(kRowChunk, rows.D);
+  for (int64_t i = 0; i < std::min(kRowChunk, length); i += rows.D)
+    std::fill_n(spread + i, each, d_kl[rows.row(unit) + i / rows.D]);
+}
+
+template <typename A>
+void backward(const Inputs& in, const Rows& rows, A free_bits, const Reader<A>& d_z,
+              const Reader<A>& d_kl, const Gradients<A>& to) {
+  const int64_t total = in.mu.numel(), samples = d_z ? in.samples : 0;
+  const auto work = d_kl ? (samples ? &core::gaussian_backward_chunk<true, true, A>
+                                    : &core::gaussian_backward_chunk<true, false, A>)
+                         : (samples ? &core::gaussian_backward_chunk<false, true, A>
+                                    : &core::gaussian_backward_chunk<false, false, A>);
+  parallel_for(0, rows.units(), rows.grain(), [&](int64_t begin_unit, int64_t end_unit) {
+    Chunks<A> chunks(in);
+    GaussianGradients<A> grad;
+    Buffer<A> d_kl_spread, d_z_buffer, d_eps_buffer;
+    if (in.prior_mu && !d_kl) {
+      std::fill_n(grad.prior_mu, kRowChunk, A(0));
+      std::fill_n(grad.prior_logvar, kRowChunk, A(0));
+    }
+    for (int64_t unit = begin_unit; unit < end_unit; ++unit) {
+      const int64_t length = rows.length(unit), end = rows.begin(unit) + length;
+      if (d_kl) spread_over_rows(d_kl, rows, unit, length, d_kl_spread.data);
+      for (int64_t e = rows.begin(unit); e < end; e += kRowChunk) {
+        const int64_t count = std::min(kRowChunk, end - e);
+        const GaussianChunk<A> q = chunks.at(e, count);
+        for (int64_t s = 0; s < std::max<int64_t>(1, samples); ++s) {
+          const int64_t drawn = s * total + e;
+          const A* eps = samples ? chunks.noise.get(drawn, count, (s + 1) * total) : nullptr;
+          const A* upstream = samples ? d_z.at(drawn, count, d_z_buffer.data) : nullptr;
+          A* d_eps = to.eps ? to.eps.at(drawn, d_eps_buffer.data) : nullptr;
+          if (s == 0)
+            work(q, free_bits, d_kl_spread.data, eps, upstream, grad, d_eps, count);
+          else
+            core::gaussian_sample_backward_chunk(q.logvar, eps, upstream, grad, d_eps, count);
+          if (samples) to.eps.put(drawn, count, d_eps);
+        }
+        to.mu.put(e, count, grad.mu);
+        to.logvar.put(e, count, grad.logvar);
+        to.prior_mu.put(e, count, grad.prior_mu);
+        to.prior_logvar.put(e, count, grad.prior_logvar);
+      }
+    }
+  });
 }
 
 }  // namespace
 
-std::tuple<Tensor, Tensor> gaussian_forward(const Tensor& given_mu, const Tensor& given_logvar,
-                                            const MaybeTensor& given_prior_mu,
-                                            const MaybeTensor& given_prior_logvar,
-                                            const MaybeTensor& given_eps, const MaybeTensor& seed,
-                                            const MaybeTensor& annealed,
+std::tuple<Tensor, Tensor> gaussian_forward(const Tensor& mu, const Tensor& logvar,
+                                            const MaybeTensor& prior_mu,
+                                            const MaybeTensor& prior_logvar, const MaybeTensor& eps,
+                                            const MaybeTensor& seed, const MaybeTensor& annealed,
                                             std::optional<int64_t> num_samples, double free_bits,
                                             bool with_kl) {
-  const Tensor mu = dense(given_mu), logvar = dense(given_logvar);
-  const MaybeTensor prior_mu = dense(given_prior_mu), prior_logvar = dense(given_prior_logvar);
-  const MaybeTensor eps = dense(given_eps);
-  free_bits = option(free_bits, annealed);
-  const Units work = units(mu);
-  const int64_t samples = sample_count(eps, seed, num_samples), total = mu.numel();
+  const Inputs in = inputs_of(mu, logvar, prior_mu, prior_logvar, eps, seed, num_samples);
+  const Rows rows = rows_of(mu);
   std::vector<int64_t> z_shape(mu.sizes().begin(), mu.sizes().end());
-  if (num_samples.has_value()) z_shape.insert(z_shape.begin(), samples);
-  Tensor z = samples || num_samples.has_value() ? new_large(mu, z_shape) : absent(mu);
-  Tensor kl = with_kl ? new_tensor(mu, {work.rows}) : absent(mu);
-  dispatch_floating(mu, [&]<typename T>(T) {
-    using A = core::Accumulate<T>;
-    const auto q = params<T>(mu, logvar, prior_mu, prior_logvar);
-    const T* p_eps = data<const T>(eps);
-    const int64_t* p_seed = data<const int64_t>(seed);
-    T *p_z = data<T>(z), *p_kl = data<T>(kl);
-    std::vector<A> sums(with_kl && work.splits_rows() ? work.count() : 0);
-    if (with_kl && total == 0) std::fill_n(p_kl, work.rows, T{});
-    parallel_for(0, work.count(), work.grain(), [&](int64_t first, int64_t last) {
-      Noise<T> noise(p_eps, p_seed);
-      alignas(64) A terms[kChunk];
-      const auto add_kl = [&](int64_t u, int64_t count) {
-        if (work.splits_rows()) {
-          sums[u] += core::sum_span(terms, count);
-          return;
-        }
-        const int64_t n = work.row(u), end = std::min(n + work.rows_each, work.rows);
-        for (int64_t r = n; r < end; ++r)
-          p_kl[r] = core::from_accumulate<T>(core::sum_span(terms + (r - n) * work.D, work.D));
-      };
-      for (int64_t s = 0; s < std::max<int64_t>(with_kl, samples); ++s) {
-        const auto chunk = with_kl && s == 0 ? (samples ? &core::gaussian_chunk<true, true, T>
-                                                        : &core::gaussian_chunk<true, false, T>)
-                                             : &core::gaussian_chunk<false, true, T>;
-        for (int64_t u = first; u < last; ++u) {
-          const int64_t begin = work.begin(u), length = work.length(u);
-          for (int64_t i = 0; i < length; i += kChunk) {
-            const int64_t count = std::min(kChunk, length - i), e = begin + i, f = s * total + e;
-            const A* given = samples ? noise.get(f, count, (s + 1) * total) : nullptr;
-            chunk(q.at(e), A(free_bits), given, terms, p_z + f, count);
-            if (with_kl && s == 0) add_kl(u, count);
-          }
-        }
-      }
-    });
-    for (int64_t n = 0; with_kl && work.splits_rows() && n < work.rows; ++n) {
-      double sum = 0;
-      for (int64_t u = n * work.per_row; u < (n + 1) * work.per_row; ++u) sum += sums[u];
-      p_kl[n] = core::from_accumulate<T>(A(sum));
-    }
+  if (num_samples.has_value()) z_shape.insert(z_shape.begin(), in.samples);
+  const bool with_z = in.samples || num_samples.has_value();
+  Tensor z = with_z ? new_large(mu, z_shape) : absent(mu);
+  Tensor kl = with_kl ? new_tensor(mu, {rows.count}) : absent(mu);
+  dispatch_accumulate(mu, [&]<typename A>(A) {
+    core::RowSums<A> sums(rows, writer<A>(kl, with_kl));
+    forward(in, rows, A(option(free_bits, annealed)), with_kl, writer<A>(z, with_z), sums);
   });
   return {z, kl};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian_backward(
-    const MaybeTensor& given_d_z, const MaybeTensor& given_d_kl, const Tensor& given_mu,
-    const Tensor& given_logvar, const MaybeTensor& given_prior_mu,
-    const MaybeTensor& given_prior_logvar, const MaybeTensor& given_eps, const MaybeTensor& seed,
-    const MaybeTensor& annealed, std::optional<int64_t> num_samples, double free_bits, bool with_kl,
-    bool needs_mu, bool needs_logvar, bool needs_prior_mu, bool needs_prior_logvar,
-    bool needs_eps) {
-  const Tensor mu = dense(given_mu), logvar = dense(given_logvar);
-  const MaybeTensor prior_mu = dense(given_prior_mu), prior_logvar = dense(given_prior_logvar);
-  const MaybeTensor eps = dense(given_eps), d_z = dense(given_d_z);
-  const MaybeTensor d_kl = with_kl ? dense(given_d_kl) : MaybeTensor();
-  free_bits = option(free_bits, annealed);
-  const Units work = units(mu);
-  const int64_t total = mu.numel();
-  const int64_t samples = d_z.has_value() ? sample_count(eps, seed, num_samples) : 0;
+    const MaybeTensor& given_d_z, const MaybeTensor& given_d_kl, const Tensor& mu,
+    const Tensor& logvar, const MaybeTensor& prior_mu, const MaybeTensor& prior_logvar,
+    const MaybeTensor& eps, const MaybeTensor& seed, const MaybeTensor& annealed,
+    std::optional<int64_t> num_samples, double free_bits, bool with_kl, bool needs_mu,
+    bool needs_logvar, bool needs_prior_mu, bool needs_prior_logvar, bool needs_eps) {
+  const Inputs in = inputs_of(mu, logvar, prior_mu, prior_logvar, eps, seed, num_samples);
+  const MaybeTensor d_z = dense(given_d_z), d_kl = with_kl ? dense(given_d_kl) : MaybeTensor();
   const auto like = [&](bool wanted, const Tensor& t) {
     return wanted ? new_large(t, t.sizes()) : absent(t);
   };
   Tensor d_mu = like(needs_mu, mu), d_logvar = like(needs_logvar, mu);
   Tensor d_prior_mu = like(needs_prior_mu, mu);
   Tensor d_prior_logvar = like(needs_prior_logvar, mu);
-  Tensor d_eps = needs_eps ? like(true, *eps) : like(false, mu);
-  dispatch_floating(mu, [&]<typename T>(T) {
-    using A = core::Accumulate<T>;
-    const auto q = params<T>(mu, logvar, prior_mu, prior_logvar);
-    const T *p_eps = data<const T>(eps), *p_d_z = data<const T>(d_z);
-    const T* p_d_kl = data<const T>(d_kl);
-    const int64_t* p_seed = data<const int64_t>(seed);
-    const auto wanted = [](bool needed, const Tensor& t) { return needed ? data<T>(t) : nullptr; };
-    T *p_d_mu = wanted(needs_mu, d_mu), *p_d_logvar = wanted(needs_logvar, d_logvar);
-    T* p_d_prior_mu = wanted(needs_prior_mu, d_prior_mu);
-    T* p_d_prior_logvar = wanted(needs_prior_logvar, d_prior_logvar);
-    T* p_d_eps = wanted(needs_eps, d_eps);
-    const auto chunk = p_d_kl ? (samples ? &core::gaussian_backward_chunk<true, true, T>
-                                         : &core::gaussian_backward_chunk<true, false, T>)
-                              : (samples ? &core::gaussian_backward_chunk<false, true, T>
-                                         : &core::gaussian_backward_chunk<false, false, T>);
-    const auto write = [](const A* from, T* to, int64_t first, int64_t count) {
-      if (!to) return;
-      to += first;
-      core::for_vectors<A>(count, [&](int64_t, auto get, auto put) { put(to, get(from)); });
-    };
-    parallel_for(0, work.count(), work.grain(), [&](int64_t first, int64_t last) {
-      Noise<T> noise(p_eps, p_seed);
-      GaussianGradients<A> grad;
-      alignas(64) A g[kChunk];
-      if (q.prior_mu && !p_d_kl) {
-        std::fill_n(grad.prior_mu, kChunk, A(0));
-        std::fill_n(grad.prior_logvar, kChunk, A(0));
-      }
-      for (int64_t u = first; u < last; ++u) {
-        const int64_t begin = work.begin(u), length = work.length(u);
-        for (int64_t i = 0; p_d_kl && i < std::min(kChunk, length); i += work.D)
-          std::fill_n(g + i, std::min(kChunk, work.D),
-                      core::to_accumulate(p_d_kl[work.row(u) + i / work.D]));
-        for (int64_t i = 0; i < length; i += kChunk) {
-          const int64_t count = std::min(kChunk, length - i), e = begin + i;
-          const A* given = samples ? noise.get(e, count, total) : nullptr;
-          chunk(q.at(e), A(free_bits), g, given, p_d_z + e, grad, p_d_eps ? p_d_eps + e : nullptr,
-                count);
-          for (int64_t s = 1; s < samples; ++s) {
-            const int64_t f = s * total + e;
-            core::gaussian_sample_backward_chunk(q.logvar + e, noise.get(f, count, (s + 1) * total),
-                                                 p_d_z + f, grad, p_d_eps ? p_d_eps + f : nullptr,
-                                                 count);
-          }
-          write(grad.mu, p_d_mu, e, count);
-          write(grad.logvar, p_d_logvar, e, count);
-          write(grad.prior_mu, p_d_prior_mu, e, count);
-          write(grad.prior_logvar, p_d_prior_logvar, e, count);
-        }
-      }
-    });
+  Tensor d_eps = needs_eps ? like(d_z.has_value(), *in.eps) : absent(mu);
+  if (needs_eps && !d_z.has_value()) d_eps = new_zeros_like(*in.eps);
+  dispatch_accumulate(mu, [&]<typename A>(A) {
+    const Gradients<A> to{writer<A>(d_mu, needs_mu), writer<A>(d_logvar, needs_logvar),
+                          writer<A>(d_prior_mu, needs_prior_mu),
+                          writer<A>(d_prior_logvar, needs_prior_logvar),
+                          writer<A>(d_eps, needs_eps)};
+    backward(in, rows_of(mu), A(option(free_bits, annealed)), reader<A>(d_z), reader<A>(d_kl), to);
   });
   return {d_mu, d_logvar, d_prior_mu, d_prior_logvar, d_eps};
 }

@@ -3,83 +3,68 @@
 //   KL(q, N(0, 1))         = (mu^2 + e^l - 1 - l) / 2
 //   KL(q, N(mu2, e^{l2}))  = (d^2 w + e^D - 1 - D) / 2,  d = mu - mu2, D = l - l2, w = e^{-l2}
 //   z = mu + e^{l/2} eps
+//
+//   for (i = 0; i < count; ++i) {
+//     terms[i] = max(KL of element i, free_bits);
+//     z[i] = mu[i] + exp(l[i] / 2) * eps[i];
+//     d_mu[i] = d_kl[i] * dKL/dmu + d_z[i];
+//     d_l[i] = d_kl[i] * dKL/dl + d_z[i] * exp(l[i] / 2) * eps[i] / 2;
+//   }
+//
+// The compiled loops differ in what they leave out: kKl, kSample.
 #pragma once
+#include "../core/loops.h"
 #include "../core/vecmath.h"
 
 namespace genkern::core {
 
-inline constexpr int64_t kChunk = 1024;
-
-// Calls body(i, load, store) for the vectors of [0, count), the last one partial.
-template <typename A, typename F>
-inline void for_vectors(int64_t count, F&& body) {
-  constexpr int kL = kLanes<A>;
-  int64_t i = 0;
-  for (; i + kL <= count; i += kL)
-    body(
-        i, [i](const auto* p) { return load(p + i); }, [i](auto* p, Vec<A> v) { store(p + i, v); });
-  if (i < count)
-    body(
-        i, [=](const auto* p) { return load_partial(p + i, count - i); },
-        [=](auto* p, Vec<A> v) { store_partial(p + i, v, count - i); });
-}
-
-template <typename T>
-struct GaussianParams {
-  const T *mu, *logvar, *prior_mu, *prior_logvar;  // the last two are null for N(0, I)
-
-  GaussianParams at(int64_t i) const {
-    return {mu + i, logvar + i, prior_mu ? prior_mu + i : nullptr,
-            prior_logvar ? prior_logvar + i : nullptr};
-  }
+// Parameters of the elements of a chunk; the last two are null for N(0, 1).
+template <typename A>
+struct GaussianChunk {
+  const A *mu, *logvar, *prior_mu, *prior_logvar;
 };
 
-// kKl: terms[i] = max(KL of element i, free_bits).  kSample: z[i] = mu + e^{l/2} eps
-template <bool kKl, bool kSample, typename T>
-void gaussian_chunk(const GaussianParams<T>& q, Accumulate<T> free_bits, const Accumulate<T>* eps,
-                    Accumulate<T>* terms, T* z, int64_t count) {
-  using A = Accumulate<T>;
-  for_vectors<A>(count, [&](int64_t, auto get, auto put) {
-    const Vec<A> mu = get(q.mu), l = get(q.logvar);
+template <bool kKl, bool kSample, typename A>
+void gaussian_chunk(const GaussianChunk<A>& q, A free_bits, const A* eps, A* terms, A* z,
+                    int64_t count) {
+  for_vectors<A>(count, [&](auto load, auto store) {
+    const Vec<A> mu = load(q.mu), l = load(q.logvar);
     Vec<A> kl, root;
     if (kSample) {
       root = exp(A(0.5) * l);
-      put(z, mu + root * get(eps));
+      store(z, mu + root * load(eps));
     }
     if (!kKl) return;
     if (q.prior_mu) {
-      const Vec<A> d = mu - get(q.prior_mu), l2 = get(q.prior_logvar);
+      const Vec<A> d = mu - load(q.prior_mu), l2 = load(q.prior_logvar);
       kl = A(0.5) * (d * d * exp(-l2) + expm1_minus_x(l - l2));
     } else {
       kl = A(0.5) * (mu * mu + (kSample ? expm1_of_root(l, root).minus_x : expm1_minus_x(l)));
     }
-    put(terms, free_bits > 0 ? max(kl, splat(free_bits)) : kl);
+    store(terms, free_bits > 0 ? max(kl, splat(free_bits)) : kl);
   });
 }
 
-// Gradients of one chunk, in the accumulation type; the prior's are null when not needed.
+// Gradients of a chunk; those of the prior are written where there is one.
 template <typename A>
 struct GaussianGradients {
-  alignas(64) A mu[kChunk], logvar[kChunk], prior_mu[kChunk], prior_logvar[kChunk];
+  alignas(64) A mu[kRowChunk], logvar[kRowChunk], prior_mu[kRowChunk], prior_logvar[kRowChunk];
 };
 
-// kKl: d_kl[i] times the gradient of the KL of element i; elements at their free-bits floor have
-// none.  kSample: plus that of z = mu + e^{l/2} eps; d_eps may be null.
-template <bool kKl, bool kSample, typename T>
-void gaussian_backward_chunk(const GaussianParams<T>& q, Accumulate<T> free_bits,
-                             const Accumulate<T>* d_kl, const Accumulate<T>* eps, const T* d_z,
-                             GaussianGradients<Accumulate<T>>& grad, T* d_eps, int64_t count) {
-  using A = Accumulate<T>;
-  for_vectors<A>(count, [&](int64_t, auto get, auto put) {
-    const Vec<A> l = get(q.logvar);
+// Elements at their free-bits floor have no gradient of the KL. d_eps may be null.
+template <bool kKl, bool kSample, typename A>
+void gaussian_backward_chunk(const GaussianChunk<A>& q, A free_bits, const A* d_kl, const A* eps,
+                             const A* d_z, GaussianGradients<A>& grad, A* d_eps, int64_t count) {
+  for_vectors<A>(count, [&](auto load, auto store) {
+    const Vec<A> l = load(q.logvar);
     Vec<A> root, d_mu{}, d_logvar{};
     if (kSample) root = exp(A(0.5) * l);
     if (kKl) {
-      const Vec<A> g = get(d_kl);
-      Vec<A> d = get(q.mu), delta = l, w = splat(A(1));
+      const Vec<A> g = load(d_kl);
+      Vec<A> d = load(q.mu), delta = l, w = splat(A(1));
       if (q.prior_mu) {
-        const Vec<A> l2 = get(q.prior_logvar);
-        d = d - get(q.prior_mu);
+        const Vec<A> l2 = load(q.prior_logvar);
+        d = d - load(q.prior_mu);
         delta = l - l2;
         w = exp(-l2);
       }
@@ -99,32 +84,30 @@ void gaussian_backward_chunk(const GaussianParams<T>& q, Accumulate<T> free_bits
         d_prior_logvar = floored ? Vec<A>{} : d_prior_logvar;
       }
       if (q.prior_mu) {
-        put(grad.prior_mu, -d_mu);
-        put(grad.prior_logvar, d_prior_logvar);
+        store(grad.prior_mu, -d_mu);
+        store(grad.prior_logvar, d_prior_logvar);
       }
     }
     if (kSample) {
-      const Vec<A> g = get(d_z), d_noise = g * root;
+      const Vec<A> g = load(d_z), d_noise = g * root;
       d_mu += g;
-      d_logvar += A(0.5) * d_noise * get(eps);
-      if (d_eps) put(d_eps, d_noise);
+      d_logvar += A(0.5) * d_noise * load(eps);
+      if (d_eps) store(d_eps, d_noise);
     }
-    put(grad.mu, d_mu);
-    put(grad.logvar, d_logvar);
+    store(grad.mu, d_mu);
+    store(grad.logvar, d_logvar);
   });
 }
 
 // Adds the gradient of a further sample of the same elements.
-template <typename T>
-void gaussian_sample_backward_chunk(const T* logvar, const Accumulate<T>* eps, const T* d_z,
-                                    GaussianGradients<Accumulate<T>>& grad, T* d_eps,
-                                    int64_t count) {
-  using A = Accumulate<T>;
-  for_vectors<A>(count, [&](int64_t, auto get, auto put) {
-    const Vec<A> g = get(d_z), d_noise = g * exp(A(0.5) * get(logvar));
-    put(grad.mu, get(grad.mu) + g);
-    put(grad.logvar, get(grad.logvar) + A(0.5) * d_noise * get(eps));
-    if (d_eps) put(d_eps, d_noise);
+template <typename A>
+void gaussian_sample_backward_chunk(const A* logvar, const A* eps, const A* d_z,
+                                    GaussianGradients<A>& grad, A* d_eps, int64_t count) {
+  for_vectors<A>(count, [&](auto load, auto store) {
+    const Vec<A> g = load(d_z), d_noise = g * exp(A(0.5) * load(logvar));
+    store(grad.mu, load(grad.mu) + g);
+    store(grad.logvar, load(grad.logvar) + A(0.5) * d_noise * load(eps));
+    if (d_eps) store(d_eps, d_noise);
   });
 }
 

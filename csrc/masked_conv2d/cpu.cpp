@@ -1,41 +1,27 @@
-// Masked convolution and its gradients: packing, tiling, threads. The maths: masked_conv2d.h.
+// Masked convolution and its gradients: tiling, threads, ops. The maths: masked_conv2d.h.
 //
-// A group of images is copied into padded scratch, then worked on by all threads. Every sum is
-// formed by one thread in an order that depends on the shapes alone.
-#include "packing.h"
+//   for (group : images that fit into the caches together) {
+//     copy the group into padded scratch;
+//     for (area : its rows, or parts of long ones)              // on threads
+//       for (block : blocks of written channels) {
+//         sums[pixel][channel] = bias[channel];
+//         for (segment : runs of live taps)
+//           for (pixel : area) sums[pixel] += factors of the segment at the pixel * weights;
+//         write the sums to their channels;
+//       }
+//   }
+//
+// Every sum is formed by one thread in an order that depends on the shapes alone.
+#include "weight_gradient.h"
 
 namespace genkern::cpu {
 namespace {
 
 using namespace masked_conv2d;
 
-constexpr int64_t kPixels = 128;       // of one block of sums; with kFactors, what stays in L1
-constexpr int64_t kFactors = 256;      // of packed weights that all pixels of the block use at once
-constexpr int64_t kStripPixels = 256;  // of one partial sum of a weight gradient
-constexpr int64_t kTaskFactors = 48;   // of one task of the weight gradient
-
-struct Area {
-  int64_t y_begin, y_end, x_begin, x_end;
-  int64_t width() const { return x_end - x_begin; }
-};
-
-int64_t columns_of(const Geometry& s, int64_t pixels) { return (s.width + pixels - 1) / pixels; }
-
-// Calls f(image, area) for units [begin, end): rows of images, or parts of rows if those are long.
-template <typename F>
-void for_areas(const Geometry& s, int64_t pixels, int64_t begin, int64_t end, F&& f) {
-  const int64_t columns = columns_of(s, pixels);
-  while (begin < end) {
-    const int64_t row = begin / columns, column = begin % columns;
-    const int64_t n = row / s.height, y = row % s.height;
-    const int64_t rows =
-        columns > 1 ? 1
-                    : std::min({end - begin, s.height - y, std::max<int64_t>(1, pixels / s.width)});
-    f(n, Area{y, y + rows, s.width * column / columns, s.width * (column + 1) / columns});
-    begin += rows;
-  }
-}
-
+// Pixels of one block of sums, and packed weights that all of them use at once: what stays in L1.
+constexpr int64_t kPixels = block_size(128, 12);
+constexpr int64_t kFactors = block_size(256, 20);
 // ---- output and gradient of the input ------------------------------------------------------
 
 template <typename E>
@@ -44,7 +30,6 @@ void convolve_area(const Plan& plan, const E* image, const Area& area, const Blo
   using A = Accumulate<E>;
   const auto& runs = plan.segments[block.group];
   const int64_t vectors = vectors_of(block, kLanes<A>), width = vectors * kLanes<A>;
-  const int64_t tiles = tiles_in<A>(area.width());
   for (const Segment *chunk = runs.data(), *end = chunk + runs.size(); chunk < end;) {
     const Segment* chunk_end = chunk + 1;
     while (chunk_end < end &&
@@ -56,13 +41,14 @@ void convolve_area(const Plan& plan, const E* image, const Area& area, const Blo
       while (first < last && y + (last - 1)->row >= plan.geometry.height) --last;
       if (first == last) continue;
       A* row = sums + (y - area.y_begin) * area.width() * width;
-      for (int64_t t = 0; t < tiles; ++t) {
-        const int64_t begin = area.width() * t / tiles,
-                      rows = area.width() * (t + 1) / tiles - begin;
-        pixel_tile_of<E>(vectors, rows)(row + begin * width, image,
-                                        y * plan.padded_width + area.x_begin + begin, first, last,
-                                        packed);
-      }
+      const int64_t start = y * plan.padded_width + area.x_begin;
+      core::for_each_tile<kTileRows<A>>(area.width(), [&]<int M>(int64_t x, TileSize<M>) {
+        A* to = row + x * width;
+        if (vectors == 1)
+          pixel_tile<E, M, 1>(to, image, start + x, first, last, packed);
+        else
+          pixel_tile<E, M, 2>(to, image, start + x, first, last, packed);
+      });
     }
     chunk = chunk_end;
   }
@@ -93,75 +79,9 @@ void convolve(const Plan& plan, const E* images, const E* packed,
         convolve_area(plan, images + n * plan.image_size(), area, block,
                       packed + plan.packed_start[i], sums);
         T* p = to.data + n * to.n + block.start * to.c + area.y_begin * to.y + area.x_begin * to.x;
-        const bool flat = area.width() == s.width && to.is_one_row(s.width);
-        const int64_t run = flat ? pixels : area.width();
-        for (int64_t done = 0; done < pixels; done += run, p += to.y)
-          core::deinterleave(sums + done * width, width, block.width, run, p, to.c, to.x);
+        // Several rows follow one another: the result is dense, and they are whole ones.
+        core::deinterleave(sums, width, block.width, pixels, p, to.c, to.x);
       }
-    });
-  });
-}
-
-// ---- gradients of the weight and the bias --------------------------------------------------
-
-struct Task {
-  size_t block;
-  const Segment* segment;  // nullptr: the bias
-  int64_t begin, end;      // factors of the segment
-};
-
-std::vector<Task> tasks_of(const Plan& plan, bool with_weight, bool with_bias) {
-  std::vector<Task> tasks;
-  for (size_t i = 0; i < plan.writes.size(); ++i) {
-    if (with_bias) tasks.push_back({i, nullptr, 0, 0});
-    for (const Segment& s : plan.segments[plan.writes[i].group]) {
-      const int64_t parts = (s.length + kTaskFactors - 1) / kTaskFactors;
-      for (int64_t part = 0; with_weight && part < parts; ++part)
-        tasks.push_back({i, &s, s.length * part / parts, s.length * (part + 1) / parts});
-    }
-  }
-  return tasks;
-}
-
-template <typename E>
-void accumulate_task(const Plan& plan, const Plan& d_plan, const Task& task, const Area& area,
-                     const E* x, const E* d_output, Accumulate<E>* d_packed,
-                     Accumulate<E>* d_bias) {
-  using A = Accumulate<E>;
-  constexpr int64_t L = kLanes<A>;
-  const Block& block = plan.writes[task.block];
-  const int64_t vectors = vectors_of(block, L), row = task.segment ? task.segment->row : 0;
-  const int64_t y = std::max(area.y_begin, -row), rows = area.y_end - y;
-  if (rows <= 0) return;
-  Strip strip{rows, area.width(), 0, 0, d_plan.padded_width * block.width, block.width};
-  const E* d =
-      d_output + d_plan.position(block, y, d_plan.pad_left + area.x_begin) * core::kFactor<E>;
-  if (!task.segment) return bias_tile(d_bias + task.block * 2 * L, d, vectors, strip);
-  const Segment& s = *task.segment;
-  strip.x_row = plan.padded_width * s.width;
-  strip.x_pixel = s.width;
-  const int64_t from = s.offset + (y * plan.padded_width + area.x_begin) * s.width;
-  A* to = d_packed + plan.packed_start[task.block] + s.packed * vectors * L;
-  const int64_t factors = task.end - task.begin, tiles = tiles_in<A>(factors);
-  for (int64_t t = 0; t < tiles; ++t) {
-    const int64_t begin = task.begin + factors * t / tiles;
-    const int64_t height = task.begin + factors * (t + 1) / tiles - begin;
-    weight_tile_of<E>(vectors, height)(to + begin * vectors * L,
-                                       x + (from + begin) * core::kFactor<E>, d, strip);
-  }
-}
-
-template <typename E>
-void accumulate(const Plan& plan, const Plan& d_plan, const std::vector<Task>& tasks, int64_t count,
-                const E* x, const E* d_output, Accumulate<E>* d_packed, Accumulate<E>* d_bias) {
-  const Geometry& s = plan.geometry;
-  const int64_t work = count * s.height * s.width * kTaskFactors * 2 * kLanes<Accumulate<E>>;
-  const int64_t units = count * s.height * columns_of(s, kStripPixels);
-  parallel_for(0, int64_t(tasks.size()), kWork / (work + 1) + 1, [&](int64_t begin, int64_t end) {
-    for_areas(s, kStripPixels, 0, units, [&](int64_t n, const Area& area) {
-      for (int64_t i = begin; i < end; ++i)
-        accumulate_task(plan, d_plan, tasks[i], area, x + n * plan.image_size() * core::kFactor<E>,
-                        d_output + n * d_plan.image_size() * core::kFactor<E>, d_packed, d_bias);
     });
   });
 }
@@ -191,16 +111,16 @@ void forward(const Tensor& input, const Tensor& weight, const std::optional<Tens
   flatten(s, from, to);
   const Plan plan = plan_of<E>(s, /*mirrored=*/false);
   const int64_t N = input.size(0), group = group_size(plan.image_size() * sizeof(E), N);
-  Workspace<E> workspace(input, {group * plan.image_size(), plan.packed_start.back()});
-  E *scratch = workspace.take(), *packed = workspace.take();
-  pack_weight<T>(plan, weight, packed);
+  const Scratch<E> images(input, group * plan.image_size());
+  const Scratch<E> packed(input, plan.packed_start.back());
+  pack_weight<T>(plan, weight, packed.get());
   std::vector<Accumulate<T>> start(bias ? weight.size(0) : 0);
   for (size_t c = 0; c < start.size(); ++c)
     start[c] = core::to_accumulate(data<const T>(*bias)[int64_t(c) * bias->stride(0)]);
   for (int64_t n = 0; n < N; n += group, from.data += group * from.n, to.data += group * to.n) {
     const int64_t count = std::min(group, N - n);
-    load_images(plan, from, count, scratch);
-    convolve<T>(plan, scratch, packed, start, count, to);
+    load_images(plan, from, count, images.get());
+    convolve<T>(plan, images.get(), packed.get(), start, count, to);
   }
 }
 
@@ -217,36 +137,35 @@ void backward(const Tensor& d_output, const Tensor& input, const Tensor& weight,
   const int64_t N = input.size(0), x_size = d_weight ? plan.image_size() : 0;
   const int64_t group = group_size((d_plan.image_size() + x_size) * F * sizeof(E), N);
   const int64_t blocks = int64_t(plan.writes.size());
-  const int64_t images = F > 1 ? std::max(d_plan.image_size(), x_size) : 0;
-  Workspace<E> factors(d_output, {group * d_plan.image_size() * F, group * x_size * F,
-                                  group * images, d_input ? d_plan.packed_start.back() : 0});
-  E *dy_factors = factors.take(), *x_factors = factors.take(), *pixels = factors.take();
-  E* packed = factors.take();
-  const int64_t d_packed_size = d_weight ? plan.packed_start.back() : 0;
-  Workspace<A> sums(d_output, {d_packed_size, blocks * 2 * L});
-  A *d_packed = sums.take(), *d_bias_sums = sums.take();
-  if (d_input) pack_weight<T>(d_plan, weight, packed);
-  std::fill_n(d_packed, d_packed_size, 0);
-  std::fill_n(d_bias_sums, blocks * 2 * L, 0);
+  const int64_t pixels_size = F > 1 ? std::max(d_plan.image_size(), x_size) : 0;
+  const Scratch<E> dy_scratch(d_output, group * d_plan.image_size() * F);
+  const Scratch<E> x_scratch(d_output, group * x_size * F);
+  const Scratch<E> pixels_scratch(d_output, group * pixels_size);
+  const Scratch<E> packed(d_output, d_input ? d_plan.packed_start.back() : 0);
+  const Scratch<A> d_packed(d_output, d_weight ? plan.packed_start.back() : 0, /*zero=*/true);
+  const Scratch<A> d_bias_sums(d_output, blocks * 2 * L, /*zero=*/true);
+  E *dy_factors = dy_scratch.get(), *x_factors = x_scratch.get(), *pixels = pixels_scratch.get();
+  if (d_input) pack_weight<T>(d_plan, weight, packed.get());
   for (int64_t n = 0; n < N; n += group) {
     const int64_t count = std::min(group, N - n);
     E* dy_images = F > 1 ? pixels : dy_factors;
     load_images(d_plan, dy, count, dy_images);
-    if (d_input) convolve<T>(d_plan, dy_images, packed, {}, count, dx);
+    if (d_input) convolve<T>(d_plan, dy_images, packed.get(), {}, count, dx);
     if constexpr (F > 1) pair_pixels(d_plan, dy_images, count, dy_factors);
     if (d_weight) {
       E* x_images = F > 1 ? pixels : x_factors;
       load_images(plan, x, count, x_images);
       if constexpr (F > 1) pair_pixels(plan, x_images, count, x_factors);
     }
-    accumulate(plan, d_plan, tasks, count, x_factors, dy_factors, d_packed, d_bias_sums);
+    accumulate(plan, d_plan, tasks, count, x_factors, dy_factors, d_packed.get(),
+               d_bias_sums.get());
     dy.data += group * dy.n, x.data += group * x.n, dx.data += group * dx.n;
   }
-  if (d_weight) unpack_weight<T>(plan, d_packed, *d_weight);
+  if (d_weight) unpack_weight<T>(plan, d_packed.get(), *d_weight);
   for (int64_t i = 0; d_bias && i < blocks; ++i)
     for (int64_t c = 0; c < plan.writes[i].width; ++c)
       data<T>(*d_bias)[plan.writes[i].start + c] =
-          core::from_accumulate<T>(d_bias_sums[i * 2 * L + c]);
+          core::from_accumulate<T>(d_bias_sums.get()[i * 2 * L + c]);
 }
 
 }  // namespace
@@ -266,14 +185,11 @@ Tensor masked_conv2d_forward(const Tensor& input, const Tensor& weight,
 
 std::tuple<Tensor, Tensor, Tensor> masked_conv2d_backward(
     const std::optional<Tensor>& upstream, const Tensor& input, const Tensor& weight,
-    const std::optional<Tensor>& bias, bool exclude_centre, int64_t data_channels, int64_t dilation,
-    bool channels_last, bool need_input, bool need_weight, bool need_bias) {
+    const std::optional<Tensor>& /*bias*/, bool exclude_centre, int64_t data_channels,
+    int64_t dilation, bool channels_last, bool need_input, bool need_weight, bool need_bias) {
   const Tensor& d_output = *upstream;
   Tensor d_input = need_input ? new_image(input, weight.size(1), channels_last) : absent(input);
-  Tensor d_weight =
-      need_weight
-          ? new_zeros(weight, {weight.size(0), weight.size(1), weight.size(2), weight.size(3)})
-          : absent(weight);
+  Tensor d_weight = need_weight ? new_zeros_like(weight) : absent(weight);
   Tensor d_bias = need_bias ? new_zeros(weight, {weight.size(0)}) : absent(weight);
   if (d_output.numel() == 0) return {d_input, d_weight, d_bias};
   const Geometry s = geometry_of(input, weight, data_channels, dilation, exclude_centre);

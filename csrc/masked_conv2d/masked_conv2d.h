@@ -1,19 +1,31 @@
 // y[o, p] = b[o] + sum over live (i, t) of w[o, i, t] x[i, p + t]     van den Oord et al. 2016, 3.4
 //
-// Images are read from scratch copies with the layout [channel block][row][padded column][channel
-// of the block], so that the live taps of a kernel row are one contiguous run of factors, and the
-// masked ones are in no run at all. One register tile, (pixels or factors) x (1 or 2 vectors of
-// channels), serves the output, the gradient of the input and the gradient of the weight.
+//   for (p = 0; p < pixels; ++p)
+//     for (o = 0; o < C_out; ++o) {
+//       y[o][p] = b[o];
+//       for (i = 0; i < C_in; ++i)
+//         for (t : taps)
+//           if (live(o, i, t)) y[o][p] += w[o][i][t] * x[i][p + t];
+//     }
 //
-// Where bfloat16 is multiplied in pairs, a pair is two neighbouring elements of such a run, or, for
-// the gradient of the weight, two neighbouring pixels. The one left over at the end of an odd run
-// is multiplied alone: what follows it in memory may be NaN, or what a mask hides.
+// Images are read from scratch copies with the layout [channel block][row][padded column][channel
+// of the block], so that the live taps of a kernel row are one contiguous run of factors, a
+// segment, and the masked ones are in no segment at all. 3 x 3, mask B, a block of 2 channels a, b,
+// padding _, output pixel at the column marked ^:
+//
+//   row above   _a _b  a0 b0  a1 b1  a2 b2  _a _b       segment 0: 3 taps x 2 channels, offset of
+//                      [---------------------]          its first factor -1 row, -1 column
+//   own row     _a _b  a0 b0  a1 b1  a2 b2  _a _b       segment 1: 2 taps x 2 channels; the tap to
+//                      [------------]                   the right is masked (mask A: so is a1)
+//                             ^
+//
+// The packed weight of a written block has, for each factor of its segments in that order, the
+// weights of all channels of the block: 1 or 2 registers, lanes without a channel are 0.
 #pragma once
 #include <algorithm>
-#include <utility>
 #include <vector>
 
-#include "../core/transpose.h"
+#include "../core/bf16_pairs.h"
 
 namespace genkern::core::masked_conv2d {
 
@@ -27,6 +39,7 @@ struct Block {
   int64_t start, width, group;
 };
 
+// The channels of each group in blocks of two registers, the last one of a group maybe narrower.
 inline std::vector<Block> blocks_of(int64_t channels, int64_t groups, int64_t lanes) {
   std::vector<Block> blocks;
   int64_t start = 0;
@@ -121,144 +134,6 @@ Plan plan_of(const Geometry& s, bool mirrored) {
                                 (length + length % factor) * vectors * lanes);
   }
   return plan;
-}
-
-// ---- the register tile ---------------------------------------------------------------------
-
-// As many rows of two vectors as leave registers for two more vectors and a broadcast.
-template <typename A>
-inline constexpr int kTileRows = kVectorBytes == 64 && sizeof(A) == 4 ? 14 : 6;
-
-template <typename A>
-constexpr int64_t tiles_in(int64_t length) {
-  return (length + kTileRows<A> - 1) / kTileRows<A>;
-}
-
-// c[m][v] += sum over l < length of a[m * a_row + l * a_step] b[l * b_step + v * lanes], with
-// `length` elements, one or two to a factor, and strides between factors.
-template <typename E, int M, int NV>
-__attribute__((always_inline)) inline void multiply(Vec<Accumulate<E>> (&c)[M][NV], const E* a,
-                                                    int64_t a_row, int64_t a_step, const E* b,
-                                                    int64_t b_step, int64_t length) {
-  constexpr int kRegister = kFactor<E> * kLanes<Accumulate<E>>;
-  constexpr int kPointers = (M + 2) / 3;  // base + {0, 1, 2} * stride needs no other register
-  const E* rows[kPointers];
-#pragma GCC unroll 16
-  for (int i = 0; i < kPointers; ++i) rows[i] = a + 3 * i * a_row;
-  const auto step = [&](auto part) __attribute__((always_inline)) {
-    Factors<E> w[NV];
-#pragma GCC unroll 2
-    for (int v = 0; v < NV; ++v) w[v] = part(load_factors(b + v * kRegister));
-#pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) {
-      const Factors<E> x = part(splat_factor(rows[m / 3] + (m % 3) * a_row));
-#pragma GCC unroll 2
-      for (int v = 0; v < NV; ++v) c[m][v] = add_product(c[m][v], x, w[v]);
-    }
-  };
-  for (; length >= kFactor<E>; length -= kFactor<E>) {
-    step([](Factors<E> x) { return x; });
-    b += b_step;
-#pragma GCC unroll 16
-    for (int i = 0; i < kPointers; ++i) rows[i] += a_step;
-  }
-  if (length > 0) step(first_of<E>);
-}
-
-// Partial sums start at zero and are added once: shorter chains of roundings than one long sum.
-template <typename A, int M, int NV>
-__attribute__((always_inline)) inline void add_to(A* sum, const Vec<A> (&c)[M][NV]) {
-#pragma GCC unroll 16
-  for (int m = 0; m < M; ++m)
-#pragma GCC unroll 2
-    for (int v = 0; v < NV; ++v) {
-      A* p = sum + (m * NV + v) * kLanes<A>;
-      store(p, load(p) + c[m][v]);
-    }
-}
-
-// sum[pixel m][channel] += the segments' taps of M neighbouring pixels, the first one at `pixel`.
-template <typename E, int M, int NV>
-void pixel_tile(Accumulate<E>* sum, const E* image, int64_t pixel, const Segment* segment,
-                const Segment* end, const E* packed) {
-  using A = Accumulate<E>;
-  constexpr int kWidth = NV * kLanes<A>;
-  Vec<A> c[M][NV] = {};
-  for (; segment < end; ++segment)
-    multiply(c, image + segment->offset + pixel * segment->width, segment->width, kFactor<E>,
-             packed + segment->packed * kWidth, kFactor<E> * kWidth, segment->length);
-  add_to(sum, c);
-}
-
-// sum[element m][channel] += x[element m] d_output[channel] over `rows` x `width` pixels; strides
-// are in factors of x and of d_output. A factor is that element of a pixel, or of it and the next.
-struct Strip {
-  int64_t rows, width, x_row, x_pixel, d_row, d_pixel;
-};
-
-template <typename E, int M, int NV>
-void weight_tile(Accumulate<E>* sum, const E* x, const E* d_output, const Strip& strip) {
-  constexpr int kStep = kFactor<E> * kFactor<E>;  // over as many pixels, of as many elements each
-  Vec<Accumulate<E>> c[M][NV] = {};
-  for (int64_t y = 0; y < strip.rows; ++y)
-    multiply(c, x + y * strip.x_row * kFactor<E>, kFactor<E>, strip.x_pixel * kStep,
-             d_output + y * strip.d_row * kFactor<E>, strip.d_pixel * kStep, strip.width);
-  add_to(sum, c);
-}
-
-// The tiles of every height, by number of vectors and height.
-template <typename E>
-using PixelTile = void (*)(Accumulate<E>*, const E*, int64_t, const Segment*, const Segment*,
-                           const E*);
-template <typename E>
-using WeightTile = void (*)(Accumulate<E>*, const E*, const E*, const Strip&);
-
-namespace detail {
-template <typename E, int NV, int... m>
-PixelTile<E> pixel_tile_of(int64_t rows, std::integer_sequence<int, m...>) {
-  static constexpr PixelTile<E> tiles[] = {&pixel_tile<E, m + 1, NV>...};
-  return tiles[rows - 1];
-}
-template <typename E, int NV, int... m>
-WeightTile<E> weight_tile_of(int64_t rows, std::integer_sequence<int, m...>) {
-  static constexpr WeightTile<E> tiles[] = {&weight_tile<E, m + 1, NV>...};
-  return tiles[rows - 1];
-}
-}  // namespace detail
-
-template <typename E>
-PixelTile<E> pixel_tile_of(int64_t vectors, int64_t rows) {
-  constexpr std::make_integer_sequence<int, kTileRows<Accumulate<E>>> heights;
-  return vectors == 1 ? detail::pixel_tile_of<E, 1>(rows, heights)
-                      : detail::pixel_tile_of<E, 2>(rows, heights);
-}
-template <typename E>
-WeightTile<E> weight_tile_of(int64_t vectors, int64_t rows) {
-  constexpr std::make_integer_sequence<int, kTileRows<Accumulate<E>>> heights;
-  return vectors == 1 ? detail::weight_tile_of<E, 1>(rows, heights)
-                      : detail::weight_tile_of<E, 2>(rows, heights);
-}
-
-// sum[channel] += d_output[channel] over a strip.
-template <typename E>
-void bias_tile(Accumulate<E>* sum, const E* d_output, int64_t vectors, const Strip& strip) {
-  using A = Accumulate<E>;
-  constexpr int kUnroll = 4;
-  for (int64_t v = 0; v < vectors; ++v) {
-    Vec<A> parts[kUnroll] = {};
-    for (int64_t y = 0; y < strip.rows; ++y) {
-      const E* p = d_output + (y * strip.d_row + v * kLanes<A>)*kFactor<E>;
-      const auto at = [&](int64_t x) {
-        return first_element<E>(load_factors(p + x * strip.d_pixel * kFactor<E>));
-      };
-      int64_t x = 0;
-      for (; x + kUnroll <= strip.width; x += kUnroll)
-        for (int u = 0; u < kUnroll; ++u) parts[u] += at(x + u);
-      for (; x < strip.width; ++x) parts[0] += at(x);
-    }
-    A* to = sum + v * kLanes<A>;
-    store(to, load(to) + ((parts[0] + parts[1]) + (parts[2] + parts[3])));
-  }
 }
 
 }  // namespace genkern::core::masked_conv2d

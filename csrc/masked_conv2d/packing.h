@@ -1,12 +1,24 @@
 // What the masked convolution copies: images into padded scratch, weights into the order in which
 // the tiles read them, and back.
+//
+// The packed weight of a written block of channels p, q, r (4 lanes) for a segment of 2 taps x 2
+// channels a, b: the weights of each factor side by side, lanes without a channel 0.
+//
+//   factors    a, tap 0         b, tap 0         a, tap 1         b, tap 1
+//   packed     wp wq wr 0       wp wq wr 0       wp wq wr 0       wp wq wr 0
+//
+// Where a factor is a pair of bfloat16, a lane has the weights of both of its elements:
+//
+//   factors    a and b, tap 0             a and b, tap 1
+//   packed     wp wp' wq wq' wr wr' 0 0   wp wp' wq wq' wr wr' 0 0
 #pragma once
 #include <algorithm>
 #include <array>
 #include <vector>
 
 #include "../bind.h"
-#include "masked_conv2d.h"
+#include "../core/transpose.h"
+#include "tiles.h"
 
 namespace genkern::cpu::masked_conv2d {
 
@@ -14,8 +26,12 @@ using namespace core::masked_conv2d;
 using core::Accumulate;
 using core::kLanes;
 
-constexpr int64_t kWork = 1 << 19;     // multiplications that are worth waking another thread
-constexpr int64_t kScratch = 1 << 19;  // bytes of scratch images per thread, about the L2 cache
+using core::block_size;
+
+// Multiplications that are worth waking another thread.
+constexpr int64_t kWork = block_size(1 << 19, 64);
+// Bytes of scratch images per thread, about the L2 cache.
+constexpr int64_t kScratch = block_size(1 << 19, 512);
 
 inline Tensor new_image(const Tensor& like, int64_t channels, bool channels_last) {
   const std::array<int64_t, 4> size{like.size(0), channels, like.size(2), like.size(3)};
@@ -27,34 +43,6 @@ inline int64_t group_size(int64_t bytes_per_image, int64_t images) {
   return std::clamp<int64_t>(num_threads() * kScratch / std::max<int64_t>(1, bytes_per_image), 1,
                              std::max<int64_t>(1, images));
 }
-
-// One allocation, handed out in parts.
-template <typename E>
-class Workspace {
- public:
-  Workspace(const Tensor& like, std::initializer_list<int64_t> counts) : counts_(counts) {
-    int64_t total = 0;
-    for (int64_t count : counts) total += padded(count);
-    tensor_ = new_workspace<Accumulate<E>>(like, total / core::kFactor<E>);
-    next_ = reinterpret_cast<E*>(data<Accumulate<E>>(tensor_));
-  }
-  E* take() {
-    E* taken = next_;
-    next_ += padded(counts_[taken_++]);
-    return taken;
-  }
-
- private:
-  // The slack lets a tile load whole registers at the end of a part.
-  static int64_t padded(int64_t count) {
-    return (count / kLine + 1) * kLine + 2 * core::kVectorBytes / int64_t(sizeof(E));
-  }
-  static constexpr int64_t kLine = 64 / sizeof(E);
-  std::vector<int64_t> counts_;
-  size_t taken_ = 0;
-  Tensor tensor_;
-  E* next_;
-};
 
 template <typename T>
 struct Image {
@@ -87,8 +75,11 @@ void load_images(const Plan& plan, Image<const T> from, int64_t count, E* to) {
   });
 }
 
-// to[i] = elements i of a pixel and of the next one, as one factor. The last pixel of a row is
-// always the odd one.
+// to[i] = elements i of a pixel and of the next one, as one factor:
+//
+//   images   a0 b0  a1 b1  a2 b2        to   a0 a1  b0 b1 | a1 a2  b1 b2 | a2 0  b2 0
+//
+// The last pixel of a row is always the odd one.
 inline void pair_pixels(const Plan& plan, const core::BFloat16* images, int64_t count,
                         core::BFloat16* to) {
   constexpr int64_t L = kLanes<float>;

@@ -1,11 +1,19 @@
 // All rows of a Row LSTM, forward: input_gates (N, 4h, H, W) -> h (N, h, H, W), h_n, c_n (N, h, W).
-// One image's rows follow one another; images are independent, and so are the blocks of hidden
-// units within a row. Every element is computed in the same order however the work is divided.
-#include "row_lstm.h"
-
+//
+//   for (n = 0; n < N; ++n)
+//     for (r = 0; r < H; ++r)
+//       for (b = 0; b < blocks; ++b) {           // of L hidden units
+//         sums = input_gates[n, b, r] + (K_ss[b] * state[r % 2]);
+//         state[(r + 1) % 2][b], cell[b] = cell_forward(sums, cell[b]);
+//       }
+//
+// Threads take images, or, where those are few, the blocks of a row. Every element is computed in
+// the same order however the work is divided.
 #include <vector>
 
 #include "../bind.h"
+#include "row_lstm.h"
+#include "weights.h"
 
 namespace genkern::cpu {
 namespace {
@@ -19,6 +27,7 @@ struct Forward {
   static constexpr int64_t L = core::kLanes<A>;
 
   rl::Shape<A> s;
+  const Tensor& like;  // of scratch
   const T *input, *h0, *c0;
   const E* weight;
   T *h, *h_n, *c_n;
@@ -80,7 +89,7 @@ struct Forward {
     const int64_t blocks = s.blocks(), sums = s.W * 4 * L;
     if (!rl::split_rows(s, num_threads())) {
       parallel_for(0, s.N, 1, [&](int64_t begin, int64_t end) {
-        const rl::Buffer<A> memory(image_size()), scratch(sums);
+        const Scratch<A> memory(like, image_size()), scratch(like, sums);
         for (int64_t n = begin; n < end; ++n) {
           const Image image = begin_image(n, memory.get());
           for (int64_t r = 0; r < s.H; ++r)
@@ -89,13 +98,13 @@ struct Forward {
       });
       return;
     }
-    const rl::Buffer<A> memory(s.N * image_size());
+    const Scratch<A> memory(like, s.N * image_size());
     std::vector<Image> images;
     for (int64_t n = 0; n < s.N; ++n)
       images.push_back(begin_image(n, memory.get() + n * image_size()));
     for (int64_t r = 0; r < s.H; ++r)
       parallel_for(0, s.N * blocks, 1, [&](int64_t begin, int64_t end) {
-        const rl::Buffer<A> scratch(sums);
+        const Scratch<A> scratch(like, sums);
         for (int64_t i = begin; i < end; ++i)
           block(images[i / blocks], i / blocks, r, i % blocks, scratch.get());
       });
@@ -122,7 +131,7 @@ Results row_lstm_forward(const Tensor& given_input_gates, const Tensor& given_we
     Tensor cells = new_large(input_gates, {rows, s.H, s.padded(), s.W}, saved_dtype);
     if (s.N * s.hidden * s.W == 0) return {h, h_n, c_n, gates, cells};
     core::dispatch_factors<T>([&]<typename E>(E) {
-      const rl::Buffer<E> packed(s.weight_size(), /*zero=*/true);
+      const Scratch<E> packed(weight_hh, s.weight_size(), /*zero=*/true);
       const T* weight = data<const T>(weight_hh);
       parallel_for(0, s.blocks(), 1, [&](int64_t begin, int64_t end) {
         for (int64_t b = begin; b < end; ++b)
@@ -131,6 +140,7 @@ Results row_lstm_forward(const Tensor& given_input_gates, const Tensor& given_we
           });
       });
       Forward<T, E>{s,
+                    input_gates,
                     data<const T>(input_gates),
                     data<const T>(h0),
                     data<const T>(c0),

@@ -30,10 +30,11 @@ class RowLSTM(nn.Module):
     ``weight_hh`` (4h, h, k), all in the gate order o, f, i, g, units within a gate, whatever
     ``data_channels``; ``h0``, ``c0`` (h); ``output.weight`` (features, h, 1, 1), ``output.bias``.
 
-    Shape: (N, features, H, W) to (N, features or hidden_size, H, W).
+    Shape: (N, features, H, W) to (N, features or hidden_size, H, W), or both without N.
 
     Raises:
-        TypeError, ValueError: a size is not a positive integer, ``kernel_size`` is even,
+        TypeError, ValueError: a size is not a positive integer, ``kernel_size`` is even, the
+            input has another shape,
             ``mask_type`` unknown, or "A" with a residual, which would pass the centre pixel on.
 
     Source: van den Oord et al. 2016, "Pixel recurrent neural networks", sec. 3.1 and 3.3.
@@ -53,15 +54,13 @@ class RowLSTM(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (
-            ("features", features),
-            ("hidden_size", hidden_size),
-            ("kernel_size", kernel_size),
-            ("data_channels", data_channels),
-        ):
+        sizes = {"features": features, "hidden_size": hidden_size, "kernel_size": kernel_size}
+        for name, value in (*sizes.items(), ("data_channels", data_channels)):
             checks.check_number("RowLSTM", name, value, minimum=1, integer=True)
         if kernel_size % 2 == 0:
             raise ValueError(f"RowLSTM: kernel_size must be odd; got {kernel_size}")
+        for name, flag in (("residual", residual), ("learned_state", learned_state)):
+            checks.check_bool("RowLSTM", name, flag)
         checks.check_option("RowLSTM", "mask_type", mask_type, ("A", "B"))
         if mask_type == "A" and residual:
             raise ValueError(
@@ -116,6 +115,15 @@ class RowLSTM(nn.Module):
         return torch.cat([masked_conv2d(input, w, b, **options) for w, b in per_gate], dim=1)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
+        checks.check_tensor("RowLSTM", "input", input)
+        if input.ndim == 3:
+            return self.forward(input.unsqueeze(0)).squeeze(0)
+        features = self.input_to_state.in_channels
+        if input.ndim != 4 or input.shape[1] != features:
+            raise ValueError(
+                f"RowLSTM: input must have shape (N, {features}, H, W) or ({features}, H, W); "
+                f"got {tuple(input.shape)}"
+            )
         gates = self._gates(input)
         shape = (input.shape[0], self.weight_hh.shape[1], input.shape[3])
         h0 = None if self.h0 is None else self.h0[:, None].expand(shape).to(gates.dtype)

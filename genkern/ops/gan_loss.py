@@ -43,11 +43,25 @@ _gan_loss = Family(
 )
 
 
+# The usual options in one look: of a pair of names, their places.
+_PLACES = {
+    (kind, reduction): (KINDS.index(kind), checks.REDUCTIONS.index(reduction))
+    for kind in KINDS
+    for reduction in checks.REDUCTIONS
+}
+
+
+def _places(op: str, kind: str, reduction: str) -> tuple[int, int]:
+    try:
+        return _PLACES[kind, reduction]
+    except (KeyError, TypeError):  # unknown, or not hashable
+        checks.check_option(op, "kind", kind, KINDS)
+        checks.check_option(op, "reduction", reduction, checks.REDUCTIONS)
+        raise
+
+
 def check_d_options(op: str, kind: str, label_smoothing: Smoothing, reduction: str) -> tuple:
-    numbers = (
-        checks.check_option(op, "kind", kind, KINDS),
-        checks.check_option(op, "reduction", reduction, checks.REDUCTIONS),
-    )
+    numbers = _places(op, kind, reduction)
     if type(label_smoothing) is not float or label_smoothing != 0.0:
         if not isinstance(label_smoothing, torch.Tensor):
             checks.check_number(op, "label_smoothing", label_smoothing, minimum=0, maximum=1)
@@ -62,10 +76,7 @@ def check_d_options(op: str, kind: str, label_smoothing: Smoothing, reduction: s
 
 
 def check_g_options(op: str, kind: str, saturating: bool, reduction: str) -> tuple:
-    numbers = (
-        checks.check_option(op, "kind", kind, KINDS),
-        checks.check_option(op, "reduction", reduction, checks.REDUCTIONS),
-    )
+    numbers = _places(op, kind, reduction)
     mode = _GENERATOR
     if saturating is not False:
         checks.check_bool(op, "saturating", saturating)

@@ -76,8 +76,11 @@ def _admit(op, mu, logvar, prior: Prior | None, eps, num_samples):
     return mu, logvar, prior_mu, prior_logvar, eps
 
 
-def _noise(mu, num_samples, generator):
+def _noise(op, mu, num_samples, generator):
     """(eps, seed): the noise itself where the program has to run without genkern."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        got = type(generator).__name__
+        raise TypeError(f"{op}: generator must be a torch.Generator; got {got}")
     if not library.is_exporting():
         return None, random.draw_seed(mu.device, generator)
     shape = _z_shape(mu, num_samples)
@@ -100,7 +103,7 @@ def _run(op, mu, logvar, prior, free_bits, num_samples, eps, generator, with_z, 
     if type(free_bits) is not float or free_bits != 0.0:
         free_bits, annealed = checks.annealed(op, "free_bits", free_bits, mu, minimum=0)
     if with_z and eps is None:
-        eps, seed = _noise(mu, num_samples, generator)
+        eps, seed = _noise(op, mu, num_samples, generator)
     return _gaussian(
         mu, logvar, prior_mu, prior_logvar, eps, seed, annealed, num_samples, free_bits, with_kl
     )
@@ -149,9 +152,10 @@ def gaussian_kl(
     Kingma et al. 2016, "Improving variational inference with inverse autoregressive flow",
     app. C.8, with the floor applied to each element.
     """
-    checks.check_option("gaussian_kl", "reduction", reduction, checks.REDUCTIONS)
+    if type(reduction) is not str or reduction != "none":
+        checks.check_option("gaussian_kl", "reduction", reduction, checks.REDUCTIONS)
     _, kl = _run("gaussian_kl", mu, logvar, prior, free_bits, None, None, None, False, True)
-    return checks.reduce(kl, reduction)
+    return kl if reduction == "none" else checks.reduce(kl, reduction)
 
 
 def gaussian_rsample(
@@ -224,7 +228,8 @@ def gaussian_kl_rsample(
     Differentiable any number of times in mu, logvar, the prior and eps.
     Source: Kingma and Welling 2014, "Auto-encoding variational Bayes", sec. 2.4 and app. B.
     """
-    checks.check_option("gaussian_kl_rsample", "reduction", reduction, checks.REDUCTIONS)
+    if type(reduction) is not str or reduction != "none":
+        checks.check_option("gaussian_kl_rsample", "reduction", reduction, checks.REDUCTIONS)
     z, kl = _run(
         "gaussian_kl_rsample", mu, logvar, prior, free_bits, num_samples, eps, generator, True, True
     )

@@ -20,7 +20,8 @@ def _gradients(upstream, input, weight, bias, *rest):
         d_input = spec.empty_image(input, weight.shape[1], channels_last)
     else:
         d_input = input.new_empty(0)
-    return d_input, *spec.empty_gradients((weight, bias), (needs_weight, needs_bias))
+    d_weight = torch.empty_like(weight) if needs_weight else weight.new_empty(0)
+    return d_input, d_weight, weight.new_empty(weight.shape[0] if needs_bias else 0)
 
 
 def _reference(input, weight, bias, exclude_centre, data_channels, dilation, channels_last):
@@ -75,7 +76,7 @@ def _check(input, weight, bias, mask_type, data_channels, dilation) -> None:
         )
     if bias is not None and bias.shape != kernel[:1]:
         checks.check_shape(_OP, "bias", bias, kernel[:1], "(weight.shape[0],)")
-    if mask_type != "A" and mask_type != "B":
+    if type(mask_type) is not str or (mask_type != "A" and mask_type != "B"):
         checks.check_option(_OP, "mask_type", mask_type, MASK_TYPES)
     if type(data_channels) is not int or data_channels != 1:
         most = max(1, min(kernel[0], kernel[1]))
@@ -132,10 +133,7 @@ def masked_conv2d(
     Differentiable any number of times in ``input``, ``weight`` and ``bias``.
     Source: van den Oord et al. 2016, "Pixel recurrent neural networks", sec. 3.4.
     """
-    if (
-        not checks.are_plain(input, weight, input if bias is None else bias)
-        or checks.autocast_dtype(input) is not None
-    ):
+    if not checks.are_plain(input, weight, input if bias is None else bias):
         tensors = {"input": input, "weight": weight}
         if bias is not None:
             tensors["bias"] = bias

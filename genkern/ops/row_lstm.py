@@ -1,5 +1,7 @@
 """row_lstm: every row of a Row LSTM layer in one call; row_lstm_step: one row of it."""
 
+from collections.abc import Sequence
+
 import torch
 
 from genkern import checks, spec
@@ -45,25 +47,25 @@ _row_lstm = Family(
 )
 
 
-def _check(op: str, gates_name: str, gates: Tensor, weight_hh: Tensor, **states: Tensor) -> None:
-    rows = "H, " if gates_name == "input_gates" else ""
-    if gates.ndim != 3 + bool(rows):
-        raise ValueError(
-            f"{op}: {gates_name} must have shape (N, 4h, {rows}W); got {tuple(gates.shape)}"
-        )
-    shape = tuple(weight_hh.shape)
+def _check(
+    op: str, name: str, gates: Tensor, weight_hh: Tensor, names: Sequence, states: Sequence
+) -> None:
+    rows = "H, " if name == "input_gates" else ""
+    given, shape = gates.shape, weight_hh.shape
+    if len(given) != 3 + bool(rows):
+        raise ValueError(f"{op}: {name} must have shape (N, 4h, {rows}W); got {tuple(given)}")
     if len(shape) != 3 or shape[0] != 4 * shape[1]:
-        raise ValueError(f"{op}: weight_hh must have shape (4h, h, k); got {shape}")
+        raise ValueError(f"{op}: weight_hh must have shape (4h, h, k); got {tuple(shape)}")
     if shape[2] % 2 == 0:
-        raise ValueError(f"{op}: weight_hh must have an odd width k = shape[2]; got {shape}")
-    if gates.shape[1] != shape[0]:
+        raise ValueError(f"{op}: weight_hh must have an odd width k = shape[2]; got {tuple(shape)}")
+    if given[1] != shape[0]:
         raise ValueError(
-            f"{op}: {gates_name}.shape[1] must equal weight_hh.shape[0] = {shape[0]}; "
-            f"got {gates_name} {tuple(gates.shape)}"
+            f"{op}: {name}.shape[1] must equal weight_hh.shape[0] = {shape[0]}; "
+            f"got {name} {tuple(given)}"
         )
-    expected = (gates.shape[0], shape[1], gates.shape[-1])
-    for name, state in states.items():
-        checks.check_shape(op, name, state, expected, "(N, h, W)")
+    for state_name, state in zip(names, states, strict=False):
+        expected = (given[0], shape[1], given[-1])
+        checks.check_shape(op, state_name, state, expected, "(N, h, W)")
 
 
 def row_lstm(
@@ -112,17 +114,18 @@ def row_lstm(
     if (h0 is None) != (c0 is None):
         given, missing = ("h0", "c0") if c0 is None else ("c0", "h0")
         raise ValueError(f"{op}: h0 and c0 must be given together; got {given} and no {missing}")
-    states = {} if h0 is None or c0 is None else {"h0": h0, "c0": c0}
-    tensors = {"input_gates": input_gates, "weight_hh": weight_hh, **states}
-    gates, weight_hh, *cast = checks.admit(op, checks.PRODUCT, tensors)
-    _check(op, "input_gates", gates, weight_hh, **dict(zip(states, cast, strict=True)))
-    if gates.shape[2] == 0:
+    states: Sequence = () if h0 is None else (h0, c0)
+    if not checks.are_plain(input_gates, weight_hh, *states):
+        tensors = {"input_gates": input_gates, "weight_hh": weight_hh}
+        tensors |= zip(("h0", "c0"), states, strict=False)
+        input_gates, weight_hh, *states = checks.admit(op, checks.PRODUCT, tensors)
+    _check(op, "input_gates", input_gates, weight_hh, ("h0", "c0"), states)
+    if input_gates.shape[2] == 0:
         raise ValueError(
             f"{op}: input_gates.shape[2], the number of rows, must be larger than 0; "
-            f"got input_gates {tuple(gates.shape)}"
+            f"got input_gates {tuple(input_gates.shape)}"
         )
-    h0, c0 = cast or (None, None)
-    h, h_n, c_n = _row_lstm(gates, weight_hh, h0, c0)
+    h, h_n, c_n = _row_lstm(input_gates, weight_hh, *(states or (None, None)))
     return h, (h_n, c_n)
 
 
@@ -151,6 +154,6 @@ def row_lstm_step(
     op = "row_lstm_step"
     tensors = {"input_gates_row": input_gates_row, "h": h, "c": c, "weight_hh": weight_hh}
     gates, h, c, weight_hh = checks.admit(op, checks.PRODUCT, tensors)
-    _check(op, "input_gates_row", gates, weight_hh, h=h, c=c)
+    _check(op, "input_gates_row", gates, weight_hh, ("h", "c"), (h, c))
     _, h_n, c_n = _row_lstm(gates[:, :, None], weight_hh, h, c)
     return h_n, c_n

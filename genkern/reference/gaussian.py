@@ -3,9 +3,16 @@
 import torch
 
 
+def _expm1(x: torch.Tensor) -> torch.Tensor:
+    if not torch.jit.is_tracing():
+        return torch.expm1(x)
+    t = torch.tanh(0.5 * x)  # traced programs can be exported to ONNX, but for expm1
+    return torch.where(x.abs() < 0.5, 2.0 * t / (1.0 - t), torch.exp(x) - 1.0)
+
+
 def _expm1_minus_x(x: torch.Tensor) -> torch.Tensor:
     """e^x - 1 - x; the clamp makes the value at +inf its limit, +inf, and not inf - inf."""
-    return torch.expm1(x) - x.clamp(max=torch.finfo(x.dtype).max)
+    return _expm1(x) - x.clamp(max=torch.finfo(x.dtype).max)
 
 
 def kl(

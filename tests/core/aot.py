@@ -1,22 +1,28 @@
-"""Compiles every Triton kernel of one op ahead of time, without a GPU.
+"""Compiles Triton kernels ahead of time, without a GPU.
 
-    python -m tests.core.aot gaussian 80 90 100
+    python -m tests.core.aot [--quick] gaussian,gan_loss 80 90 100
 
-Each call of the module's `configurations()` goes through its launcher on meta tensors; Triton's own
+Each call of a module's `configurations()` goes through its launcher on meta tensors; Triton's own
 JIT specialises the arguments, for a driver that only names a chip, and compiles instead of
-launching: what is checked is what would be launched. Prints one JSON object.
+launching: what is checked is what would be launched. --quick compiles each kernel once for each
+dtype, in its first configuration. Prints one JSON object: capability, op, what was found.
 """
 
 import collections
+import contextlib
+import functools
 import importlib
 import json
+import multiprocessing
 import os
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import torch
 import triton
@@ -64,11 +70,10 @@ def resources(cubin: bytes) -> dict[str, int]:
 
 
 def record(function: JITFunction, kernel) -> dict:
-    dtypes = sorted({t for t in kernel.src.signature.values() if t.startswith("*")})
     return {
         "kernel": function.__name__,
         "capability": kernel.metadata.target.arch,
-        "dtypes": dtypes,
+        "dtype": storage_dtype(kernel.src.signature),
         "shared": kernel.metadata.shared,
         "threads": 32 * kernel.metadata.num_warps * kernel.metadata.num_ctas,
         "instructions": [i for i in TENSOR_CORES if re.search(rf"\b{i}\.", kernel.asm["ptx"])],
@@ -77,55 +82,108 @@ def record(function: JITFunction, kernel) -> dict:
     }
 
 
-def compile_all(op: str, capability: int) -> dict:
+@contextlib.contextmanager
+def compiling(
+    capability: int, on_new: Callable[[JITFunction, str, dict, Callable], object]
+) -> Iterator[list[tuple[JITFunction, object]]]:
+    """Launches of the block compile for a chip, and launch nothing.
+
+    Args:
+        on_new: called with the kernel, key and signature of a variant, and what compiles it. It
+            returns what that returns, or None: then the variant is one that is not there.
+
+    Yields:
+        What the launches asked for, in order: the kernel, and its variant or None.
+    """
     from genkern.triton_kernels.core import launch
 
-    module = importlib.import_module(f"genkern.triton_kernels.{op}")
-    launch.assumed_capability = capability
-    driver.set_active(NamedChip(capability))
-    kernels: dict[tuple[str, str], dict] = {}
-    launched = 0
-    original = JITFunction.run
+    run, compile_one = JITFunction.run, JITFunction._do_compile
+    launched: list[tuple[JITFunction, object]] = []
 
-    def compile_only(self, *args, grid, warmup, **kwargs):
-        nonlocal launched
-        launched += 1
-        kernel = original(self, *args, grid=grid, warmup=True, **kwargs)
-        if (self.__name__, kernel.hash) not in kernels:
-            kernels[self.__name__, kernel.hash] = record(self, kernel)
+    def run_only(self, *args, grid, warmup, **kwargs):
+        kernel = run(self, *args, grid=grid, warmup=True, **kwargs)
+        launched.append((self, kernel))
         return kernel
 
-    JITFunction.run = compile_only
+    def compile_new(self, key, signature, *rest):
+        compiled = functools.partial(compile_one, self, key, signature, *rest)
+        return on_new(self, str(key), signature, compiled)
+
+    driver.set_active(NamedChip(capability))
+    with (
+        mock.patch.object(JITFunction, "run", run_only),
+        mock.patch.object(JITFunction, "_do_compile", compile_new),
+        mock.patch.object(launch, "assumed_capability", capability),
+    ):
+        yield launched
+
+
+def dtypes_of(signature: dict) -> tuple[str, ...]:
+    """Element types of what a kernel reads and writes."""
+    return tuple(sorted({t for t in signature.values() if str(t).startswith("*")}))
+
+
+def storage_dtype(signature: dict) -> str:
+    """The dtype that a call is for: sums and options may be wider."""
+    return next(t for t in ("*bf16", "*fp16", "*fp32", "*fp64") if t in dtypes_of(signature))
+
+
+def compile_all(op: str, capability: int, quick: bool) -> dict:
+    module = importlib.import_module(f"genkern.triton_kernels.{op}")
+    seen: set[tuple] = set()
+
+    def compile_first(function, key, signature, compiled):
+        found = (function.__name__, storage_dtype(signature) if quick else key)
+        if found in seen:
+            return None
+        seen.add(found)
+        return compiled()
+
+    kernels: dict[tuple[str, str], dict] = {}
     launches: dict[str, int] = collections.defaultdict(int)
-    calls = 0
-    for name, arguments in module.configurations():
-        launched = 0
-        module.LAUNCHERS[name](*arguments)
-        launches[name] = max(launches[name], launched)
-        calls += 1
+    with compiling(capability, compile_first) as launched:
+        for name, arguments in module.configurations():
+            launched.clear()
+            module.LAUNCHERS[name](*arguments)
+            launches[name] = max(launches[name], len(launched))
+            for function, kernel in launched:
+                if kernel is not None and (function.__name__, kernel.hash) not in kernels:
+                    kernels[function.__name__, kernel.hash] = record(function, kernel)
     declared = [n for n, f in vars(module).items() if isinstance(f, JITFunction)]
     return {
         "kernels": list(kernels.values()),
         "launches": launches,
-        "calls": calls,
         "declared": [n for n in declared if n.endswith("_kernel")],
     }
 
 
-def main(op: str, *capabilities: str) -> None:
+def compile_ops(ops: list[str], capability: int, quick: bool) -> dict[str, dict]:
+    torch.set_num_threads(1)
+    return {op: compile_all(op, capability, quick) for op in ops}
+
+
+def main(words: list[str]) -> None:
+    quick = "--quick" in words
+    ops, *capabilities = [w for w in words if w != "--quick"]
     if os.environ.get("TRITON_INTERPRET", "0") != "0":
         sys.exit(
             "tests.core.aot: TRITON_INTERPRET must not be set: interpreted kernels do not compile"
         )
-    torch.set_num_threads(1)
     os.environ["TRITON_DISABLE_LINE_INFO"] = "1"  # which doubles the time and changes no code
     # Triton's key covers source, specialisation, options and its own version: a kernel that has
     # not changed is not compiled again.
-    os.environ["TRITON_CACHE_DIR"] = str(Path(__file__).parents[2] / "build/triton")
-    with ProcessPoolExecutor(max_workers=min(len(capabilities), os.cpu_count() or 1)) as pool:
-        jobs = {c: pool.submit(compile_all, op, int(c)) for c in capabilities}
-        json.dump({c: job.result() for c, job in jobs.items()}, sys.stdout)
+    os.environ.setdefault("TRITON_CACHE_DIR", str(Path(__file__).parents[2] / "build/triton"))
+    chips = list(map(int, capabilities))
+    if len(chips) == 1:
+        found = {chips[0]: compile_ops(ops.split(","), chips[0], quick)}
+    else:
+        workers = min(len(chips), os.cpu_count() or 1)
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            jobs = {c: pool.submit(compile_ops, ops.split(","), c, quick) for c in chips}
+            found = {c: job.result() for c, job in jobs.items()}
+    json.dump(found, sys.stdout)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1:])

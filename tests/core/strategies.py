@@ -4,13 +4,28 @@ import math
 
 import hypothesis.strategies as st
 import torch
+from hypothesis import settings
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-LAYOUTS = ("contiguous", "permuted", "sliced", "step2", "misaligned", "expanded", "channels_last")
+LAYOUTS = (
+    "contiguous", "permuted", "sliced", "step2", "misaligned", "expanded", "channels_last",
+    "negative",
+)  # fmt: skip
 
 dtypes = st.sampled_from(DTYPES)
 layouts = st.sampled_from(LAYOUTS)
 seeds = st.integers(0, 2**31 - 1)
+
+
+def only(dtype: torch.dtype) -> None:
+    """Draws one dtype: to be called before the tests that draw are imported."""
+    global DTYPES, dtypes
+    DTYPES, dtypes = (dtype,), st.just(dtype)
+
+
+def examples(times: float):
+    """``times`` as many examples as the profile says: the tier and the level choose the profile."""
+    return settings(max_examples=max(1, round(times * settings.default.max_examples)))
 
 
 def sizes(largest: int):
@@ -31,6 +46,10 @@ def lay_out(tensor: torch.Tensor, layout: str) -> torch.Tensor:
     if layout == "misaligned":
         base = torch.full((tensor.numel() + 1,), math.nan, dtype=tensor.dtype)
         return base[1:].view(tensor.shape).copy_(tensor)
+    if layout == "negative":  # memory that holds -x and says so
+        if tensor.dtype.itemsize < 4:
+            return torch._neg_view(-tensor)
+        return torch.complex(torch.zeros_like(tensor), -tensor).conj().imag
     if layout == "expanded" and tensor.shape[0] > 0:
         return tensor[:1].expand(tensor.shape)
     if layout == "channels_last" and tensor.ndim == 4:

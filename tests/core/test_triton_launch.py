@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -17,79 +18,72 @@ from tests.core.test_triton_aot import modules
 @pytest.mark.parametrize("op", modules())
 def test_modules_have_the_same_interface(op):
     module = importlib.import_module(f"genkern.triton_kernels.{op}")
-    assert callable(module.unsupported) and callable(module.configurations)
+    for name in ("unsupported", "configurations", "variants"):
+        assert callable(getattr(module, name)), name
     for name, launcher in module.LAUNCHERS.items():
         schema = getattr(torch.ops.genkern, name).default._schema
         wanted = [argument.name for argument in schema.arguments]
         assert list(inspect.signature(launcher).parameters) == wanted, name
 
 
-def test_importing_genkern_imports_no_triton():
-    assert probe("import sys; print('triton' in sys.modules)") == "False\n"
-
-
 def test_a_missing_triton_is_one_sentence_and_only_for_cuda_tensors():
-    code = """
+    op = modules()[0]
+    code = f"""
 import sys, warnings
+sys.path.insert(0, ".")
+from tests.core.samples import load
 sys.modules["triton"] = None  # as if it were not installed
 warnings.simplefilter("error")
-x = torch.ones(2, 3)
-genkern.gaussian_kl(x, x)
-print(genkern.library.triton_reason("gaussian"))
+sample = load({op!r}).samples[0]
+sample.outputs(*sample.make()[0])
+print(genkern.library.triton_reason({op!r}))
 warnings.simplefilter("always")
 with warnings.catch_warnings(record=True) as caught:
-    on_gpu = type("OnGpu", (), {"device": torch.device("cuda"), "is_cpu": False})()
+    on_gpu = type("OnGpu", (), {{"device": torch.device("cuda"), "is_cpu": False}})()
     for _ in range(2):
-        print(genkern.library.choose("gaussian", on_gpu))
+        print(genkern.library.choose({op!r}, on_gpu))
 print(*(w.message for w in caught))
 """
     assert probe(code).splitlines() == [
         "the package 'triton' is not installed",
         "reference",
         "reference",
-        "genkern: gaussian runs on its PyTorch reference: the package 'triton' is not installed",
+        f"genkern: {op} runs on its PyTorch reference: the package 'triton' is not installed",
     ]
 
 
 VARIANTS = """
-import sys
+import importlib, json, sys
 sys.path.insert(0, ".")
 from tests.core import aot
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
-from genkern.triton_kernels import gan_loss, gaussian, masked_conv2d, row_lstm
 driver.set_active(aot.NamedChip(90))
 found = set()
 def specialise_only(self, key, *_):
     found.add((self.__name__, str(key)))
 JITFunction._do_compile = specialise_only
-def empty(*shape, dtype=None):
-    return torch.empty(shape, dtype=dtype, device="meta")
-seed = empty(1, dtype=torch.int64)
-for n in range(1, 51):
-    mu = empty(n, 20)
-    gaussian.forward(mu, mu, None, None, None, seed, None, n / 100, True)
-    gaussian.backward(mu, empty(n), mu, mu, None, None, None, seed, None, 0.0, False)
-    gan_loss.forward(mu, mu, 0, 0, n / 100, 1)
-    gan_loss.backward(empty(), mu, mu, 0, 0, 0.0, 1, True, True)
-    x, w, H = empty(n, 16, n + 2, 2 * n), empty(32, 16, 3, 3), n + 2
-    masked_conv2d.forward(x, w, None, False, 1, 1, False)
-    masked_conv2d.backward(empty(n, 32, H, 2 * n), x, w, False, 1, 1, False, True, True, True)
-    x, w, h = empty(n, 64, n, 28), empty(64, 16, 3), empty(n, 16, n, 28)
-    row_lstm.forward(x, w, None, None, True)
-    saved = empty(n, n, 64, 28), empty(n, n, 16, 28)
-    row_lstm.backward(h, None, None, w, None, None, *saved, True, True, False, False)
-print(*sorted(name for name, _ in found))
+counts, allowed = {}, {}
+for op in sys.argv[1].split():
+    module = importlib.import_module(f"genkern.triton_kernels.{op}")
+    found.clear()
+    for n in range(1, 51):
+        for name, arguments in module.variants(n):
+            module.LAUNCHERS[name](*arguments)
+    names = [name for name, _ in found]
+    counts |= {name: names.count(name) for name in names}
+    allowed |= {name: getattr(module, "VARIANTS", {}).get(name, 1) for name in names}
+    assert names, op
+print(json.dumps([counts, allowed]))
 """
 
 
 def test_sizes_and_options_do_not_compile_new_variants():
-    names = probe(VARIANTS, environment={"TRITON_INTERPRET": "0"}).split()
-    kernels = ["gan_loss_backward", "gan_loss_sum", "gaussian_backward", "gaussian_forward"]
-    kernels += [f"masked_conv2d_{k}" for k in ("backward", "forward", "weight")]
-    # The weight gradient of a small batch is not divided.
-    kernels += [f"row_lstm_{k}" for k in ("backward", "forward", "weight", "weight")]
-    assert names == [f"{k}_kernel" for k in kernels]
+    """Fifty calls of each op: every size, batch and annealed number differs."""
+    environment = {"TRITON_INTERPRET": "0"}
+    code = f"import sys\nsys.argv = ['', '{' '.join(modules())}']\n" + VARIANTS
+    counts, allowed = json.loads(probe(code, environment=environment))
+    assert counts == allowed
 
 
 def test_more_programs_than_a_grid_has_is_an_error():

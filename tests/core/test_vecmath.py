@@ -17,8 +17,11 @@ BOUNDS = {
     "minus_x_of_root": 7.0, "log": 1.0, "log1p": 2.0, "sigmoid": 3.0,
     "tanh": 3.0, "quick_tanh": 6.0, "softplus": 2.0,
     "scalar_sigmoid": 3.0, "scalar_tanh": 6.0, "normal": 4.0, "conversions": 0.0,
+    "counters": 0.0, "stream": 0.0, "radius": 4.0, "edges": 0.0,
 }  # fmt: skip
-CASES = [(level, None) for level in machine_levels()] + [(machine_levels()[-1], 64)]
+*LOWER, BEST = machine_levels()
+DEEP = [*((level, None) for level in LOWER), (BEST, 64)]
+CASES = [(BEST, None), *(pytest.param(*case, marks=pytest.mark.deep) for case in DEEP)]
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")

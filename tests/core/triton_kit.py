@@ -2,13 +2,15 @@
 
 import contextlib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from unittest import mock
 
 import numpy as np
 import torch
 import triton.language as tl
 from triton.runtime.interpreter import GridExecutor, TensorHandle, interpreter_builder
+
+from genkern.family import Family
 
 
 @contextlib.contextmanager
@@ -25,6 +27,13 @@ def launches() -> Iterator[list[str]]:
         yield names
 
 
+def family_of(op: str) -> Family:
+    """The one object behind the front door ``genkern.ops.<op>``."""
+    front_door = importlib.import_module(f"genkern.ops.{op}")
+    (found,) = [v for v in vars(front_door).values() if isinstance(v, Family)]
+    return found
+
+
 @contextlib.contextmanager
 def interpreted(op: str) -> Iterator[None]:
     """Runs the family ``op`` on CPU tensors through its Triton launchers, interpreted.
@@ -32,26 +41,27 @@ def interpreted(op: str) -> Iterator[None]:
     The front door, the autograd function and the checks stay those of the CPU; only the calls of
     the compiled ops go to the launchers.
     """
-    front_door = importlib.import_module(f"genkern.ops.{op}")
     launchers = importlib.import_module(f"genkern.triton_kernels.{op}").LAUNCHERS
-    compiled = {getattr(torch.ops.genkern, name).default: f for name, f in launchers.items()}
-    overloads = {n: getattr(v, "overload", v) for n, v in vars(front_door).items()}
-    bound = {n: compiled[v] for n, v in overloads.items() if _is_op(v) and v in compiled}
-    assert len(bound) == len(launchers), f"{op}: {sorted(launchers)} bound as {sorted(bound)}"
-    with mock.patch.multiple(front_door, **bound):
+    family = family_of(op)
+    names = {"forward": f"{op}_forward", "backward": f"{op}_backward"}
+    assert set(launchers) == set(names.values()), f"{op}: {sorted(launchers)}"
+
+    def dispatched(launcher):
+        # What torch's dispatcher does before it calls a launcher.
+        resolved = lambda x: x.resolve_neg() if isinstance(x, torch.Tensor) else x  # noqa: E731
+        return lambda *arguments: launcher(*map(resolved, arguments))
+
+    with mock.patch.multiple(family, **{a: dispatched(launchers[n]) for a, n in names.items()}):
         yield
 
 
-def _is_op(value: object) -> bool:
-    return isinstance(value, torch._ops.OpOverload)
-
-
 @contextlib.contextmanager
-def only_program(i: int, programs: int) -> Iterator[None]:
+def only_program(i: int | Callable[[], int], programs: int) -> Iterator[None]:
     """Launches of the block run the one program ``i`` of a grid of ``programs``."""
 
     def number(value):
-        return lambda axis: TensorHandle(np.array([value if axis == 0 else 0], np.int32), tl.int32)
+        now = value if callable(value) else lambda: value
+        return lambda axis: TensorHandle(np.array([now() if axis == 0 else 0], np.int32), tl.int32)
 
     with (
         mock.patch.object(interpreter_builder, "create_get_program_id", number(i), create=True),

@@ -1,5 +1,6 @@
 // Prints, for each function of csrc/core/vecmath.h and for the noise, its largest error in ulp
 // against the C library in double; compiled and read by test_vecmath.py.
+#include <algorithm>
 #include <cstdio>
 
 #include "core/philox.h"
@@ -44,6 +45,80 @@ void measure_noise() {
       worst = std::fmax(worst, std::fabs(single[i] - exact[i]) / ulp(exact[i]));
   }
   std::printf("normal %.3f\n", worst);
+}
+
+// Philox4x32-10 as published, one block: Salmon et al. 2011, sec. 3.3.
+void philox_block(uint64_t seed, uint64_t counter, uint32_t c[4]) {
+  uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
+  c[0] = uint32_t(counter), c[1] = uint32_t(counter >> 32), c[2] = c[3] = 0;
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t p0 = uint64_t(0xD2511F53u) * c[0], p1 = uint64_t(0xCD9E8D57u) * c[2];
+    const uint32_t next[4] = {uint32_t(p1 >> 32) ^ c[1] ^ k0, uint32_t(p1),
+                              uint32_t(p0 >> 32) ^ c[3] ^ k1, uint32_t(p0)};
+    std::copy_n(next, 4, c);
+    k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
+  }
+}
+
+// Words that differ around counters of 32 bits and more, where a stream passes 2^34 elements.
+void check_counters() {
+  int bad = 0;
+  for (uint64_t start : {0ull, (1ull << 32) - 9, (1ull << 32) + 5, (5ull << 32) - 1, ~0ull - 40}) {
+    for (uint64_t seed : {0ull, 2026ull, 0x123456789ABCDEFull}) {
+      VecU words[4];
+      philox(seed, start, words);
+      for (int lane = 0; lane < kLanes<float>; ++lane) {
+        uint32_t want[4];
+        philox_block(seed, start + uint64_t(lane), want);
+        for (int w = 0; w < 4; ++w) bad += words[w][lane] != want[w];
+      }
+    }
+  }
+  std::printf("counters %d\n", bad);
+}
+
+// Pieces of a stream around element 2^34, in and out of order, against the blocks themselves.
+void check_stream() {
+  constexpr uint64_t kBegin = (1ull << 34) - 4 * kPhiloxElements;
+  constexpr int kBlocks = 8, kCount = kBlocks * kPhiloxElements;
+  alignas(64) float want[kCount];
+  for (int b = 0; b < kBlocks; ++b)
+    philox_normals(7, kBegin / 4 + uint64_t(b * kPhiloxElements / 4), want + b * kPhiloxElements);
+  NormalStream<float> stream(7);
+  int bad = 0;
+  for (const int size : {1, 3, 30})
+    for (int first = kCount - size; first >= 0; first -= size)
+      for (const int at : {first, kCount - size - first}) {
+        const float* got = stream.get(kBegin + uint64_t(at), size, kBegin + kCount);
+        for (int i = 0; i < size; ++i) bad += got[i] != want[at + i];
+      }
+  std::printf("stream %d\n", bad);
+}
+
+// The smallest uniform number is 2^-32, never 0: the largest radius is sqrt(-2 log 2^-32).
+void check_smallest_uniform() {
+  const Twin<VecU> zero{VecU{}, VecU{}};
+  Twin<VecF> first, second;
+  box_muller(zero, zero, first, second);
+  const double radius = std::sqrt(64 * std::log(2.0));
+  std::printf("radius %.3f\n", std::fabs(first.a[0] - radius) / ulp(radius));
+}
+
+// Where results leave the normal numbers, or the range.
+void check_edges() {
+  const float low = sigmoid(splat(-87.5f))[0], lower = sigmoid(splat(-103.0f))[0];
+  const float lowest = sigmoid(splat(-INFINITY))[0], highest = sigmoid(splat(INFINITY))[0];
+  int bad = (low != 0) + (lower != 0) + (lowest != 0) + (highest != 1);
+  bad += sigmoid(splat(-87.2f))[0] == 0;
+  const float nan = sigmoid(splat(NAN))[0];
+  bad += nan == nan;
+  for (const float x : {65520.0f, 65535.0f, 65536.0f, 66000.0f, 70000.0f, 1e5f, 1e30f, 3.4e38f}) {
+    Half stored[kLanes<float>];
+    store(stored, splat(-x));
+    bad += to_half(x).bits != 0x7C00 || stored[0].bits != 0xFC00;
+  }
+  bad += to_half(65519.996f).bits != 0x7BFF;
+  std::printf("edges %d\n", bad);
 }
 
 // float -> half -> float and float -> bfloat16 -> float against the vector stores.
@@ -120,5 +195,9 @@ int main() {
   measure("scalar_tanh", scalar_tanh, exact_tanh, 1e-30, 10, 1);
   measure("softplus", [](VecF x) { return softplus(x); }, softplus_exact, -80, 80, 0);
   measure_noise();
+  check_counters();
+  check_stream();
+  check_smallest_uniform();
+  check_edges();
   check_conversions();
 }

@@ -12,7 +12,7 @@ import genkern
 from genkern.ops.gan_loss import KINDS
 from genkern.reference import gan_loss as reference
 from tests.core.helpers import double, run
-from tests.core.strategies import DTYPES, LAYOUTS, backend, lay_out, sizes, tensors
+from tests.core.strategies import DTYPES, backend, sizes, tensors
 from tests.core.tolerance import assert_close
 
 F64 = torch.float64
@@ -126,48 +126,6 @@ def test_losses_and_gradients_match_the_float64_reference(problem):
     assert genkern.last_backend("gan_loss") == backend()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("upstream_layout", LAYOUTS)
-def test_layouts_of_logits_and_upstream_gradients(dtype, layout, upstream_layout):
-    make = lambda layout: lay_out(torch.randn(3, 4, 5, 7).to(dtype), layout)  # noqa: E731
-    check(("d", "bce", 0.1, "none"), make(layout), make("permuted"), make(upstream_layout))
-    scalar = torch.ones(3, dtype=dtype)[1]
-    check(("d", "rabce", 0.0, "mean"), make(layout), make(layout), scalar)
-
-
-@pytest.mark.parametrize("side, kind, option", [("d", *c) for c in D_CASES] + [
-    ("g", *c) for c in G_CASES
-])  # fmt: skip
-def test_gradients_of_both_orders(side, kind, option):
-    fake = torch.randn(5, dtype=F64, requires_grad=True)
-    has_real = side == "d" or kind == "rabce"
-    real = torch.randn(5, dtype=F64, requires_grad=True) if has_real else None
-    for reduction in REDUCTIONS:
-        function = fused(side, kind, option, reduction)
-        assert torch.autograd.gradcheck(function, (real, fake))
-        assert torch.autograd.gradgradcheck(function, (real, fake))
-
-
-def test_gradients_go_only_where_they_are_needed():
-    for kind in KINDS:
-        real, fake = torch.randn(3), torch.randn(3, requires_grad=True)
-        assert genkern.gan_d_loss(real, real, kind=kind).grad_fn is None
-        (got,) = torch.autograd.grad(genkern.gan_d_loss(real, fake, kind=kind), fake)
-        (want,) = torch.autograd.grad(reference.d_loss(real, fake, kind), fake)
-        torch.testing.assert_close(got, want)
-        (got,) = torch.autograd.grad(genkern.gan_d_loss(fake, real, kind=kind), fake)
-        (want,) = torch.autograd.grad(reference.d_loss(fake, real, kind), fake)
-        torch.testing.assert_close(got, want)
-
-
-def test_stride_0_gradient_of_sum():
-    real, fake = (torch.randn(5, 6, requires_grad=True) for _ in range(2))
-    genkern.gan_d_loss(real, fake, reduction="none").sum().backward()
-    torch.testing.assert_close(fake.grad, torch.sigmoid(fake.detach()))
-    torch.testing.assert_close(real.grad, -torch.sigmoid(-real.detach()))
-
-
 def test_bce_is_the_loss_that_people_write():
     real, fake = torch.randn(64), torch.randn(32)
     bce = F.binary_cross_entropy_with_logits
@@ -228,22 +186,23 @@ def test_second_derivative_is_finite_at_large_logits():
     torch.testing.assert_close(second, 2 * s * (1 - s))
 
 
-def test_second_derivative_through_logits_that_share_a_parent():
-    def curvature(function):
-        x = torch.linspace(-1, 1, 6, dtype=F64).requires_grad_()
-        (first,) = torch.autograd.grad(function(x.square(), x.sin()), x, create_graph=True)
-        return torch.autograd.grad(first.square().sum(), x)[0]
-
-    torch.testing.assert_close(curvature(genkern.gan_d_loss), curvature(reference.d_loss))
-
-
-@pytest.mark.parametrize("n", [0, 1, 4095, 4097, 100_003])
+# 121 and 65537: one chunk more than there is room for without heap memory, small blocks and not.
+@pytest.mark.parametrize("n", [0, 1, 121, 4095, 4097, 65_537, 100_003])
 @pytest.mark.parametrize("kind", KINDS)
 def test_sizes_around_the_chunks_of_the_sum(kind, n):
     real, fake = torch.randn(n), torch.randn(2 * n + 1)
     for reduction in ("mean", "sum"):
         check(("d", kind, 0.0, reduction), real, fake, torch.tensor(1.3))
     check(("g", kind, False, "mean"), real if kind == "rabce" else None, fake, torch.tensor(1.3))
+
+
+def test_the_hinge_has_no_slope_at_its_kink():
+    one = torch.tensor([1.0, 1 - 2**-20, 1 + 2**-20], requires_grad=True)
+    genkern.gan_d_loss(one, -one.detach(), kind="hinge", reduction="sum").backward()
+    assert one.grad.tolist() == [0, -1, 0]  # as torch.relu(1 - x)
+    minus = -one.detach().requires_grad_()
+    (grad,) = torch.autograd.grad(genkern.gan_d_loss(-minus, minus, kind="hinge"), minus)
+    assert grad[0] == 0
 
 
 def test_scalars_and_empty_logits():
@@ -257,14 +216,6 @@ def test_scalars_and_empty_logits():
     assert genkern.gan_d_loss(empty, empty, reduction="none").shape == (0, 3)
     (grad,) = torch.autograd.grad(genkern.gan_g_loss(empty), empty)
     assert grad.shape == (0, 3)
-
-
-def test_inputs_are_not_written():
-    inputs = [torch.randn(4, 5), torch.randn(4, 5)]
-    before = [x.clone() for x in inputs]
-    for kind in KINDS:
-        run(fused("d", kind, 0.0, "none"), inputs, [torch.randn(4, 5)])
-    assert all(torch.equal(a, b) for a, b in zip(inputs, before, strict=True))
 
 
 # ---- lists of scales -------------------------------------------------------------------------

@@ -1,54 +1,74 @@
-"""Writes what `make gpu-test` found as JSON: python tests/gpu/report.py junit.xml gpu-test.json"""
+"""The report of `make gpu`: one JSON file, whole after every stage."""
 
+import collections
 import json
-import platform
-import subprocess
-import sys
-import xml.etree.ElementTree as ElementTree
+import os
+import time
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
-import torch
+from tests.gpu.journal import PASSED, SKIPPED, Journal
+from tests.gpu.table import Stage
 
-
-def version(package: str) -> str | None:
-    try:
-        return __import__(package).__version__
-    except ImportError:
-        return None
+ERROR_LINES = 10
 
 
-def commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        return None
-    return found.stdout.strip() or None
+class Report:
+    def __init__(self, path: Path, facts: dict[str, Any], stages: list[Stage]) -> None:
+        self.path, self.start = path, time.monotonic()
+        self.content: dict[str, Any] = {
+            "schema": 1,
+            **facts,
+            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "planned": [{"number": s.number, "name": s.name, "limit": s.seconds} for s in stages],
+            "seconds": 0.0,
+            "complete": False,
+            "stages": [],
+        }
+        self._write()
+
+    def add(self, stage: Stage, state: str, seconds: float, journal: Journal) -> dict[str, Any]:
+        items = journal.items()
+        record = {
+            "number": stage.number,
+            "name": stage.name,
+            "limit": round(stage.seconds, 1),
+            "seconds": round(seconds, 1),
+            "state": state,
+            "counts": dict(collections.Counter(i["outcome"] for i in items.values())),
+            "items": items,
+        }
+        self.content["stages"].append(record)
+        self._write()
+        return record
+
+    def close(self) -> None:
+        self.content["complete"] = True
+        self._write()
+
+    def _write(self) -> None:
+        self.content["seconds"] = round(time.monotonic() - self.start, 1)
+        beside = self.path.with_suffix(".part")
+        beside.write_text(json.dumps(self.content, indent=1, default=str) + "\n")
+        os.replace(beside, self.path)
 
 
-def outcome(case: ElementTree.Element) -> str:
-    kinds = {child.tag for child in case}
-    return next((k for k in ("failure", "error", "skipped") if k in kinds), "passed")
+def is_green(record: dict[str, Any]) -> bool:
+    outcomes = {i["outcome"] for i in record["items"].values()}
+    return record["state"] == "finished" and outcomes <= {PASSED, SKIPPED}
 
 
-def main(junit: str, target: str) -> None:
-    cases = list(ElementTree.parse(junit).iter("testcase"))
-    found = [{"test": c.get("name"), "outcome": outcome(c), "s": c.get("time")} for c in cases]
-    available = torch.cuda.is_available()
-    report = {
-        "device": torch.cuda.get_device_name() if available else None,
-        "capability": torch.cuda.get_device_capability() if available else None,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "triton": version("triton"),
-        "commit": commit(),
-        "counts": {k: sum(f["outcome"] == k for f in found) for k in {f["outcome"] for f in found}},
-        "tests": found,
-    }
-    Path(target).write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps({k: v for k, v in report.items() if k != "tests"}))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def describe(record: dict[str, Any]) -> str:
+    """A line for a stage, and ten for its first failure."""
+    counts = ", ".join(f"{n} {outcome}" for outcome, n in record["counts"].items()) or "nothing"
+    line = f"stage {record['number']} {record['name']}: {counts}; {record['state']}"
+    line += f" after {record['seconds']} s of {record['limit']} s"
+    bad = [(n, i) for n, i in record["items"].items() if i["outcome"] not in (PASSED, SKIPPED)]
+    if bad:
+        name, item = bad[0]
+        error = str(item.get("error", "")).splitlines()[-(ERROR_LINES - 1) :]
+        line += "\n" + "\n".join(
+            [f"  first: {name}: {item['outcome']}", *(f"    {e}" for e in error)]
+        )
+    return line

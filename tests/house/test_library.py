@@ -1,13 +1,19 @@
-"""Choice of backend: what runs is said, what cannot run raises."""
+"""Choice of backend: what runs is said, what cannot run raises; settings: test_process.py."""
 
 import pytest
 import torch
 
 import genkern
 from genkern import library
-from tests.core.helpers import probe
+from tests.core.samples import load, stems
 
-X = torch.ones(2, 3)
+FAMILY = stems()[0]
+SAMPLE = load(FAMILY).samples[0]
+
+
+def call(device="cpu"):
+    inputs, _ = SAMPLE.make()
+    return SAMPLE.outputs(*(t if t is None else t.to(device) for t in inputs))
 
 
 def test_use_backend_lists_the_valid_names():
@@ -21,56 +27,24 @@ def test_use_backend_lists_the_valid_names():
 def test_use_backend_is_undone_after_an_error():
     with pytest.raises(KeyError), genkern.use_backend("reference"):
         raise KeyError
-    genkern.gaussian_kl(X, X)
-    assert genkern.last_backend("gaussian") == "cpu"
+    call()
+    assert (genkern.last_backend(FAMILY) == "cpu") == (library.compiled is not None)
 
 
-def test_a_backend_that_cannot_run_raises_and_says_why():
-    with (
-        genkern.use_backend("triton"),
-        pytest.raises(RuntimeError, match="gaussian: backend 'triton' needs cuda tensors; got cpu"),
-    ):
-        genkern.gaussian_kl(X, X)
+@pytest.mark.parametrize("backend", ["triton", "cuda"])
+def test_a_backend_that_cannot_run_raises_and_says_why(backend):
+    text = f"{FAMILY}: backend '{backend}' needs cuda tensors; got cpu"
+    tensors = [t if t is None else t.cpu() for t in SAMPLE.make()[0]]
+    with genkern.use_backend(backend), pytest.raises(RuntimeError, match=text):
+        SAMPLE.outputs(*tensors)
 
 
-def test_meta_tensors_have_shapes_without_data():
-    z, kl = genkern.gaussian_kl_rsample(X.to("meta"), X.to("meta"), num_samples=4)
-    assert z.shape == (4, 2, 3) and kl.shape == (2,) and z.device.type == "meta"
-
-
-def test_environment_variables_name_their_valid_values():
-    code = "import genkern"
-    for name, values in (
-        ("GENKERN_CPU_ISA", "baseline, avx2, avx512"),
-        ("GENKERN_BACKEND", "reference, cpu, triton, cuda"),
-    ):
-        with pytest.raises(AssertionError, match=f"{name}.*must be one of {values}; got 'x'"):
-            probe(code, environment={name: "x"})
-
-
-def test_the_backend_variable_forces_the_reference():
-    code = "genkern.gaussian_kl(torch.ones(2, 3), torch.ones(2, 3))\n"
-    code += "print(genkern.last_backend('gaussian'))"
-    assert probe(code, environment={"GENKERN_BACKEND": "reference"}) == "reference\n"
-
-
-def test_without_the_compiled_part_one_warning_and_the_reference():
-    code = """
-import importlib, sys, warnings
-for level in genkern.library.LEVELS:
-    sys.modules[f"genkern._C_{level}"] = None
-genkern.library.compiled, genkern.library.compiled_error = genkern.library._load_compiled()
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    for _ in range(3):
-        genkern.gaussian_kl(torch.ones(2, 3), torch.ones(2, 3))
-print(len(caught), caught[0].category.__name__, caught[0].message)
-print(genkern.last_backend("gaussian"))
-"""
-    warning, backend = probe(code).splitlines()
-    assert warning.startswith("1 RuntimeWarning genkern: gaussian runs on its PyTorch reference: ")
-    assert backend == "reference"
-
-
-def test_the_loaded_level_is_the_best_of_the_cpu():
-    assert library.compiled is not None and library.compiled.isa == library.cpu_level()
+def test_the_level_is_the_best_of_the_cpu_and_capped_by_the_environment(monkeypatch):
+    monkeypatch.delenv("GENKERN_CPU_ISA", raising=False)
+    if library.compiled is not None:
+        assert library.compiled.isa == library.cpu_level()
+    monkeypatch.setenv("GENKERN_CPU_ISA", "baseline")
+    assert library.cpu_level() == "baseline"
+    monkeypatch.setenv("GENKERN_CPU_ISA", "avx512")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert library.cpu_level() == "avx2"

@@ -1,20 +1,26 @@
-"""What the built package links to, and what importing it does."""
+"""What is built: symbols and links of the libraries, sources and packages that setup.py finds."""
 
+import importlib.machinery
+import os
 import re
+import runpy
 import shutil
 import subprocess
-import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from setuptools import Distribution
 
 import genkern
 from genkern import library
-from tests.core.helpers import probe, python
 
+ROOT = Path(__file__).parents[2]
 PACKAGE = Path(genkern.__file__).parent
-MODULES = sorted(PACKAGE.glob("_C_*.so"))
+OPS = sorted(PACKAGE.glob("_ops_*.so"))
 TORCH_SYMBOL = re.compile(r"\b(c10|at|torch)::")
+PYTHON_SYMBOL = re.compile(r"^_?Py[A-Z_]")
+each_library = pytest.mark.parametrize("ops", OPS, ids=lambda p: p.name)
 
 
 def tool(*command: str) -> str:
@@ -23,95 +29,107 @@ def tool(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def undefined_torch_symbols(nm_output: str) -> list[str]:
-    """Of the undefined symbols ("U name" or weak "w name"), those of torch's C++ ABI."""
-    undefined = re.findall(r"^\s*[Uwv] (.*)$", nm_output, re.MULTILINE)
-    return [name for name in undefined if TORCH_SYMBOL.search(name)]
+def undefined(nm_output: str, pattern: re.Pattern) -> list[str]:
+    """Of the undefined symbols ("U name" or weak "w name"), those that ``pattern`` finds."""
+    names = re.findall(r"^\s*[Uwv] (.*)$", nm_output, re.MULTILINE)
+    return [name for name in names if pattern.search(name)]
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda p: p.name)
-def test_compiled_ops_use_only_the_stable_abi(module):
-    output = tool("nm", "-D", "-u", "-C", str(module))
+def needed(path: Path) -> list[str]:
+    return re.findall(r"\(NEEDED\).*\[(.*)\]", tool("readelf", "-d", str(path)))
+
+
+@each_library
+def test_the_ops_use_only_the_stable_abi_of_torch_and_no_python(ops):
+    output = tool("nm", "-D", "-u", "-C", str(ops))
     assert "aoti_torch_get_dtype" in output  # the C functions of the stable ABI are there
-    assert undefined_torch_symbols(output) == []
+    assert undefined(output, TORCH_SYMBOL) == []
+    assert undefined(output, PYTHON_SYMBOL) == []
 
 
-def test_the_symbol_test_catches_the_unstable_abi():
+@each_library
+def test_the_ops_link_neither_openmp_nor_python(ops):
+    names = needed(ops)
+    assert any(name.startswith("libtorch_cpu") for name in names)
+    assert not [name for name in names if re.search(r"gomp|iomp|libomp|python", name)]
+
+
+def test_the_engine_links_no_torch():
+    engines = sorted(PACKAGE.glob("_engine*"))
+    assert bool(engines) == bool(OPS)
+    for engine in engines:
+        assert engine.name.endswith(tuple(importlib.machinery.EXTENSION_SUFFIXES))
+        assert not [name for name in needed(engine) if re.search(r"torch|c10|gomp", name)]
+
+
+def test_the_symbol_test_catches_the_unstable_abi_and_python():
     nm = "                 U at::_ops::mul_Tensor::call(at::Tensor const&)\n"
-    assert undefined_torch_symbols(nm)
-    assert undefined_torch_symbols("                 w c10::impl::cow()\n")
-    assert not undefined_torch_symbols("0000000000001234 T at::defined_here()\n")
-    assert not undefined_torch_symbols("                 U torch_call_dispatcher\n")
-    assert not undefined_torch_symbols("                 U aoti_torch_aten_new_empty\n")
-
-
-@pytest.mark.parametrize("module", MODULES, ids=lambda p: p.name)
-def test_compiled_ops_link_no_openmp(module):
-    needed = re.findall(r"\(NEEDED\).*\[(.*)\]", tool("readelf", "-d", str(module)))
-    assert any(name.startswith("libtorch_cpu") for name in needed)
-    assert not [name for name in needed if re.search(r"gomp|iomp|libomp", name)]
+    assert undefined(nm, TORCH_SYMBOL)
+    assert undefined("                 w c10::impl::cow()\n", TORCH_SYMBOL)
+    assert not undefined("0000000000001234 T at::defined_here()\n", TORCH_SYMBOL)
+    assert not undefined("                 U torch_call_dispatcher\n", TORCH_SYMBOL)
+    assert not undefined("                 U aoti_torch_aten_new_empty\n", TORCH_SYMBOL)
+    assert undefined("                 U PyObject_Call\n", PYTHON_SYMBOL)
+    assert undefined("                 U _Py_Dealloc\n", PYTHON_SYMBOL)
+    assert not undefined("                 U aoti_torch_Python\n", PYTHON_SYMBOL)
 
 
 def test_every_level_of_the_build_is_there():
-    if not MODULES:
+    if not OPS:
         pytest.skip("GENKERN_BUILD=none: there is no compiled part, by request")
     assert library.compiled is not None, library.compiled_error
-    assert library.compiled.isa in [m.name.partition(".")[0].removeprefix("_C_") for m in MODULES]
+    assert library.compiled.isa in [p.stem.removeprefix("_ops_") for p in OPS]
 
 
-def test_import_touches_neither_triton_nor_cuda():
-    code = """
-import sys, torch
-before = set(sys.modules)
-import genkern
-new = set(sys.modules) - before
-print([m for m in new if m.partition(".")[0] == "triton" or "triton_kernels" in m])
-print(torch.cuda.is_initialized())
-"""
-    assert python(code) == "[]\nFalse\n"
+# ---- setup.py --------------------------------------------------------------------------------
 
 
-def test_import_draws_no_random_number_and_keeps_the_settings_of_torch():
-    code = """
-import torch
-state = torch.get_rng_state(), torch.get_num_threads(), torch.get_default_dtype()
-import genkern
-now = torch.get_rng_state(), torch.get_num_threads(), torch.get_default_dtype()
-print(torch.equal(state[0], now[0]), state[1:] == now[1:])
-"""
-    assert python(code) == "True True\n"
+def handed_to_setup(folder: Path, monkeypatch) -> dict:
+    """What setup.py hands to setup(), run in ``folder``."""
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("GENKERN_BUILD", raising=False)
+    with mock.patch("setuptools.setup") as setup:
+        runpy.run_path(str(ROOT / "setup.py"))
+    return setup.call_args.kwargs
 
 
-THREADS = """
-import os
-count = lambda: len(os.listdir("/proc/self/task"))
-x = torch.randn(1 << 20)
-before = count()
-genkern.gan_g_loss(x)
-print(count() - before)
-"""
+def test_sources_of_a_new_room_are_found_and_equal_stems_do_not_collide(tmp_path, monkeypatch):
+    for name in ("module", "sampler/engine", "one/cpu", "two/cpu", "two/deep/cpu"):
+        path = tmp_path / "csrc" / f"{name}.cpp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    arguments = handed_to_setup(tmp_path, monkeypatch)
+    extensions = {e.name: sorted(e.sources) for e in arguments["ext_modules"]}
+    rooms = ["csrc/one/cpu.cpp", "csrc/two/cpu.cpp", "csrc/two/deep/cpu.cpp"]
+    assert extensions.pop("genkern._engine") == ["csrc/module.cpp", "csrc/sampler/engine.cpp"]
+    assert set(extensions) >= {"genkern._ops_baseline"} and all(
+        sources == rooms for sources in extensions.values()
+    )
+    build = arguments["cmdclass"]["build_ext"](Distribution())
+    build.build_lib, outputs = str(tmp_path), []
+    for extension in arguments["ext_modules"]:
+        folder = tmp_path / "objects" / extension.name.rpartition("_")[2]
+        folder.mkdir(parents=True)
+        lines = build.edges(extension, folder)
+        outputs += [line.split()[1].rstrip(":") for line in lines if line.startswith("build ")]
+    assert len(set(outputs)) == len(outputs)
+    for room in ("one", "two", "two/deep"):
+        assert str(tmp_path / f"objects/baseline/{room}/cpu.o") in outputs
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
-def test_the_number_of_threads_of_torch_is_respected():
-    # randn itself runs on one thread, so the op is the first that could start others.
-    assert probe(THREADS, threads=1) == "0\n"
-    assert probe(THREADS, threads=3) == "2\n"
+def test_the_ops_have_one_file_name_for_every_python(tmp_path, monkeypatch):
+    arguments = handed_to_setup(tmp_path, monkeypatch)
+    build = arguments["cmdclass"]["build_ext"](Distribution())
+    assert build.get_ext_filename("genkern._ops_avx2") == os.path.join("genkern", "_ops_avx2.so")
+    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
+    assert build.get_ext_filename("genkern._engine").endswith(suffix)
 
 
-def test_without_the_compiled_part_the_reference_runs_with_one_warning_per_family():
-    code = """
-import sys, warnings
-for level in ("baseline", "avx2", "avx512"):
-    sys.modules[f"genkern._C_{level}"] = None
-warnings.simplefilter("error")
-import genkern, torch
-x = torch.ones(3, requires_grad=True)
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    losses = [genkern.gan_d_loss(x, x) for _ in range(3)]
-print(len(caught), str(caught[0].message).partition(":")[0], genkern.last_backend("gan_loss"))
-losses[0].backward()
-print(round(losses[0].item(), 4), x.grad is not None)
-"""
-    assert python(code) == "1 genkern reference\n1.6265 True\n"
+def test_every_package_is_installed(monkeypatch):
+    arguments = handed_to_setup(ROOT, monkeypatch)
+    folders = [p.parent for p in ROOT.glob("genkern/**/__init__.py")]
+    inside = [p.parent for p in ROOT.glob("triton_kernels/**/__init__.py")]
+    names = [f.relative_to(ROOT).as_posix().replace("/", ".") for f in folders]
+    names += ["genkern." + f.relative_to(ROOT).as_posix().replace("/", ".") for f in inside]
+    assert sorted(arguments["packages"]) == sorted(names)
+    assert arguments["package_dir"] == {"genkern.triton_kernels": "triton_kernels"}

@@ -1,5 +1,6 @@
 """The Triton kernels of masked_conv2d in the interpreter, through their launchers."""
 
+import importlib
 import math
 
 import hypothesis.strategies as st
@@ -12,12 +13,15 @@ from tests.core.strategies import DTYPES, lay_out, layouts, sizes, tensors
 from tests.core.tolerance import assert_close
 
 pytest.importorskip("triton")
-from triton.runtime.interpreter import GridExecutor
-
 import genkern
 from genkern.reference import masked_conv2d as reference
 from genkern.triton_kernels import masked_conv2d as kernels
-from tests.core.triton_kit import interpreted, launches
+from genkern.triton_kernels.core import launch
+from genkern.triton_kernels.masked_conv2d import plan
+from tests.core.triton_kit import interpreted, launches, only_program, sparse
+
+# The package has a function of this name.
+parts = importlib.import_module("genkern.triton_kernels.masked_conv2d.backward")
 
 NEEDS = (True, True, True)
 
@@ -30,7 +34,9 @@ def forward(input, weight, bias, exclude_centre=False, groups=1, dilation=1, las
 def backward(d_output, input, weight, exclude_centre=False, groups=1, dilation=1, last=False,
              needs=NEEDS):  # fmt: skip
     launcher = kernels.LAUNCHERS["masked_conv2d_backward"]
-    return launcher(d_output, input, weight, exclude_centre, groups, dilation, last, *needs)
+    bias = torch.zeros_like(weight[:, 0, 0, 0])  # only whether there is one matters
+    options = (exclude_centre, groups, dilation, last)
+    return launcher(d_output, input, weight, bias, *options, *needs)
 
 
 def reference_of(inputs, upstream, exclude_centre, groups, dilation):
@@ -228,27 +234,61 @@ def test_the_same_bits_again():
         assert torch.equal(once, again)
 
 
-@pytest.mark.parametrize("dimension", [0, 1, 2, 3])
-def test_offsets_beyond_32_bits(dimension, monkeypatch):
-    # The interpreter would copy all of the memory back; of these zeros a few pages are used.
-    monkeypatch.setattr(GridExecutor, "_restore_args_dev", lambda *_: None)
-    shape, stride = (2, 3, 3, 3), [27, 9, 3, 1]
-    stride[dimension] = 2**31 // (1 if dimension < 2 else 2) + 40
-    memory = torch.from_numpy(np.zeros(2 * 2**31 + 2**10, np.float16))
-    far = torch.as_strided(memory, shape, stride)
-    input, weight = torch.randn(shape).half(), torch.randn(4, 3, 3, 3).half()
-    upstream = torch.randn(2, 4, 3, 3).half()
-    far.copy_(input)
-    assert torch.equal(forward(far, weight, None), forward(input, weight, None))
-    for got, want in zip(backward(upstream, far, weight), backward(upstream, input, weight),
-                         strict=True):  # fmt: skip
-        assert torch.equal(got, want)
+def far_image(C, side, last):
+    """More than 2^31 elements, zeros but for the last image; those in use alone are in memory."""
+    shape = (2**31 // (C * side * side) + 1, C, side, side)
+    layout = torch.channels_last if last else torch.contiguous_format
+    strides = torch.empty(shape, device="meta", memory_format=layout).stride()
+    far = sparse(math.prod(shape), np.float16).as_strided(shape, strides)
+    far[-1] = torch.randn(shape[1:]).half()
+    return far
+
+
+@pytest.fixture
+def last_programs(monkeypatch):
+    """Launches of the block run their last program alone, on memory that nothing has filled."""
+    torch.use_deterministic_algorithms(False)
+    counts = []
+    monkeypatch.setattr(launch, "programs", lambda op, count: counts.append(count) or (1,))
+    return lambda: only_program(lambda: counts[-1] - 1, 1)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("C, side", [(16, 64), (1, 256)])
+def test_offsets_beyond_32_bits(C, side, last, last_programs):
+    """(1, 256): more than 2^31 pixels, too."""
+    far, far_upstream = (far_image(C, side, last) for _ in range(2))
+    weight, needs = torch.randn(C, C, 3, 3).half(), (True, False, False)
+    with last_programs():
+        got = forward(far, weight, None, last=last)
+        got_gradient = backward(far_upstream, far, weight, last=last, needs=needs)[0]
+    inputs = [far[-1:], weight, torch.zeros(C).half()]
+    want, (want_gradient, *_) = reference_of(inputs, far_upstream[-1:], False, 1, 1)
+    for found, wanted in ((got, want), (got_gradient, want_gradient)):
+        assert_close(found[-1, :, -1, -16:], wanted[0, :, -1, -16:], terms=5 * C, scale=16.0)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_parts_of_a_weight_gradient_beyond_2_to_the_31_elements(last, last_programs, monkeypatch):
+    monkeypatch.setattr(parts, "PROGRAMS", 2**40)  # parts as short as they may be
+    monkeypatch.setattr(parts, "PARTIAL_BYTES", 2**60)
+    C = 16
+    far, weight = far_image(C, 64, last), torch.empty(C, C, 3, 3, dtype=torch.float16)
+    facts = plan.facts(far, weight, False, 1, last)
+    part = parts._Parts(far, weight, facts, 5, True)
+    with last_programs():
+        parts._launch_parts(far, far, weight, far[:0], part, facts, 5, 1)
+    # The last program has the last pixels, and of the taps the centre.
+    pixels = parts.SHORTEST_PART * part.tile.pixels
+    tail = far[-1].double().flatten(1)[:, -pixels:]
+    found, scale = part.weight[-1].view(C, 5, C)[:, 4], tail.abs() @ tail.abs().T
+    assert_close(found, tail @ tail.T, terms=pixels, scale=scale)
 
 
 def test_what_cannot_run_is_said_in_a_sentence():
     input, weight = torch.randn(1, 3, 4, 4), torch.randn(2, 3, 3, 3)
     for other, text in (
-        (weight.double(), "weight must be torch.float32 like input; got torch.float64"),
+        (weight.double(), "weight must be float32 like input; got float64"),
         (weight.to("meta"), "weight must be on cpu like input; got meta"),
     ):
         assert kernels.unsupported(input, other) == f"masked_conv2d: {text}"

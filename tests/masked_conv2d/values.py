@@ -6,13 +6,13 @@ import math
 import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 
 import genkern
 from genkern import nn
 from genkern.reference import masked_conv2d as reference
 from tests.core.helpers import double, run
-from tests.core.strategies import DTYPES, LAYOUTS, backend, lay_out, sizes, tensors
+from tests.core.strategies import DTYPES, backend, examples, lay_out, sizes, tensors
 from tests.core.tolerance import assert_close
 
 F64 = torch.float64
@@ -80,36 +80,45 @@ def check(function, definition, inputs, upstream, settings):
 
 
 @given(problems())
-@settings(max_examples=80)
+@examples(2)
 def test_values_and_every_gradient_match_the_float64_reference(problem):
     inputs, upstream, settings = problem
     check(fused(settings), plain(settings), inputs, upstream, settings)
     assert genkern.last_backend("masked_conv2d") == backend()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts_of_inputs_and_upstream_gradients(dtype, layout):
-    settings = {"mask_type": "B", "data_channels": 2, "dilation": 1}
-    shapes = ((3, 9, 5, 11), (18, 9, 3, 3), (18,), (3, 18, 5, 11))
-    for laid_out in range(4):
-        tensors = [torch.randn(s).to(dtype) for s in shapes]
-        tensors[laid_out] = lay_out(tensors[laid_out], layout)
-        check(fused(settings), plain(settings), tensors[:3], tensors[3], settings)
+@pytest.mark.parametrize("image", ["input", "upstream"])
+def test_rows_of_a_1x1_kernel_that_do_not_follow_one_another(image):
+    settings = {"mask_type": "B", "data_channels": 1, "dilation": 1}
+    x, upstream = torch.randn(2, 3, 4, 7), torch.randn(2, 5, 4, 7)
+    if image == "input":
+        x = lay_out(x, "sliced")
+    else:
+        upstream = lay_out(upstream, "sliced")
+    inputs = [x, torch.randn(5, 3, 1, 1), torch.randn(5)]
+    check(fused(settings), plain(settings), inputs, upstream, settings)
+
+
+def test_groups_of_images():
+    # Half a megabyte of scratch a thread holds 8 such images; small blocks hold one.
+    settings = {"mask_type": "A", "data_channels": 2, "dilation": 1}
+    inputs = [torch.randn(35, 4, 64, 64), torch.randn(4, 4, 3, 3), torch.randn(4)]
+    check(fused(settings), plain(settings), inputs, torch.randn(35, 4, 64, 64), settings)
 
 
 @given(st.data(), st.integers(1, 20), st.integers(1, 40), kernels, sizes(9), sizes(40))
-@settings(max_examples=60)
+@examples(1.5)
 def test_integers_are_exact(data, C_in, C_out, kernel, H, W):
     settings = data.draw(options(C_in, C_out))
-    dtype = data.draw(st.sampled_from([torch.float32, F64]))
+    dtype = data.draw(st.sampled_from(DTYPES))
     shapes = ((2, C_in, H, W), (C_out, C_in, *kernel), (C_out,), (2, C_out, H, W))
     *inputs, upstream = [torch.randint(-4, 5, s).to(dtype) for s in shapes]
     (got,), got_grads = run(fused(settings), inputs, [upstream])
-    (want,), want_grads = run(plain(settings), inputs, [upstream])
-    assert torch.equal(got, want)
+    (want,), want_grads = run(plain(settings), double(inputs), [upstream.double()])
+    assert torch.equal(got, want.to(dtype))  # an exact sum, rounded once
     for name, got, want in zip(NAMES, got_grads, want_grads, strict=True):
-        assert torch.equal(got, torch.zeros_like(got) if want is None else want), name
+        want = torch.zeros_like(got) if want is None else want.to(dtype)
+        assert torch.equal(got, want), name
 
 
 # ---- causality -----------------------------------------------------------------------------
@@ -133,8 +142,8 @@ def live_taps(C_out, C_in, kh, kw, mask_type, data_channels):
     return mask
 
 
-@given(st.data(), st.integers(1, 6), st.integers(1, 7), kernels, st.integers(1, 6), sizes(9))
-@settings(max_examples=60)
+@given(st.data(), st.integers(1, 6), st.integers(1, 7), kernels, st.integers(1, 6), sizes(20))
+@examples(1.5)
 @example(None, 3, 3, (3, 3), 4, 5)
 def test_each_pixel_reaches_exactly_the_later_ones_that_the_mask_allows(
     data, C_in, C_out, kernel, H, W
@@ -146,31 +155,35 @@ def test_each_pixel_reaches_exactly_the_later_ones_that_the_mask_allows(
     )
     (kh, kw), W, d = kernel, max(1, W), settings["dilation"]
     mask = live_taps(C_out, C_in, kh, kw, settings["mask_type"], settings["data_channels"])
-    weight, bias = torch.randn(C_out, C_in, kh, kw), torch.randn(C_out)
-    input = torch.randn(2, C_in, H, W)
+    dtype = data.draw(st.sampled_from(DTYPES)) if data else torch.float32
+    weight, bias = torch.randn(C_out, C_in, kh, kw).to(dtype), torch.randn(C_out).to(dtype)
+    weight = torch.where(weight == 0, torch.ones_like(weight), weight)  # 0 would hide infinity
+    input = torch.randn(2, C_in, H, W).to(dtype)
     before = genkern.masked_conv2d(input, weight, bias, **settings)
     i, y, x = (data.draw(st.integers(0, n - 1)) if data else n // 2 for n in (C_in, H, W))
     changed = input.clone()
-    changed[1, i, y, x] = math.nan  # reaches whatever multiplies it, even by 0
+    # NaN reaches whatever multiplies it, even by 0; infinity must not become NaN on the way.
+    changed[1, i, y, x] = data.draw(st.sampled_from([math.nan, math.inf])) if data else math.nan
     after = genkern.masked_conv2d(changed, weight, bias, **settings)
     reached = torch.zeros(2, C_out, H, W, dtype=torch.bool)
     for o, ty, tx in itertools.product(range(C_out), range(kh), range(kw)):
         row, column = y - d * (ty - kh // 2), x - d * (tx - kw // 2)
         if mask[o, i, ty, tx] and 0 <= row < H and 0 <= column < W:
             reached[1, o, row, column] = True
-    assert torch.equal(after.isnan(), reached)
+    assert torch.equal(~after.isfinite(), reached)
     assert torch.equal(after[~reached], before[~reached])  # bitwise, nothing else moved
     later = torch.arange(H * W).view(H, W) >= y * W + x
     assert not (reached & ~later).any()
 
 
 @given(st.data(), st.integers(1, 6), st.integers(1, 18), kernels)
-@settings(max_examples=60)
+@examples(1.5)
 def test_masked_taps_are_never_read_and_get_no_gradient(data, C_in, C_out, kernel):
     settings = data.draw(options(C_in, C_out))
     mask = live_taps(C_out, C_in, *kernel, settings["mask_type"], settings["data_channels"])
-    inputs = [torch.randn(2, C_in, 4, 9), torch.randn(C_out, C_in, *kernel), torch.randn(C_out)]
-    upstream = torch.randn(2, C_out, 4, 9)
+    dtype = data.draw(st.sampled_from(DTYPES))
+    shapes = (2, C_in, 4, 9), (C_out, C_in, *kernel), (C_out,), (2, C_out, 4, 9)
+    *inputs, upstream = [torch.randn(s).to(dtype) for s in shapes]
     (clean,), clean_grads = run(fused(settings), inputs, [upstream])
     inputs[1] = inputs[1].masked_fill(~mask, math.nan)
     (got,), grads = run(fused(settings), inputs, [upstream])
@@ -181,6 +194,19 @@ def test_masked_taps_are_never_read_and_get_no_gradient(data, C_in, C_out, kerne
     for ty, tx in itertools.product(*map(range, kernel)):
         reach[ty, tx] = abs(ty - a) * d < 4 and abs(tx - b) * d < 9
     assert grads[1][mask & reach].all()
+
+
+@given(st.data(), st.integers(1, 6), st.integers(1, 18), kernels, st.integers(1, 9))
+@examples(0.75)
+def test_a_pixel_that_no_tap_meets_stays_out_of_the_gradients(data, C_in, C_out, kernel, W):
+    settings, dtype = data.draw(options(C_in, C_out)), data.draw(st.sampled_from(DTYPES))
+    shapes = (1, C_in, 3, W), (C_out, C_in, *kernel), (C_out,), (1, C_out, 3, W)
+    *inputs, upstream = [torch.randn(s).to(dtype) for s in shapes]
+    inputs[0][0, :, 2, W - 1] = math.nan  # seen by the last pixel alone, if at all
+    _, (d_input, d_weight, _) = run(fused(settings), inputs, [upstream])
+    assert d_input.isfinite().all()
+    d_weight[:, :, kernel[0] // 2, kernel[1] // 2] = 0
+    assert d_weight.isfinite().all()
 
 
 def test_every_earlier_pixel_reaches_the_last_one_through_a_stack():
@@ -204,18 +230,6 @@ def test_every_earlier_pixel_reaches_the_last_one_through_a_stack():
 # ---- gradients -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mask_type, data_channels", [("A", 1), ("B", 3)])
-def test_gradients_of_both_orders(mask_type, data_channels):
-    x = torch.randn(1, 3, 2, 3, dtype=F64, requires_grad=True)
-    w = torch.randn(3, 3, 2, 3, dtype=F64, requires_grad=True)
-    b = torch.randn(3, dtype=F64, requires_grad=True)
-    function = fused({"mask_type": mask_type, "data_channels": data_channels, "dilation": 1})
-    assert torch.autograd.gradcheck(function, (x, w, b))
-    assert torch.autograd.gradgradcheck(function, (x, w, b), fast_mode=True)
-    assert torch.autograd.gradcheck(function, (x.detach(), w.detach(), b))
-    assert torch.autograd.gradgradcheck(function, (x, w.detach()))
-
-
 def test_gradient_penalty_through_two_masked_convolutions():
     def penalty(convolution):
         torch.manual_seed(3)
@@ -229,21 +243,6 @@ def test_gradient_penalty_through_two_masked_convolutions():
         return torch.autograd.grad(g.square().sum(), (x, w1, w2, b))
 
     torch.testing.assert_close(penalty(genkern.masked_conv2d), penalty(reference.forward))
-
-
-def test_only_the_gradients_that_are_needed():
-    tensors = [torch.randn(2, 3, 4, 4), torch.randn(5, 3, 3, 3), torch.randn(5)]
-    (_, whole) = run(genkern.masked_conv2d, tensors, [torch.ones(2, 5, 4, 4)])
-    for needed in itertools.product([False, True], repeat=3):
-        leaves = [t.clone().requires_grad_(n) for t, n in zip(tensors, needed, strict=True)]
-        y = genkern.masked_conv2d(*leaves)
-        assert (y.grad_fn is None) == (not any(needed))
-        if any(needed):
-            y.sum().backward()  # hands a stride-0 gradient
-        for leaf, need, grad in zip(leaves, needed, whole, strict=True):
-            assert torch.equal(leaf.grad, grad) if need else leaf.grad is None
-    with torch.no_grad():
-        assert genkern.masked_conv2d(*leaves).grad_fn is None
 
 
 def test_memory_formats_are_kept():
@@ -261,3 +260,9 @@ def test_memory_formats_are_kept():
         y.sum().backward()
         assert w.grad.stride() == w.stride()
         w.grad = None
+
+
+def test_one_channel_is_not_channels_last():
+    x = torch.randn(2, 5, 12, 1).permute(0, 3, 1, 2)[..., ::2]  # a stride of 1 by chance
+    assert x.stride(1) == 1 and not x.is_contiguous()
+    assert genkern.masked_conv2d(x, torch.randn(4, 1, 3, 3)).is_contiguous()

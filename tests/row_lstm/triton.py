@@ -25,8 +25,8 @@ def forward(gates, weight, h0=None, c0=None, save=True):
     return kernels.LAUNCHERS["row_lstm_forward"](gates, weight, h0, c0, save)
 
 
-def backward(upstream, weight, h0, c0, saved, needs=NEEDS):
-    return kernels.LAUNCHERS["row_lstm_backward"](*upstream, weight, h0, c0, *saved, *needs)
+def backward(upstream, inputs, saved, needs=NEEDS):
+    return kernels.LAUNCHERS["row_lstm_backward"](*upstream, *inputs, *saved, *needs)
 
 
 def definition(inputs, upstream):
@@ -71,7 +71,7 @@ def check(inputs, upstream):
     assert len(names) == (0 if empty else 1)
     needs = (True, True, h0 is not None, c0 is not None)
     with launches() as names:
-        grads = backward(upstream, weight, h0, c0, (saved_gates, saved_cells), needs)
+        grads = backward(upstream, inputs, (saved_gates, saved_cells), needs)
     assert len(names) == (0 if empty else 2)
     if empty:
         assert not grads[1].any()
@@ -94,14 +94,11 @@ def problems(draw):
     K, dtype = draw(st.sampled_from([1, 3, 5])), draw(st.sampled_from(DTYPES))
     state = (N, hidden, W)
     inputs = [
-        draw(tensors((N, 4 * hidden, H, W), dtype, 2.0, "contiguous")),
-        draw(tensors((4 * hidden, hidden, K), dtype, 1 / (hidden * K), "contiguous")),
-        *([draw(tensors(state, dtype, 1.0, "contiguous")) for _ in range(2)]
-          if draw(st.booleans()) else [None, None]),
-    ]  # fmt: skip
-    upstream = [
-        draw(tensors(s, dtype, 1.0, "contiguous")) for s in ((N, hidden, H, W), state, state)
+        draw(tensors((N, 4 * hidden, H, W), dtype, 2.0)),
+        draw(tensors((4 * hidden, hidden, K), dtype, 1 / (hidden * K))),
+        *([draw(tensors(state, dtype)) for _ in range(2)] if draw(st.booleans()) else [None, None]),
     ]
+    upstream = [draw(tensors(s, dtype)) for s in ((N, hidden, H, W), state, state)]
     absent = draw(st.sampled_from([(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2)]))
     return inputs, [None if i in absent else d for i, d in enumerate(upstream)]
 
@@ -157,7 +154,7 @@ def test_saturated_gates_stay_finite():
         inputs = gates.sign() * sign * 1e4, weight, h0, c0
         *outputs, saved_gates, saved_cells = forward(*inputs)
         upstream = [torch.ones_like(y) for y in outputs]
-        grads = backward(upstream, weight, h0, c0, (saved_gates, saved_cells))
+        grads = backward(upstream, inputs, (saved_gates, saved_cells))
         assert all(x.isfinite().all() for x in (*outputs, *grads))
 
 
@@ -183,7 +180,8 @@ def test_saving_changes_no_output(save):
 def test_only_the_gradients_that_are_needed():
     gates, weight, h0, c0 = small()
     *outputs, saved_gates, saved_cells = forward(gates, weight, h0, c0)
-    arguments = ([torch.randn_like(y) for y in outputs], weight, h0, c0, (saved_gates, saved_cells))
+    upstream, inputs = [torch.randn_like(y) for y in outputs], (gates, weight, h0, c0)
+    arguments = (upstream, inputs, (saved_gates, saved_cells))
     want = backward(*arguments)
     for i in range(4):
         needs = tuple(i == j for j in range(4))
@@ -203,7 +201,7 @@ def test_a_divided_weight_gradient_has_the_same_value_and_leaves_zeros(parts, mo
     monkeypatch.setattr(kernels.launch, "counters", lambda *_: counts)
     monkeypatch.setattr(plan, "SHORTEST_PART", 1)
     monkeypatch.setattr(plan, "PROGRAMS", parts)
-    got = backward(upstream, weight, h0, c0, (saved_gates, saved_cells))
+    got = backward(upstream, (gates, weight, h0, c0), (saved_gates, saved_cells))
     _, want = definition((gates, weight, h0, c0), upstream)
     torch.testing.assert_close(got[1], want[1])
     assert not counts.any()
@@ -229,7 +227,7 @@ def test_offsets_beyond_32_bits():
     weight /= 50
     outputs = forward(gates, weight, h0, c0)
     upstream = [torch.randn_like(y) for y in outputs[:3]]
-    grads = backward(upstream, weight, h0, c0, outputs[3:])
+    grads = backward(upstream, (gates, weight, h0, c0), outputs[3:])
     got = [zeros(*y.shape[1:]) for y in outputs]
     sides = (hidden, hidden, H, W, H * W)
     with only_program(FAR, FAR + 1):
@@ -253,7 +251,7 @@ def test_offsets_beyond_32_bits():
 
 def test_what_cannot_run_is_said_in_a_sentence():
     gates, weight, *_ = small()
-    with pytest.raises(RuntimeError, match=r"row_lstm: weight_hh must be torch\.float32 like inp"):
+    with pytest.raises(RuntimeError, match=r"row_lstm: weight_hh must be float32 like inp"):
         forward(gates, weight.double())
     huge = torch.empty(40_000, 10_000, 7, device="meta")
     reason = kernels.unsupported(torch.empty(1, 40_000, 1, 1, device="meta"), huge)

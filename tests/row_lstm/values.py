@@ -1,5 +1,6 @@
 """row_lstm, row_lstm_step, nn.RowLSTM."""
 
+import itertools
 import math
 import unittest.mock
 
@@ -123,10 +124,11 @@ def test_larger_shapes(shape):
     check(fused, reference.forward, *make(*shape, torch.float32))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts_of_inputs_and_upstream_gradients(dtype, layout):
-    check(fused, reference.forward, *make(3, 5, 4, 7, 3, dtype, layout=layout))
+def test_states_that_are_fed_back_are_rounded_as_they_are_stored():
+    shapes = [(3, 16, 5, 28, 3), (2, 17, 5, 13, 5), (1, 64, 4, 9, 3), (4, 1, 7, 1, 1)]
+    for shape in (*shapes, (2, 33, 3, 2, 3)):
+        check_closely(fused, reference.forward, *make(*shape, torch.bfloat16))
+    check_closely(fused, reference.forward, *make(*shapes[0], torch.bfloat16, states=False))
 
 
 def test_stride_0_states_and_gradients_reduce_properly():
@@ -200,88 +202,57 @@ def test_integer_gates_give_exact_zeros():
 
 
 def test_a_pixel_reaches_only_its_cone_and_nan_propagates():
-    (gates, weight, h0, c0), _ = make(1, 5, 6, 15, 3, torch.float32)
-    before = genkern.row_lstm(gates, weight, h0, c0)[0]
-    gates[0, :, 2, 7] = math.nan
-    after = genkern.row_lstm(gates, weight, h0, c0)[0]
     row, column = torch.meshgrid(torch.arange(6), torch.arange(15), indexing="ij")
-    cone = (row >= 2) & ((column - 7).abs() <= row - 2)
-    assert torch.equal(before[0, :, ~cone], after[0, :, ~cone])
-    assert after[0, :, cone].isnan().all()
+    for dtype, gate in itertools.product(DTYPES, (0, 3)):
+        (gates, weight, h0, c0), _ = make(1, 5, 6, 15, 3, dtype)
+        before = genkern.row_lstm(gates, weight, h0, c0)[0]
+        gates[0, gate * 5 + 3, 2, 7] = math.nan  # of one unit: its neighbours are reached below
+        after = genkern.row_lstm(gates, weight, h0, c0)[0]
+        cone = (row > 2) & ((column - 7).abs() <= row - 2)
+        assert after[0, :, cone].isnan().all() and after[0, 3, 2, 7].isnan()
+        outside = ~cone & ~((row == 2) & (column == 7))
+        assert torch.equal(before[0, :, outside], after[0, :, outside])
+        same = torch.tensor([0, 1, 2, 4])
+        assert torch.equal(before[0, same, 2, 7], after[0, same, 2, 7])
 
 
 def test_infinite_state_does_not_become_nan_through_unused_lanes():
-    inputs, _ = make(1, 3, 3, 5, 3, torch.float32)
-    inputs[2] = torch.full((1, 3, 5), math.inf)
-    inputs[1] = inputs[1].abs()
-    got, want = fused(*inputs), reference.forward(*double(inputs))
-    assert want[0].isfinite().all()
-    assert_close(got[0], want[0], terms=9, scale=8.0)
+    for dtype in DTYPES:
+        inputs, _ = make(1, 3, 3, 5, 3, dtype)
+        inputs[2] = torch.full((1, 3, 5), math.inf, dtype=dtype)
+        inputs[1] = inputs[1].abs()
+        got, want = fused(*inputs), reference.forward(*double(inputs))
+        assert want[0].isfinite().all() and got[0].isfinite().all()
+        if not rounds_states(dtype):
+            assert_close(got[0], want[0], terms=9, scale=8.0)
+
+
+def test_infinite_state_leaves_the_gradients_of_saturated_gates_zero():
+    inputs, upstream = make(2, 3, 3, 5, 3, torch.float32)
+    inputs[1], inputs[2] = inputs[1].abs(), torch.full((2, 3, 5), math.inf)
+    _, grads = run(fused, inputs, upstream)
+    assert not grads[0][:, :9, 0].any() and not grads[2].any()  # o, f, i of the first row; h0
+    assert grads[0].isfinite().all() and grads[3].isfinite().all()
+
+
+def test_everything_that_is_saved_is_written():
+    inputs, _ = make(2, 3, 4, 5, 3, torch.float32)
+    gates, cells = torch.ops.genkern.row_lstm_forward.default(*inputs, True)[3:]
+    assert gates.isfinite().all() and cells.isfinite().all()  # lanes without a unit too
+
+
+RING_SHAPES = [(2, 4, 9, 9, 3), (3, 4, 6, 9, 1), (7, 4, 6, 5, 3), (2, 9, 7, 9, 3), (1, 9, 5, 5, 3)]
+
+
+@pytest.mark.parametrize("shape", RING_SHAPES)
+@pytest.mark.parametrize("states", [False, True])
+def test_boundaries_of_the_ring_and_of_the_groups_of_images(shape, states):
+    # With small blocks: several groups of rows, of images alone, of images together. In float64,
+    # because over so many rows the bound of float32 grows beyond what one row adds.
+    check(fused, reference.forward, *make(*shape, F64, states=states))
 
 
 # ---- gradients of every kind -----------------------------------------------------------------
-
-
-def test_gradients_of_both_orders():
-    inputs, _ = make(2, 2, 3, 3, 3, F64)
-    leaves = [x.requires_grad_() for x in inputs]
-    stateless = lambda *x: fused(*x, None, None)  # noqa: E731
-    assert torch.autograd.gradcheck(fused, leaves)
-    assert torch.autograd.gradcheck(stateless, leaves[:2])
-    assert torch.autograd.gradgradcheck(fused, leaves, fast_mode=True)
-    assert torch.autograd.gradgradcheck(stateless, leaves[:2], fast_mode=True)
-
-
-def test_second_derivative_through_inputs_that_share_a_parent():
-    def curvature(function):
-        x = torch.linspace(-1, 1, 12, dtype=F64).view(12, 1).requires_grad_()
-        gates = x.square().view(1, 4, 3, 1)
-        weight = x.sin()[:4].view(4, 1, 1)
-        (first,) = torch.autograd.grad(
-            function(gates, weight, None, None)[0].sum(), x, create_graph=True
-        )
-        return torch.autograd.grad(first.square().sum(), x)[0]
-
-    torch.testing.assert_close(curvature(fused), curvature(reference.forward))
-
-
-@pytest.mark.parametrize("needed", range(16))
-def test_only_the_gradients_that_are_needed(needed):
-    inputs, upstream = make(2, 3, 4, 5, 3, F64)
-    leaves = [x.requires_grad_(bool(needed >> i & 1)) for i, x in enumerate(inputs)]
-    outputs = fused(*leaves)
-    assert outputs[0].requires_grad == bool(needed)
-    if not needed:
-        return
-    torch.autograd.backward(outputs, upstream)
-    _, want = run(reference.forward, inputs, upstream)
-    for i, (x, grad) in enumerate(zip(leaves, want, strict=True)):
-        assert (x.grad is not None) == bool(needed >> i & 1)
-        if x.grad is not None:
-            torch.testing.assert_close(x.grad, grad)
-
-
-def test_backward_twice_and_changed_inputs():
-    (gates, weight, _, _), _ = make(1, 2, 3, 4, 3, F64, states=False)
-    gates.requires_grad_()
-    h = genkern.row_lstm(gates, weight)[0]
-    h.sum().backward(retain_graph=True)
-    first = gates.grad.clone()
-    h.sum().backward()
-    assert torch.equal(gates.grad, 2 * first)
-    with pytest.raises(RuntimeError, match="a second time"):
-        h.sum().backward()
-    h = genkern.row_lstm(gates, weight)[0]
-    weight.add_(1)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        h.sum().backward()
-
-
-def test_inputs_are_not_written():
-    inputs, upstream = make(2, 5, 3, 6, 3, torch.float32)
-    before = [x.clone() for x in (*inputs, *upstream)]
-    run(fused, inputs, upstream)
-    assert all(torch.equal(a, b) for a, b in zip((*inputs, *upstream), before, strict=True))
 
 
 def test_nothing_is_saved_without_gradients():

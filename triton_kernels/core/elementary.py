@@ -9,10 +9,12 @@ import torch
 import triton
 import triton.language as tl
 
+from genkern import spec
+
 
 def accumulator(dtype: torch.dtype) -> tl.dtype:
     """The type that values of ``dtype`` are computed in."""
-    return tl.float64 if dtype == torch.float64 else tl.float32
+    return getattr(tl, spec.dtype_name(spec.accumulation(dtype)))
 
 
 @triton.jit

@@ -1,13 +1,13 @@
 """What launchers share: the device guard, facts about the chip, checks, counters."""
 
+import contextlib
 import functools
+from collections.abc import Iterator, Mapping
 
 import torch
 import triton
 
-from genkern.triton_kernels.core.tiles import TILES
-
-FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+from genkern import spec
 
 SMALLEST = 16  # side of a tile: what a matrix instruction takes
 
@@ -39,10 +39,13 @@ def processors(tensor: torch.Tensor) -> int:
     return _ASSUMED_PROCESSORS.get(assumed_capability, 132)
 
 
-def tile(kernel: str, tensor: torch.Tensor) -> tuple[int, ...]:
+Tiles = Mapping[tuple[str, int, int], tuple[int, ...]]
+
+
+def tile(tiles: Tiles, kernel: str, tensor: torch.Tensor) -> tuple[int, ...]:
     """The kernel's tile for the chip and the element size; that of sm_80 for chips without one."""
     major, size = capability(tensor) // 10, tensor.element_size()
-    return TILES.get((kernel, major, size)) or TILES[kernel, 8, size]
+    return tiles.get((kernel, major, size)) or tiles[kernel, 8, size]
 
 
 def extent(largest: int, size: int) -> int:
@@ -52,7 +55,20 @@ def extent(largest: int, size: int) -> int:
 
 def float32_precision() -> str:
     """TF32 only where torch's own matrix products may use it."""
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
+    # `allow_tf32` raises once a program has set the precision by its newer name.
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
+
+
+@contextlib.contextmanager
+def allowing_tf32() -> Iterator[None]:
+    """Float32 products of the block may use TF32: for calls that are compiled ahead of time."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
 
 
 def require(reason: str | None) -> None:
@@ -69,30 +85,26 @@ def programs(op: str, count: int) -> tuple[int]:
 
 
 def mismatch(
-    op: str,
-    name: str,
-    tensor: torch.Tensor,
-    others: dict[str, torch.Tensor | None],
-    contiguous: bool = True,
+    op: str, name: str, tensor: torch.Tensor, others: Mapping[str, torch.Tensor | None]
 ) -> str | None:
-    """The first of ``others`` that is not a tensor like ``tensor``: device, dtype, strides."""
-    if tensor.dtype not in FLOATING:
-        return (
-            f"{op}: {name} must be one of float32, float64, bfloat16, float16; got {tensor.dtype}"
-        )
-    for other_name, other in {name: tensor, **others}.items():
+    """The first of ``others`` that is not a tensor like ``tensor``: device, dtype."""
+    if tensor.dtype not in spec.FLOATING:
+        dtypes = ", ".join(map(spec.dtype_name, spec.FLOATING))
+        return f"{op}: {name} must be one of {dtypes}; got {spec.dtype_name(tensor.dtype)}"
+    for other_name, other in others.items():
         if other is None:
             continue
         if other.device != tensor.device:
             return f"{op}: {other_name} must be on {tensor.device} like {name}; got {other.device}"
         if other.dtype != tensor.dtype:
-            return f"{op}: {other_name} must be {tensor.dtype} like {name}; got {other.dtype}"
-        if contiguous and not other.is_contiguous():
-            return (
-                f"{op}: {other_name} must be contiguous; got strides {other.stride()} for shape "
-                f"{tuple(other.shape)}"
-            )
+            want, got = spec.dtype_name(tensor.dtype), spec.dtype_name(other.dtype)
+            return f"{op}: {other_name} must be {want} like {name}; got {got}"
     return None
+
+
+def dense(*tensors: torch.Tensor | None) -> list[torch.Tensor | None]:
+    """The tensors, copied where they are not contiguous."""
+    return [None if t is None else t.contiguous() for t in tensors]
 
 
 _counters: dict[tuple[int, int], torch.Tensor] = {}

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import triton
 
+from genkern import spec
 from genkern.triton_kernels.core import launch
 from genkern.triton_kernels.core.elementary import accumulator
 from genkern.triton_kernels.gan_loss.kernels import (
@@ -36,10 +37,16 @@ _MAX_PROGRAMS = 1024
 
 
 def unsupported(
-    op: str, real: torch.Tensor | None, fake: torch.Tensor, d_loss: torch.Tensor | None = None
+    op: str,
+    real: torch.Tensor | None,
+    fake: torch.Tensor,
+    annealed: torch.Tensor | None = None,
+    upstream: torch.Tensor | None = None,
 ) -> str | None:
     """Why the kernels cannot take these arguments, or None."""
-    return launch.mismatch(op, "fake", fake, {"real": real, "d_loss": d_loss}, contiguous=False)
+    if annealed is not None and annealed.device != fake.device:
+        return f"{op}: annealed must be on {fake.device} like fake; got {annealed.device}"
+    return launch.mismatch(op, "fake", fake, {"real": real, "upstream_0": upstream})
 
 
 def _term(kind: int, mode: int) -> str:
@@ -60,6 +67,11 @@ def _sides(kind: int, mode: int, label_smoothing: float) -> tuple[float, float, 
     if mode == _GENERATOR:
         return scale, 0.0, scale, 1.0
     return -scale, 1.0, -scale, 0.0
+
+
+def _smoothing(annealed: torch.Tensor | None, mode: int) -> torch.Tensor | None:
+    """What takes the place of label_smoothing on the device: only a discriminator smooths."""
+    return annealed if mode == _DISCRIMINATOR else None
 
 
 def _inverse(n: int) -> float:
@@ -88,6 +100,7 @@ def _sum(
     fake: torch.Tensor,
     up: torch.Tensor | None,
     means: torch.Tensor | None,
+    smoothing: torch.Tensor | None,
     sides: tuple[float, float, float, float],
     weights: tuple[float, float],
     **options: Any,
@@ -102,7 +115,8 @@ def _sum(
         done = launch.counters(fake, 1)
     with launch.on(fake):
         gan_loss_sum_kernel[(programs,)](
-            real, fake, up, means, out, partial, done, *_numbers(n_r, n_f), *sides, *weights,
+            real, fake, up, means, smoothing, out, partial, done,
+            *_numbers(n_r, n_f), *sides, *weights,
             **options, DTYPE=accumulator(fake.dtype),
             MAX_PROGRAMS=_MAX_PROGRAMS if programs > 1 else 1, B=tile, num_warps=warps,
         )  # fmt: skip
@@ -119,7 +133,7 @@ def _shift(
         return "compute", None
     weights = _weights(real.numel(), fake.numel(), _MEAN)
     means = fake.new_empty(2, dtype=torch.float64)
-    _sum(means, real, fake, None, None, (1.0, 0.0, 1.0, 0.0), weights,
+    _sum(means, real, fake, None, None, None, (1.0, 0.0, 1.0, 0.0), weights,
          TERM="linear", SLOPE=False, SHIFT=None, PAIR=True)  # fmt: skip
     return "load", means
 
@@ -134,13 +148,14 @@ def _elementwise_options(n: int, shift: str | None, dtype: torch.dtype) -> tuple
 def forward(
     real: torch.Tensor | None,
     fake: torch.Tensor,
+    annealed: torch.Tensor | None,
     kind: int,
     mode: int,
     label_smoothing: float,
     reduction: int,
 ) -> torch.Tensor:
     op = "gan_loss_forward"
-    launch.require(unsupported(op, real, fake))
+    launch.require(unsupported(op, real, fake, annealed))
     out = fake.new_empty(() if reduction else fake.shape)
     n_r, n_f = 0 if real is None else real.numel(), fake.numel()
     if n_r == n_f == 0:
@@ -148,60 +163,65 @@ def forward(
     real, fake = None if real is None else real.contiguous(), fake.contiguous()
     sides, term = _sides(kind, mode, label_smoothing), _term(kind, mode)
     shift, means = _shift(real, fake, kind)
+    smoothing = _smoothing(annealed, mode)
     if reduction:
-        return _sum(out, real, fake, None, means, sides, _weights(n_r, n_f, reduction),
+        return _sum(out, real, fake, None, means, smoothing, sides,
+                    _weights(n_r, n_f, reduction),
                     TERM=term, SLOPE=False, SHIFT=shift, PAIR=False)  # fmt: skip
     programs, options = _elementwise_options(n_f, shift, fake.dtype)
     with launch.on(fake):
         gan_loss_terms_kernel[launch.programs(op, programs)](
-            real, fake, means, out, *_numbers(n_r, n_f), *sides, TERM=term, **options
+            real, fake, means, smoothing, out, *_numbers(n_r, n_f), *sides, TERM=term, **options
         )
     return out
 
 
-def _upstream(d_loss: torch.Tensor, reduction: int) -> tuple[torch.Tensor, bool]:
+def _upstream(upstream: torch.Tensor, reduction: int) -> tuple[torch.Tensor, bool]:
     """The upstream gradient, and whether there is one of each element."""
-    if not reduction and any(d_loss.stride()):
-        return d_loss.contiguous(), True
-    return d_loss, False  # also the stride-0 gradient of a sum: one number
+    if not reduction and any(upstream.stride()):
+        return upstream.contiguous(), True
+    return upstream, False  # also the stride-0 gradient of a sum: one number
 
 
 def backward(
-    d_loss: torch.Tensor,
+    upstream_0: torch.Tensor | None,
     real: torch.Tensor | None,
     fake: torch.Tensor,
+    annealed: torch.Tensor | None,
     kind: int,
     mode: int,
     label_smoothing: float,
     reduction: int,
     needs_real: bool,
     needs_fake: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, ...]:
     op = "gan_loss_backward"
-    launch.require(unsupported(op, real, fake, d_loss))
-    d_real = fake.new_empty(real.shape if real is not None and needs_real else (0,))
-    d_fake = fake.new_empty(fake.shape if needs_fake else (0,))
+    launch.require(unsupported(op, real, fake, annealed, upstream_0))
+    d_real, d_fake = gradients = spec.empty_gradients((real, fake), (needs_real, needs_fake))
     if d_real.numel() == d_fake.numel() == 0:
-        return d_real, d_fake
+        return gradients
+    if upstream_0 is None:
+        return d_real.zero_(), d_fake.zero_()
     real, fake = None if real is None else real.contiguous(), fake.contiguous()
     n_r, n_f = 0 if real is None else real.numel(), fake.numel()
     sides, term = _sides(kind, mode, label_smoothing), _term(kind, mode)
-    up, elementwise = _upstream(d_loss, reduction)
+    smoothing = _smoothing(annealed, mode)
+    up, elementwise = _upstream(upstream_0, reduction)
     shift, means = _shift(real, fake, kind)
     slopes = None
     if shift == "load":
         slopes = fake.new_empty(2, dtype=torch.float64)
-        _sum(slopes, real, fake, up if elementwise else None, means, sides, (1.0, 1.0),
+        _sum(slopes, real, fake, up if elementwise else None, means, smoothing, sides, (1.0, 1.0),
              TERM=term, SLOPE=True, SHIFT=shift, PAIR=True)  # fmt: skip
     programs, options = _elementwise_options(max(n_r, n_f), shift, fake.dtype)
     with launch.on(fake):
         gan_loss_backward_kernel[launch.programs(op, programs)](
             d_real if d_real.numel() else None, d_fake if d_fake.numel() else None,
-            up, real, fake, means, slopes, *_numbers(n_r, n_f), *sides,
+            up, real, fake, means, slopes, smoothing, *_numbers(n_r, n_f), *sides,
             *_weights(n_r, n_f, reduction),
             TERM=term, ELEMENTWISE=elementwise, **options,
         )  # fmt: skip
-    return d_real, d_fake
+    return gradients
 
 
 LAUNCHERS = {"gan_loss_forward": forward, "gan_loss_backward": backward}
@@ -217,12 +237,27 @@ _CALLS = (
 )
 
 
+def _calls(
+    dtype: torch.dtype, kind: int, mode: int, n: int, reduction: int, smoothing: float = 0.0
+) -> Iterator[tuple[str, tuple]]:
+    """One call forward and one backward, on meta tensors."""
+    x = torch.empty(n, dtype=dtype, device="meta")
+    real = x if mode == _DISCRIMINATOR else None
+    upstream = torch.empty(() if reduction else n, dtype=dtype, device="meta")
+    annealed = None
+    if n == _LARGE:
+        annealed = torch.empty((), dtype=torch.float64, device="meta")
+    call = (real, x, annealed, kind, mode, smoothing, reduction)
+    yield "gan_loss_forward", call
+    yield "gan_loss_backward", (upstream, *call, real is not None, True)
+
+
 def configurations() -> Iterator[tuple[str, tuple]]:
-    """Every dtype with every term, reduction and number of programs, on meta tensors."""
-    for dtype, (kind, mode, n, reduction) in itertools.product(launch.FLOATING, _CALLS):
-        x = torch.empty(n, dtype=dtype, device="meta")
-        logits = (x if mode == _DISCRIMINATOR else None, x)
-        options = (kind, mode, 0.0, reduction)
-        yield "gan_loss_forward", (*logits, *options)
-        d_loss = torch.empty(() if reduction else n, dtype=dtype, device="meta")
-        yield "gan_loss_backward", (d_loss, *logits, *options, logits[0] is not None, True)
+    """Every dtype with every term, reduction and number of programs."""
+    for dtype, call in itertools.product(spec.FLOATING, _CALLS):
+        yield from _calls(dtype, *call)
+
+
+def variants(n: int) -> Iterator[tuple[str, tuple]]:
+    """Calls of other sizes and numbers, which other values of ``n`` compile nothing for."""
+    yield from _calls(torch.float32, _BCE, _DISCRIMINATOR, 20 * n, _MEAN, n / 100)

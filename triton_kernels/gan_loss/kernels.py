@@ -5,6 +5,7 @@ A term is a function of one logit with two numbers, scale and target:
     hinge          y = max(1 + scale x, 0)
     square         y = scale (x - target)^2
     linear         y = scale x
+p_smoothing, where it is given, holds the label smoothing: one number, which the host does not read.
 """
 
 import triton
@@ -45,6 +46,15 @@ def _slope(x, scale, target, TERM: tl.constexpr):
         return 2.0 * scale * (x - target)
     else:
         return tl.zeros_like(x) + scale
+
+
+@triton.jit
+def _target(p_smoothing, target_r):
+    """The target of the real side: 1 - the annealed smoothing where one is given."""
+    if p_smoothing is None:
+        return target_r
+    else:
+        return 1.0 - tl.load(p_smoothing).to(tl.float64)
 
 
 @triton.jit
@@ -104,7 +114,7 @@ def _shifts(
 
 @triton.jit(do_not_specialize=_RUNTIME)
 def gan_loss_sum_kernel(
-    p_real, p_fake, p_up, p_means, p_out, p_partial, p_done,
+    p_real, p_fake, p_up, p_means, p_smoothing, p_out, p_partial, p_done,
     n_r: tl.int64, n_f: tl.int64, inverse_r: tl.float64, inverse_f: tl.float64,
     scale_r: tl.float64, target_r: tl.float64, scale_f: tl.float64, target_f: tl.float64,
     weight_r: tl.float64, weight_f: tl.float64,
@@ -118,6 +128,7 @@ def gan_loss_sum_kernel(
     of terms. Every program sums its tiles into p_partial (programs, 2); the one that finishes
     last adds the partial sums up in order.
     """
+    target_r = _target(p_smoothing, target_r)
     i = tl.program_id(0)
     programs = tl.num_programs(0)
     shift_r, shift_f = _shifts(
@@ -159,12 +170,13 @@ def gan_loss_sum_kernel(
 
 @triton.jit(do_not_specialize=_RUNTIME)
 def gan_loss_terms_kernel(
-    p_real, p_fake, p_means, p_out,
+    p_real, p_fake, p_means, p_smoothing, p_out,
     n_r: tl.int64, n_f: tl.int64, inverse_r: tl.float64, inverse_f: tl.float64,
     scale_r: tl.float64, target_r: tl.float64, scale_f: tl.float64, target_f: tl.float64,
     TERM: tl.constexpr, SHIFT: tl.constexpr, DTYPE: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
     """out[i] = term_f(f_i - [mean r]) + term_r(r_i - [mean f]), as above; all (n,)."""
+    target_r = _target(p_smoothing, target_r)
     shift_r, shift_f = _shifts(
         p_real, p_fake, p_means, n_r, n_f, inverse_r, inverse_f, SHIFT, DTYPE, B
     )
@@ -203,7 +215,7 @@ def _gradient(
 
 @triton.jit(do_not_specialize=_RUNTIME)
 def gan_loss_backward_kernel(
-    p_d_real, p_d_fake, p_d_loss, p_real, p_fake, p_means, p_slopes,
+    p_d_real, p_d_fake, p_d_loss, p_real, p_fake, p_means, p_slopes, p_smoothing,
     n_r: tl.int64, n_f: tl.int64, inverse_r: tl.float64, inverse_f: tl.float64,
     scale_r: tl.float64, target_r: tl.float64, scale_f: tl.float64, target_f: tl.float64,
     weight_r: tl.float64, weight_f: tl.float64,
@@ -215,6 +227,7 @@ def gan_loss_backward_kernel(
     with up = d_loss (n,), or d_loss weight for a reduced loss; brackets: Jolicoeur-Martineau 2019,
     sec. 4. p_slopes: the two sums of slopes, fake and real, without the weights.
     """
+    target_r = _target(p_smoothing, target_r)
     p_up = p_d_loss if ELEMENTWISE else None
     factor_r = 1.0
     factor_f = 1.0

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import triton
 
+from genkern import spec
 from genkern.triton_kernels.core import launch
 from genkern.triton_kernels.core.elementary import accumulator
 from genkern.triton_kernels.gaussian.kernels import (
@@ -23,11 +24,13 @@ def unsupported(
     mu: torch.Tensor,
     *,
     seed: torch.Tensor | None = None,
+    annealed: torch.Tensor | None = None,
     **others: torch.Tensor | None,
 ) -> str | None:
     """Why the kernels cannot take these arguments, or None."""
-    if seed is not None and seed.device != mu.device:
-        return f"{op}: seed must be on {mu.device} like mu; got {seed.device}"
+    for name, tensor in (("seed", seed), ("annealed", annealed)):
+        if tensor is not None and tensor.device != mu.device:
+            return f"{op}: {name} must be on {mu.device} like mu; got {tensor.device}"
     return launch.mismatch(op, "mu", mu, others)
 
 
@@ -69,12 +72,14 @@ def forward(
     prior_logvar: torch.Tensor | None,
     eps: torch.Tensor | None,
     seed: torch.Tensor | None,
+    annealed: torch.Tensor | None,
     num_samples: int | None,
     free_bits: float,
     with_kl: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    op = "gaussian_forward"
     launch.require(
-        unsupported("gaussian_forward", mu, seed=seed, logvar=logvar, prior_mu=prior_mu,
+        unsupported(op, mu, seed=seed, annealed=annealed, logvar=logvar, prior_mu=prior_mu,
                     prior_logvar=prior_logvar, eps=eps)
     )  # fmt: skip
     leading = () if num_samples is None else (num_samples,)
@@ -94,13 +99,14 @@ def forward(
         splits, split_blocks = _splits(N * S, blocks, BC, launch.processors(mu))
     partial = done = None
     if splits > 1 and with_kl:
-        partial = mu.new_empty((N, splits), dtype=torch.promote_types(mu.dtype, torch.float32))
+        partial = mu.new_empty((N, splits), dtype=spec.accumulation(mu.dtype))
         done = launch.counters(mu, N)
     p_z, p_eps, p_seed = (z, eps, seed) if z.numel() else (None,) * 3
-    programs = launch.programs("gaussian_forward", triton.cdiv(N, BR) * splits * S)
+    inputs = launch.dense(mu, logvar, prior_mu, prior_logvar, p_eps)
+    programs = launch.programs(op, triton.cdiv(N, BR) * splits * S)
     with launch.on(mu):
         gaussian_forward_kernel[programs](
-            mu, logvar, prior_mu, prior_logvar, p_eps, p_seed, p_z, kl if with_kl else None,
+            *inputs, p_seed, annealed if with_kl else None, p_z, kl if with_kl else None,
             partial, done, N, D, S, splits, split_blocks, _floor(free_bits),
             MAX_SPLITS=_MAX_SPLITS if splits > 1 else 1, **options,
         )  # fmt: skip
@@ -108,41 +114,50 @@ def forward(
 
 
 def backward(
-    d_z: torch.Tensor | None,
-    d_kl: torch.Tensor | None,
+    upstream_0: torch.Tensor | None,
+    upstream_1: torch.Tensor | None,
     mu: torch.Tensor,
     logvar: torch.Tensor,
     prior_mu: torch.Tensor | None,
     prior_logvar: torch.Tensor | None,
     eps: torch.Tensor | None,
     seed: torch.Tensor | None,
+    annealed: torch.Tensor | None,
     num_samples: int | None,
     free_bits: float,
-    needs_d_eps: bool,
+    with_kl: bool,
+    needs_mu: bool,
+    needs_logvar: bool,
+    needs_prior_mu: bool,
+    needs_prior_logvar: bool,
+    needs_eps: bool,
 ) -> tuple[torch.Tensor, ...]:
+    d_z, d_kl = upstream_0, upstream_1 if with_kl else None
     launch.require(
-        unsupported("gaussian_backward", mu, seed=seed, logvar=logvar, prior_mu=prior_mu,
-                    prior_logvar=prior_logvar, eps=eps, d_z=d_z, d_kl=d_kl)
+        unsupported("gaussian_backward", mu, seed=seed, annealed=annealed, logvar=logvar,
+                    prior_mu=prior_mu, prior_logvar=prior_logvar, eps=eps, upstream_0=d_z,
+                    upstream_1=d_kl)
     )  # fmt: skip
-    d_mu, d_logvar = mu.new_empty(mu.shape), mu.new_empty(mu.shape)
-    prior_shape = mu.shape if prior_mu is not None else (0,)
-    d_prior_mu, d_prior_logvar = mu.new_empty(prior_shape), mu.new_empty(prior_shape)
-    d_eps = mu.new_empty(eps.shape if eps is not None and needs_d_eps else (0,))
-    gradients = (d_mu, d_logvar, d_prior_mu, d_prior_logvar, d_eps)
-    if mu.numel() == 0:
+    needs = (needs_mu, needs_logvar, needs_prior_mu, needs_prior_logvar, needs_eps)
+    gradients = spec.empty_gradients((mu, logvar, prior_mu, prior_logvar, eps), needs)
+    if not any(d.numel() for d in gradients):
         return gradients
     if d_z is None or d_z.numel() == 0:
-        d_z = eps = seed = None
+        d_z = seed = None
+        gradients[4].zero_()
     N = mu.shape[0]
     D, S = mu.numel() // N, 1 if d_z is None else d_z.numel() // mu.numel()
     options = _options(N, D, S, mu.dtype)
     tiles = triton.cdiv(_row_blocks(D), options["BC"])
     programs = launch.programs("gaussian_backward", triton.cdiv(N, options["BR"]) * tiles)
+    d_z, d_kl, *inputs = launch.dense(
+        d_z, d_kl, mu, logvar, prior_mu, prior_logvar, None if d_z is None else eps
+    )
+    found = [d if d.numel() else None for d in gradients[:4]]
+    found.append(gradients[4] if d_z is not None and gradients[4].numel() else None)
     with launch.on(mu):
         gaussian_backward_kernel[programs](
-            d_z, d_kl, mu, logvar, prior_mu, prior_logvar, eps, seed, d_mu, d_logvar,
-            *((None, None) if prior_mu is None else (d_prior_mu, d_prior_logvar)),
-            d_eps if d_eps.numel() else None,
+            d_z, d_kl, *inputs, seed, None if d_kl is None else annealed, *found,
             N, D, S, tiles, _floor(free_bits), **options,
         )  # fmt: skip
     return gradients
@@ -151,27 +166,41 @@ def backward(
 SPILL_BYTES = {"gaussian_forward_kernel": 8}  # float64 divisions are calls on sm_90
 LAUNCHERS = {"gaussian_forward": forward, "gaussian_backward": backward}
 
-# A row length of every tile (8193: split), aligned or not. Letters: kl, prior, eps or seed, d_eps.
+# A row length of every tile (8193: split), aligned or not. Letters: kl, prior, eps or seed, all
+# gradients (or those of mu and logvar), annealed.
 _TILES = ((3, 8), (3, 129), (3, 512), (3, 8193))
-_MODES = ("Fk", "Fe", "Fekp", "Fskp", "Bs", "Bkp", "Bekpd", "Bskp")
+_MODES = ("Fk", "Fe", "Fekp", "Fskp", "Fka", "Bs", "Bkpd", "Bekpd", "Bskp", "Bska")
+
+
+def _call(
+    dtype: torch.dtype, shape: tuple[int, ...], S: int | None, mode: str, free_bits: float = 0.0
+) -> tuple[str, tuple]:
+    x = torch.empty(shape, dtype=dtype, device="meta")
+    noise = torch.empty((S or 1, *shape), dtype=dtype, device="meta")
+    kl = torch.empty(shape[0], dtype=dtype, device="meta") if "k" in mode else None
+    prior = x if "p" in mode else None
+    eps = noise if "e" in mode else None
+    seed = torch.empty(1, dtype=torch.int64, device="meta") if "s" in mode else None
+    annealed = torch.empty((), dtype=torch.float64, device="meta") if "a" in mode else None
+    call = (x, x, prior, prior, eps, seed, annealed, S, free_bits, kl is not None)
+    if mode[0] == "F":
+        return "gaussian_forward", call
+    d_z = noise if "e" in mode or "s" in mode else None
+    return "gaussian_backward", (d_z, kl, *call, True, True, *("d" in mode,) * 3)
 
 
 def configurations() -> Iterator[tuple[str, tuple]]:
     """Every dtype with every tile and with every mode, as calls on meta tensors."""
-    seed = torch.empty(1, dtype=torch.int64, device="meta")
-    for dtype in launch.FLOATING:
+    for dtype in spec.FLOATING:
         calls = [(shape, None, m) for shape in _TILES for m in ("Fsk", "Bsk")]
         calls += [((4, 512), None, mode) for mode in _MODES]
         # Samples that start at a Philox block, and samples that do not.
         calls += [(shape, 2, m) for shape in ((4, 512), (3, 513)) for m in ("Fs", "Bs")]
-        for shape, S, mode in calls:
-            x = torch.empty(shape, dtype=dtype, device="meta")
-            noise = torch.empty((S or 1, *shape), dtype=dtype, device="meta")
-            kl = torch.empty(shape[0], dtype=dtype, device="meta") if "k" in mode else None
-            inputs = (x, x, *((x, x) if "p" in mode else (None, None)))
-            inputs += (noise if "e" in mode else None, seed if "s" in mode else None, S, 0.0)
-            if mode[0] == "F":
-                yield "gaussian_forward", (*inputs, kl is not None)
-            else:
-                d_z = noise if "e" in mode or "s" in mode else None
-                yield "gaussian_backward", (d_z, kl, *inputs, "d" in mode)
+        for call in calls:
+            yield _call(dtype, *call)
+
+
+def variants(n: int) -> Iterator[tuple[str, tuple]]:
+    """Calls of other sizes and numbers, which other values of ``n`` compile nothing for."""
+    for mode in ("Fsk", "Bsk"):
+        yield _call(torch.float32, (n, 20), None, mode, n / 100)

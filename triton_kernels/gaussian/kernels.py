@@ -65,9 +65,19 @@ def _noise(p_eps, seed, o_noise, o_column, m_tile, BLOCKS: tl.constexpr, DTYPE: 
         return philox_normals_at(seed, o_noise + o_column, DTYPE)
 
 
+@triton.jit
+def _floor(p_free_bits, free_bits, DTYPE: tl.constexpr):
+    """What a KL may not be below, (1, 1): -inf for no free bits, on the device as on the host."""
+    if p_free_bits is not None:
+        given = tl.load(p_free_bits).to(tl.float64)
+        free_bits = tl.where(given > 0.0, given, float("-inf"))
+    return tl.full((1, 1), free_bits, DTYPE)
+
+
 @triton.jit(do_not_specialize=_SIZES)
 def gaussian_forward_kernel(
-    p_mu, p_logvar, p_prior_mu, p_prior_logvar, p_eps, p_seed, p_z, p_kl, p_partial, p_done,
+    p_mu, p_logvar, p_prior_mu, p_prior_logvar, p_eps, p_seed, p_free_bits, p_z, p_kl,
+    p_partial, p_done,
     N: tl.int64, D: tl.int64, S: tl.int32, splits: tl.int32, split_blocks: tl.int64,
     free_bits: tl.float64,
     MANY: tl.constexpr, ALIGNED: tl.constexpr, BLOCKS: tl.constexpr, DTYPE: tl.constexpr,
@@ -91,7 +101,7 @@ def gaussian_forward_kernel(
         i_split = i_tile % splits
         i_tile = i_tile // splits
     i_row = i_tile.to(tl.int64) * BR + tl.arange(0, BR)
-    floor = tl.full((1, 1), free_bits, DTYPE)
+    floor = _floor(p_free_bits, free_bits, DTYPE)
     seed = 0
     if p_seed is not None:
         seed = tl.load(p_seed)
@@ -143,7 +153,7 @@ def gaussian_forward_kernel(
 
 @triton.jit(do_not_specialize=_SIZES)
 def gaussian_backward_kernel(
-    p_d_z, p_d_kl, p_mu, p_logvar, p_prior_mu, p_prior_logvar, p_eps, p_seed,
+    p_d_z, p_d_kl, p_mu, p_logvar, p_prior_mu, p_prior_logvar, p_eps, p_seed, p_free_bits,
     p_d_mu, p_d_logvar, p_d_prior_mu, p_d_prior_logvar, p_d_eps,
     N: tl.int64, D: tl.int64, S: tl.int32, column_tiles: tl.int32, free_bits: tl.float64,
     MANY: tl.constexpr, ALIGNED: tl.constexpr, BLOCKS: tl.constexpr, DTYPE: tl.constexpr,
@@ -179,14 +189,15 @@ def gaussian_backward_kernel(
             b_exp = exp(b_delta)
             b_scaled = b_d * exp(-b_l2)
         b_em1, b_rest = expm1_parts(b_delta, b_exp)
-        floor = tl.full((1, 1), free_bits, DTYPE)
+        floor = _floor(p_free_bits, free_bits, DTYPE)
         floored = 0.5 * (b_d * b_scaled + b_rest) < floor
         b_d_mu = tl.where(floored, 0.0, b_g * b_scaled)
         b_d_logvar = tl.where(floored, 0.0, 0.5 * b_g * b_em1)
         b_d_prior_mu = -b_d_mu
         b_d_prior_logvar = tl.where(floored, 0.0, -0.5 * b_g * (b_em1 + b_d * b_scaled))
-    if p_prior_mu is not None:
+    if p_d_prior_mu is not None:
         tl.store(p_d_prior_mu + o_out, b_d_prior_mu, mask=m_tile)
+    if p_d_prior_logvar is not None:
         tl.store(p_d_prior_logvar + o_out, b_d_prior_logvar, mask=m_tile)
     if p_d_z is not None:
         seed = 0
@@ -201,5 +212,7 @@ def gaussian_backward_kernel(
             b_d_logvar += 0.5 * b_d_eps * b_eps
             if p_d_eps is not None:
                 tl.store(p_d_eps + o_sample + o_column, b_d_eps, mask=m_tile)
-    tl.store(p_d_mu + o_out, b_d_mu, mask=m_tile)
-    tl.store(p_d_logvar + o_out, b_d_logvar, mask=m_tile)
+    if p_d_mu is not None:
+        tl.store(p_d_mu + o_out, b_d_mu, mask=m_tile)
+    if p_d_logvar is not None:
+        tl.store(p_d_logvar + o_out, b_d_logvar, mask=m_tile)

@@ -1,7 +1,7 @@
 """Triton kernel of masked_conv2d: an implicit matrix product over the live taps.
 
-channels_last images and weights are the fast layout, because adjacent channels load as vectors;
-other strides give the same result.
+channels_last images and weights are the fast layout, because adjacent channels load as vectors.
+Images that are not dense are copied once.
 """
 
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
+from genkern import spec
 from genkern.triton_kernels.core import launch
 from genkern.triton_kernels.masked_conv2d import plan
 from genkern.triton_kernels.masked_conv2d.backward import (
@@ -27,29 +28,24 @@ __all__ = [
     "masked_conv2d_backward_kernel",
     "masked_conv2d_weight_kernel",
     "unsupported",
+    "variants",
 ]
 
 
 @triton.jit(do_not_specialize=plan.VARYING)
 def masked_conv2d_forward_kernel(
     p_x, p_w, p_b, p_y, pixels, plane, H, W, C_in, C_out, dilation,
-    x_n, x_c, x_y, x_x, y_n, y_c, y_y, y_x, w_o, w_i, w_y, w_x, b_o,
-    KH: tl.constexpr, KW: tl.constexpr, GROUPS: tl.constexpr, EXCLUDE: tl.constexpr,
-    WIDE: tl.constexpr, ACC: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
-    X_ALIGN: tl.constexpr, Y_ALIGN: tl.constexpr, FLAT: tl.constexpr,
-    BP: tl.constexpr, BO: tl.constexpr, BC: tl.constexpr,
+    F: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
     """y[n, o, p] = b[o] + sum_{i, live t} w[o, i, t] x[n, i, p + t]
 
     van den Oord et al. 2016, "Pixel recurrent neural networks", sec. 3.4.
-    x (N, C_in, H, W), w (C_out, C_in, KH, KW), b (C_out,), y (N, C_out, H, W), any strides.
-    A program: BP pixels of all images x BO output channels.
+    x (N, C_in, H, W), w (C_out, C_in, KH, KW), b (C_out,), y (N, C_out, H, W), dense.
+    A program: T.pixels pixels of all images x T.written output channels.
     """
     convolve(
         tl.program_id(0), p_x, p_w, p_b, p_y, pixels, plane, H, W, C_in, C_out, dilation,
-        x_n, x_c, x_y, x_x, y_n, y_c, y_y, y_x, w_o, w_i, w_y, w_x, b_o,
-        KH, KW, GROUPS, EXCLUDE, False, X_ALIGN, Y_ALIGN, WIDE, FLAT, BP, BO, BC,
-        ACC, DOT, PRECISION,
+        False, F, T,
     )  # fmt: skip
 
 
@@ -65,33 +61,26 @@ def forward(
     """One launch."""
     launch.require(unsupported(input, weight, bias))
     C_out, C_in = weight.shape[:2]
-    output = plan.empty_image(input, C_out, channels_last)
+    output = spec.empty_image(input, C_out, channels_last)
     if output.numel() == 0:
         return output
+    input, (weight, _) = plan.dense_image(input, channels_last), plan.dense_weight(weight)
     taps = plan.live_taps(weight, exclude_centre, data_channels)
-    tile = plan.tile_of((input,), written=triton.cdiv(C_out, data_channels), read=C_in, taps=taps)
+    written = triton.cdiv(C_out, data_channels)
+    tile = plan.tile_of(input, channels_last, written=written, read=C_in, taps=taps)
     programs = plan.convolution_programs(tile, input, C_out, data_channels)
     with launch.on(input):
         masked_conv2d_forward_kernel[launch.programs(plan.OP, programs)](
             input,
             weight,
-            bias,
+            None if bias is None else bias.contiguous(),
             output,
             *plan.sizes(input),
             C_in,
             C_out,
             dilation,
-            *plan.image_strides(input),
-            *plan.image_strides(output),
-            *weight.stride(),
-            0 if bias is None else bias.stride(0),
-            **plan.constants(input, weight, exclude_centre, data_channels),
-            X_ALIGN=plan.alignment(input),
-            Y_ALIGN=plan.alignment(output),
-            FLAT=tile.flat,
-            BP=tile.pixels,
-            BO=tile.written,
-            BC=tile.read,
+            F=plan.facts(input, weight, exclude_centre, data_channels, channels_last),
+            T=tile,
             num_warps=tile.warps,
             num_stages=tile.stages,
         )
@@ -99,7 +88,7 @@ def forward(
 
 
 def _calls(
-    dtype: torch.dtype, C_in: int, C_out: int, groups: int, last: bool
+    dtype: torch.dtype, C_in: int, C_out: int, groups: int, last: bool, N: int = 2, side: int = 28
 ) -> Iterator[tuple[str, tuple]]:
     def image(*shape):
         memory_format = torch.channels_last if last else torch.contiguous_format
@@ -107,32 +96,31 @@ def _calls(
 
     first = C_in < launch.SMALLEST
     taps = 7 if first else 3
-    input, output, weight = (
-        image(2, C_in, 28, 28),
-        image(2, C_out, 28, 28),
-        image(C_out, C_in, taps, taps),
-    )
-    options = (first, groups, 1, last)
-    yield "masked_conv2d_forward", (input, weight, image(1, C_out, 1, 1).flatten(), *options)
-    yield "masked_conv2d_backward", (output, input, weight, *options, True, True, True)
+    input, output = image(N, C_in, side, side + 1), image(N, C_out, side, side + 1)
+    bias = image(1, C_out, 1, 1).flatten()
+    call = (input, image(C_out, C_in, taps, taps), bias, first, groups, 1, last)
+    yield "masked_conv2d_forward", call
+    yield "masked_conv2d_backward", (output, *call, True, True, True)
 
 
 def configurations() -> Iterator[tuple[str, tuple]]:
-    """Calls that reach every kernel in every configuration, TF32 included."""
-    for dtype in launch.FLOATING:
-        yield from _calls(dtype, 1, 64, 1, False)
+    """Calls that reach every kernel in every configuration, TF32 included; the first call of a
+    dtype is the one to look at where there is time for one."""
+    for dtype in spec.FLOATING:
         if dtype != torch.float64:
             yield from _calls(dtype, 128, 128, 1, True)
+        yield from _calls(dtype, 1, 64, 1, False)
     yield from _calls(torch.float64, 20, 20, 2, True)
     yield from _calls(torch.bfloat16, 48, 48, 3, False)
     yield from _calls(torch.bfloat16, 3, 96, 3, True)
     yield from _calls(torch.bfloat16, 256, 32, 3, True)
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
-    try:
+    with launch.allowing_tf32():
         yield from _calls(torch.float32, 128, 128, 1, True)
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def variants(n: int) -> Iterator[tuple[str, tuple]]:
+    """Calls of other sizes, which other values of ``n`` compile nothing for."""
+    yield from _calls(torch.float32, 16, 32, 1, False, n, n + 2)
 
 
 LAUNCHERS = {"masked_conv2d_forward": forward, "masked_conv2d_backward": backward}

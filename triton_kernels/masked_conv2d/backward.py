@@ -8,13 +8,16 @@ import torch
 import triton
 import triton.language as tl
 
+from genkern import spec
 from genkern.triton_kernels.core import launch
 from genkern.triton_kernels.masked_conv2d import plan
 from genkern.triton_kernels.masked_conv2d.tile import (
+    channel_offsets,
     convolve,
     load_shifted,
     pixel_offsets,
     pixels_of,
+    shifts_of,
     steps_of,
     taps_and_channels,
 )
@@ -27,47 +30,48 @@ SHORTEST_PART = 4  # tiles of pixels
 @triton.jit
 def weight_part(
     i_program, p_x, p_g, p_part, p_bias_part, pixels, plane, H, W, C_in, C_out, dilation,
-    x_n, x_c, x_y, x_x, g_n, g_c, g_y, g_x, splits, pixel_tiles,
-    KH: tl.constexpr, KW: tl.constexpr, GROUPS: tl.constexpr, EXCLUDE: tl.constexpr,
-    X_ALIGN: tl.constexpr, G_ALIGN: tl.constexpr, WIDE: tl.constexpr, FLAT: tl.constexpr,
-    BP: tl.constexpr, BO: tl.constexpr, BQ: tl.constexpr,
-    ACC: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    splits, pixel_tiles, F: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
     """part[s, o, t, i] = sum_{p in part s} g[o, p] x[i, p + t],  bias part[s, o] = sum_p g[o, p]
 
-    Program: part s of the pixels, BO output channels, BQ input channels at a tap (FLAT: BQ pairs).
+    Program: part s of the pixels, T.written output channels, T.read input channels at a tap (where
+    T.flat: pairs of tap and channel).
     """
-    TAPS: tl.constexpr = KH // 2 * KW + KW // 2
-    CENTRE: tl.constexpr = 1 if GROUPS > 1 or not EXCLUDE else 0
+    BP: tl.constexpr = T.pixels
+    BO: tl.constexpr = T.written
+    BQ: tl.constexpr = T.read
+    TAPS: tl.constexpr = F.KH // 2 * F.KW + F.KW // 2
+    CENTRE: tl.constexpr = 1 if F.GROUPS > 1 or not F.EXCLUDE else 0
     factors = (TAPS + CENTRE) * C_in
     tiles_o = tl.cdiv(C_out, BO)
-    tiles_q = steps_of(TAPS + CENTRE, C_in, BQ, FLAT) if p_part is not None else 1
+    tiles_q = steps_of(TAPS + CENTRE, C_in, BQ, T.flat) if p_part is not None else 1
     i_s, i_o = i_program // (tiles_o * tiles_q), i_program // tiles_q % tiles_o
     i_q = i_program % tiles_q
     o_o = i_o * BO + tl.arange(0, BO)
     m_o = o_o < C_out
-    b_part, b_bias = tl.zeros((BO, BQ), ACC), tl.zeros((BO,), ACC)
+    b_part, b_bias = tl.zeros((BO, BQ), F.ACC), tl.zeros((BO,), F.ACC)
     if p_part is not None:
-        o_t, o_c, m_c = taps_and_channels(i_q, 0, TAPS + CENTRE, 0, C_in, BQ, FLAT)
-        o_dy, o_dx = (o_t // KW - KH // 2) * dilation, (o_t % KW - KW // 2) * dilation
+        o_t, o_c, m_c = taps_and_channels(i_q, 0, TAPS + CENTRE, 0, C_in, BQ, T.flat)
+        o_dy, o_dx = shifts_of(o_t, dilation, F)
     begin = i_s.to(tl.int64) * pixel_tiles // splits
     end = (i_s.to(tl.int64) + 1) * pixel_tiles // splits
     for i_p in range(begin, end):
-        o_n, o_y, o_x, m_p = pixels_of(i_p, pixels, plane, W, BP, WIDE)
-        o_pixel = pixel_offsets(o_n, o_y, o_x, g_n, g_y, g_x, G_ALIGN)
-        o_channel = o_o if G_ALIGN else o_o.to(tl.int64) * g_c
+        o_p, o_n, o_y, o_x, m_p = pixels_of(i_p, pixels, plane, W, BP, F.WIDE)
+        o_pixel = pixel_offsets(o_p, o_n, plane, C_out, F.LAST)
         b_g = tl.load(
-            p_g + (o_pixel[:, None] + o_channel[None, :]),
+            p_g + (o_pixel[:, None] + channel_offsets(o_o, plane, F.LAST)[None, :]),
             mask=m_p[:, None] & m_o[None, :],
             other=0.0,
-        ).to(DOT)
-        b_bias += tl.sum(b_g.to(ACC), axis=0)
+        ).to(F.DOT)
+        b_bias += tl.sum(b_g.to(F.ACC), axis=0)
         if p_part is not None:
-            o_pixel = pixel_offsets(o_n, o_y, o_x, x_n, x_y, x_x, X_ALIGN)
+            o_pixel = pixel_offsets(o_p, o_n, plane, C_in, F.LAST)
             b_x = load_shifted(
-                p_x, o_pixel, o_y, o_x, m_p, o_dy, o_dx, o_c, m_c, H, W, x_c, x_y, x_x, X_ALIGN
-            ).to(DOT)
-            b_part = tl.dot(tl.trans(b_g), b_x, b_part, input_precision=PRECISION, out_dtype=ACC)
+                p_x, o_pixel, o_y, o_x, m_p, o_dy, o_dx, o_c, m_c, plane, H, W, C_in, F.LAST
+            ).to(F.DOT)
+            b_part = tl.dot(
+                tl.trans(b_g), b_x, b_part, input_precision=F.PRECISION, out_dtype=F.ACC
+            )
     o_row = (i_s * C_out + o_o).to(tl.int64)
     if p_part is not None:
         o_factor = o_t * C_in + o_c
@@ -81,61 +85,51 @@ def weight_part(
 def masked_conv2d_backward_kernel(
     p_x, p_w, p_g, p_dx, p_part, p_bias_part,
     pixels, plane, H, W, C_in, C_out, dilation, programs, splits, pixel_tiles,
-    x_n, x_c, x_y, x_x, g_n, g_c, g_y, g_x, y_n, y_c, y_y, y_x, w_o, w_i, w_y, w_x,
-    KH: tl.constexpr, KW: tl.constexpr, GROUPS: tl.constexpr, EXCLUDE: tl.constexpr,
-    WIDE: tl.constexpr, ACC: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
-    X_ALIGN: tl.constexpr, G_ALIGN: tl.constexpr, Y_ALIGN: tl.constexpr,
-    FLAT: tl.constexpr, BP: tl.constexpr, BO: tl.constexpr, BC: tl.constexpr,
-    FLAT_W: tl.constexpr, BP_W: tl.constexpr, BO_W: tl.constexpr, BQ_W: tl.constexpr,
+    F: tl.constexpr, T: tl.constexpr, T_W: tl.constexpr,
 ):  # fmt: skip
     """dx[n, i, p] = sum_{o, live t} w[o, i, t] g[n, o, p - t];  parts of dw[o, i, t] and db[o]
 
     van den Oord et al. 2016, sec. 3.4. x, dx (N, C_in, H, W), g (N, C_out, H, W), w (C_out, C_in,
-    KH, KW), any strides; parts (splits, C_out, live taps, C_in) and (splits, C_out).
-    The first `programs` programs form dx, the others the parts, each for BO_W x BQ_W factors.
+    KH, KW), dense; parts (splits, C_out, live taps, C_in) and (splits, C_out).
+    The first `programs` programs form dx, tile T; the others the parts, tile T_W.
     """
     i_program = tl.program_id(0)
     if i_program < programs:
         if p_dx is not None:
             convolve(
                 i_program, p_g, p_w, None, p_dx, pixels, plane, H, W, C_out, C_in, dilation,
-                g_n, g_c, g_y, g_x, y_n, y_c, y_y, y_x, w_i, w_o, w_y, w_x, 0,
-                KH, KW, GROUPS, EXCLUDE, True, G_ALIGN, Y_ALIGN, WIDE, FLAT, BP, BO, BC,
-                ACC, DOT, PRECISION,
+                True, F, T,
             )  # fmt: skip
     else:
         if p_part is not None or p_bias_part is not None:
             weight_part(
                 i_program - programs, p_x, p_g, p_part, p_bias_part,
-                pixels, plane, H, W, C_in, C_out, dilation,
-                x_n, x_c, x_y, x_x, g_n, g_c, g_y, g_x, splits, pixel_tiles,
-                KH, KW, GROUPS, EXCLUDE, X_ALIGN, G_ALIGN, WIDE, FLAT_W, BP_W, BO_W, BQ_W,
-                ACC, DOT, PRECISION,
+                pixels, plane, H, W, C_in, C_out, dilation, splits, pixel_tiles, F, T_W,
             )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=plan.VARYING)
 def masked_conv2d_weight_kernel(
     p_part, p_bias_part, p_dw, p_db, C_in, C_out, splits, elements, part_size, programs,
-    KH: tl.constexpr, KW: tl.constexpr, GROUPS: tl.constexpr, EXCLUDE: tl.constexpr,
-    ACC: tl.constexpr, BE: tl.constexpr,
+    F: tl.constexpr, BE: tl.constexpr,
 ):  # fmt: skip
     """dw[o, i, t] = sum_s part[s, o, t, i] where t is live for (o, i), else 0;  db[o] likewise
 
-    part (splits, C_out, live taps, C_in), dw (C_out, C_in, KH, KW) contiguous. Sums run in order
-    of s. The first `programs` programs form dw, the others db.
+    part (splits, C_out, live taps, C_in), dw (C_out, C_in, KH, KW) in the format of the weight.
+    Sums run in order of s. The first `programs` programs form dw, the others db.
     """
-    TAPS: tl.constexpr = KH // 2 * KW + KW // 2
-    CENTRE: tl.constexpr = 1 if GROUPS > 1 or not EXCLUDE else 0
+    AREA: tl.constexpr = F.KH * F.KW
+    TAPS: tl.constexpr = F.KH // 2 * F.KW + F.KW // 2
+    CENTRE: tl.constexpr = 1 if F.GROUPS > 1 or not F.EXCLUDE else 0
     i_e = tl.program_id(0)
-    b_sum = tl.zeros((BE,), ACC)
+    b_sum = tl.zeros((BE,), F.ACC)
     if i_e < programs:
         if p_part is not None:
             o_e = i_e.to(tl.int64) * BE + tl.arange(0, BE)
             m_e = o_e < elements
-            o_i, o_t, o_o = o_e % C_in, o_e // C_in % (KH * KW), o_e // C_in // (KH * KW)
+            o_i, o_t, o_o = o_e % C_in, o_e // C_in % AREA, o_e // C_in // AREA
             seen = tl.cdiv(
-                C_in * (o_o * GROUPS // C_out + (0 if EXCLUDE else 1)), GROUPS
+                C_in * (o_o * F.GROUPS // C_out + (0 if F.EXCLUDE else 1)), F.GROUPS
             )  # input channels that channel o sees through its centre
             m_live = m_e & ((o_t < TAPS) | ((o_t == TAPS) & (o_i < seen)))
             factors = (TAPS + CENTRE) * C_in
@@ -143,7 +137,7 @@ def masked_conv2d_weight_kernel(
             for _ in range(splits):
                 b_sum += tl.load(p_part + o_part, mask=m_live, other=0.0)
                 o_part += part_size
-            o_dw = (o_o * C_in + o_i) * (KH * KW) + o_t
+            o_dw = o_e if F.W_LAST else (o_o * C_in + o_i) * AREA + o_t
             tl.store(p_dw + o_dw, b_sum.to(p_dw.dtype.element_ty), mask=m_e)
     else:
         if p_bias_part is not None:
@@ -154,79 +148,88 @@ def masked_conv2d_weight_kernel(
 
 
 def backward(
-    d_output: torch.Tensor,
+    upstream_0: torch.Tensor | None,
     input: torch.Tensor,
     weight: torch.Tensor,
+    bias: torch.Tensor | None,
     exclude_centre: bool,
     data_channels: int,
     dilation: int,
     channels_last: bool,
-    need_input: bool,
-    need_weight: bool,
-    need_bias: bool,
+    needs_input: bool,
+    needs_weight: bool,
+    needs_bias: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Two launches, or one where only the gradient of the input is needed."""
-    others = {"weight": weight, "d_output": d_output}
-    launch.require(launch.mismatch(plan.OP, "input", input, others, contiguous=False))
-    C_out, C_in = weight.shape[:2]
+    launch.require(plan.unsupported(input, weight, bias, upstream_0))
+    C_in = weight.shape[1]
     taps = plan.live_taps(weight, exclude_centre, data_channels)
-    d_input = plan.empty_image(input, C_in, channels_last) if need_input else input.new_empty(0)
-    d_weight = weight.new_empty(weight.shape if need_weight else 0)
-    d_bias = weight.new_empty(C_out if need_bias else 0)
-    if d_output.numel() == 0 or taps * C_in == 0:
+    needs_bias = needs_bias and bias is not None
+    d_input, d_weight = input.new_empty(0), weight.new_empty(0)
+    d_bias = weight.new_empty(weight.shape[0] if needs_bias else 0)
+    if needs_input:
+        d_input = spec.empty_image(input, C_in, channels_last)
+    if needs_weight:
+        d_weight = torch.empty_like(weight)
+    if upstream_0 is None or upstream_0.numel() == 0:
+        return d_input.zero_(), d_weight.zero_(), d_bias.zero_()
+    if taps * C_in == 0:
         d_weight.zero_()
-    if d_output.numel() == 0:
-        return d_input, d_weight, d_bias.zero_()
-    part = _Parts(input, d_output, weight, taps if need_weight else 0, need_bias)
+    input, d_output = (plan.dense_image(x, channels_last) for x in (input, upstream_0))
+    dense, last = plan.dense_weight(weight)
+    facts = plan.facts(input, dense, exclude_centre, data_channels, channels_last)
+    part = _Parts(d_output, dense, facts, taps if needs_weight else 0, needs_bias)
+    is_written = last or d_weight.is_contiguous()  # by the kernel, where it belongs
+    found = d_weight if is_written else torch.empty_like(dense)
     with launch.on(input):
-        _launch_parts(
-            d_output, input, weight, d_input, part, exclude_centre, data_channels, dilation
-        )
+        _launch_parts(d_output, input, dense, d_input, part, facts, taps, dilation)
         if part.weight is not None or part.bias is not None:
-            _launch_sums(part, d_weight, d_bias, weight, exclude_centre, data_channels)
+            _launch_sums(part, found, d_bias, dense, facts)
+    if part.weight is not None and not is_written:
+        d_weight.copy_(found)
     return d_input, d_weight, d_bias
 
 
 class _Parts:
     """How the pixels are divided for the weight gradient, and the memory of the parts."""
 
-    def __init__(self, input, d_output, weight, taps, need_bias):
+    def __init__(self, d_output, weight, facts, taps, needs_bias):
         C_out, C_in = weight.shape[:2]
         factors = taps * C_in
         self.tile = plan.tile_of(
-            (input, d_output), weights=True, written=C_out, read=C_in, taps=taps
+            d_output, facts.LAST, weights=True, written=C_out, read=C_in, taps=taps
         )
         self.pixel_tiles = triton.cdiv(plan.sizes(d_output)[0], self.tile.pixels)
         columns = factors if self.tile.flat else C_in
         steps = triton.cdiv(columns, self.tile.read) * (1 if self.tile.flat else taps)
         tiles = triton.cdiv(C_out, self.tile.written) * max(steps, 1)
-        kind = torch.float64 if d_output.dtype == torch.float64 else torch.float32
+        kind = spec.accumulation(d_output.dtype)
         room = PARTIAL_BYTES // (C_out * max(factors, 1) * kind.itemsize)
         longest = triton.cdiv(self.pixel_tiles, SHORTEST_PART)
         self.splits = max(1, min(triton.cdiv(PROGRAMS, tiles), room, longest))
-        self.programs = tiles * self.splits if factors or need_bias else 0
+        self.programs = tiles * self.splits if factors or needs_bias else 0
         self.size = C_out * factors
         shape = (self.splits, self.size)
         self.weight = d_output.new_empty(shape, dtype=kind) if factors else None
-        self.bias = d_output.new_empty((self.splits, C_out), dtype=kind) if need_bias else None
+        self.bias = d_output.new_empty((self.splits, C_out), dtype=kind) if needs_bias else None
 
 
-def _launch_parts(d_output, input, weight, d_input, part, exclude_centre, data_channels, dilation):
+def _launch_parts(d_output, input, weight, d_input, part, facts, taps, dilation):
     C_out, C_in = weight.shape[:2]
-    taps = plan.live_taps(weight, exclude_centre, data_channels)
+    groups = facts.GROUPS
     tile = plan.tile_of(
-        (d_output,),
-        written=triton.cdiv(C_in, data_channels),
+        d_output,
+        facts.LAST,
+        written=triton.cdiv(C_in, groups),
         read=C_out,
         taps=taps,
-        unaligned=data_channels > 1,
+        unaligned=groups > 1,
     )
     programs = 0
     if d_input.numel():
-        programs = plan.convolution_programs(tile, input, C_in, data_channels)
+        programs = plan.convolution_programs(tile, input, C_in, groups)
     if programs + part.programs == 0:
         return
-    written = d_input if programs else input
     masked_conv2d_backward_kernel[launch.programs(plan.OP, programs + part.programs)](
         input,
         weight,
@@ -241,29 +244,16 @@ def _launch_parts(d_output, input, weight, d_input, part, exclude_centre, data_c
         programs,
         part.splits,
         part.pixel_tiles,
-        *plan.image_strides(input),
-        *plan.image_strides(d_output),
-        *plan.image_strides(written),
-        *weight.stride(),
-        **plan.constants(input, weight, exclude_centre, data_channels),
-        X_ALIGN=plan.alignment(input),
-        G_ALIGN=plan.alignment(d_output),
-        Y_ALIGN=plan.alignment(written),
-        FLAT=tile.flat,
-        BP=tile.pixels,
-        BO=tile.written,
-        BC=tile.read,
-        FLAT_W=part.tile.flat,
-        BP_W=part.tile.pixels,
-        BO_W=part.tile.written,
-        BQ_W=part.tile.read,
+        F=facts,
+        T=tile,
+        T_W=part.tile,
         num_warps=tile.warps,
         num_stages=tile.stages,
     )
 
 
-def _launch_sums(part, d_weight, d_bias, weight, exclude_centre, data_channels):
-    C_out, C_in, KH, KW = weight.shape
+def _launch_sums(part, d_weight, d_bias, weight, facts):
+    C_out, C_in = weight.shape[:2]
     block = 256
     elements = d_weight.numel() if part.weight is not None else 0
     programs = triton.cdiv(elements, block)
@@ -279,11 +269,7 @@ def _launch_sums(part, d_weight, d_bias, weight, exclude_centre, data_channels):
         elements,
         part.size,
         programs,
-        KH=KH,
-        KW=KW,
-        GROUPS=data_channels,
-        EXCLUDE=exclude_centre,
-        ACC=tl.float64 if weight.dtype == torch.float64 else tl.float32,
+        F=facts,
         BE=block,
         num_warps=4,
     )

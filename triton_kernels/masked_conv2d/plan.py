@@ -1,27 +1,36 @@
 """What the launchers of masked_conv2d decide on the host, from shapes, strides and dtypes alone."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
+from genkern import spec
 from genkern.triton_kernels.core import launch
+from genkern.triton_kernels.core.elementary import accumulator
+from genkern.triton_kernels.masked_conv2d.tiles import TILES
 
-# Sizes and strides that change from call to call: they get no compiled variant of their own.
+# Sizes that change from call to call: they get no compiled variant of their own.
 VARYING = (
-    "pixels", "plane", "H", "W", "x_n", "x_c", "x_y", "x_x", "y_n", "y_c", "y_y", "y_x",
-    "g_n", "g_c", "g_y", "g_x", "programs", "splits", "pixel_tiles",
-    "elements", "part_size",
+    "pixels", "plane", "H", "W", "programs", "splits", "pixel_tiles", "elements", "part_size",
 )  # fmt: skip
 OP = "masked_conv2d"
 
-DOT = {
-    torch.float32: tl.float32,
-    torch.float64: tl.float64,
-    torch.bfloat16: tl.bfloat16,
-    torch.float16: tl.float16,
-}
+
+class Facts(NamedTuple):
+    """What all kernels of a call are compiled for."""
+
+    KH: int
+    KW: int
+    GROUPS: int  # colours
+    EXCLUDE: bool  # the centre is dead for a pixel's own colour
+    LAST: bool  # images are channels_last
+    W_LAST: bool  # weights are
+    WIDE: bool  # numbers of pixels, rounded up to tiles, need 64 bits
+    ACC: tl.dtype
+    DOT: tl.dtype  # of the operands of products
+    PRECISION: str
 
 
 class Tile(NamedTuple):
@@ -44,16 +53,9 @@ def live_taps(weight: torch.Tensor, exclude_centre: bool, groups: int) -> int:
     return KH // 2 * KW + KW // 2 + (groups > 1 or not exclude_centre)
 
 
-def alignment(image: torch.Tensor) -> int:
-    """16 or 1 where channels are adjacent: the number that divides all other strides; else 0."""
-    n, c, y, x = image.stride()
-    if c != 1:
-        return 0
-    return 16 if n % 16 == y % 16 == x % 16 == 0 else 1
-
-
 def tile_of(
-    images: tuple[torch.Tensor, ...],
+    image: torch.Tensor,
+    last: bool,
     *,
     written: int,
     read: int,
@@ -67,10 +69,9 @@ def tile_of(
     """
     flat = read < launch.SMALLEST
     kernel = "masked_conv2d"
-    if images[0].element_size() == 2:
-        is_scattered = flat or unaligned or not all(alignment(x) for x in images)
-        kernel += "_scattered" if is_scattered else ""
-    tile = Tile(*launch.tile(kernel + ("_weight" if weights else ""), images[0]))
+    if image.element_size() == 2 and (flat or unaligned or not last):
+        kernel += "_scattered"
+    tile = Tile(*launch.tile(TILES, kernel + ("_weight" if weights else ""), image))
     return tile._replace(
         written=launch.extent(tile.written, written),
         read=launch.extent(tile.read, read * taps if flat else read),
@@ -78,11 +79,15 @@ def tile_of(
     )
 
 
-def image_strides(image: torch.Tensor) -> tuple[int, int, int, int]:
-    """In elements, in the units that `alignment` says."""
-    n, c, y, x = image.stride()
-    unit = max(alignment(image), 1)
-    return n // unit, c, y // unit, x // unit
+def dense_image(image: torch.Tensor, last: bool) -> torch.Tensor:
+    layout = torch.channels_last if last else torch.contiguous_format
+    return image.contiguous(memory_format=layout)
+
+
+def dense_weight(weight: torch.Tensor) -> tuple[torch.Tensor, bool]:
+    """The weight in one of the two formats of the kernels, and whether that is channels_last."""
+    last = spec.is_channels_last(weight) and weight.is_contiguous(memory_format=torch.channels_last)
+    return weight if last else weight.contiguous(), last
 
 
 def sizes(image: torch.Tensor) -> tuple[int, int, int, int]:
@@ -100,29 +105,24 @@ def dot_type(image: torch.Tensor) -> tl.dtype:
     """The type of the operands of the matrix products; CPU tensors are those of the interpreter,
     whose products of bfloat16 are wrong."""
     interpreted = image.device.type == "cpu" and image.dtype == torch.bfloat16
-    return tl.float32 if interpreted else DOT[image.dtype]
+    return tl.float32 if interpreted else getattr(tl, spec.dtype_name(image.dtype))
 
 
-def constants(image: torch.Tensor, weight: torch.Tensor, *options: Any) -> dict[str, Any]:
-    """Compile-time facts that all kernels of a call share."""
-    exclude_centre, data_channels = options
-    double = image.dtype == torch.float64
-    return {
-        "KH": weight.shape[2],
-        "KW": weight.shape[3],
-        "GROUPS": data_channels,
-        "EXCLUDE": exclude_centre,
-        "WIDE": is_wide(image),
-        "ACC": tl.float64 if double else tl.float32,
-        "DOT": dot_type(image),
-        "PRECISION": launch.float32_precision() if image.dtype == torch.float32 else "ieee",
-    }
-
-
-def empty_image(like: torch.Tensor, channels: int, channels_last: bool) -> torch.Tensor:
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    shape = (like.shape[0], channels, *like.shape[2:])
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=memory_format)
+def facts(
+    image: torch.Tensor, weight: torch.Tensor, exclude_centre: bool, groups: int, last: bool
+) -> Facts:
+    """Of a call whose weight is a dense one."""
+    return Facts(
+        *weight.shape[2:],
+        groups,
+        exclude_centre,
+        last,
+        dense_weight(weight)[1],
+        is_wide(image),
+        accumulator(image.dtype),
+        dot_type(image),
+        launch.float32_precision() if image.dtype == torch.float32 else "ieee",
+    )
 
 
 def convolution_programs(tile: Tile, image: torch.Tensor, channels: int, groups: int) -> int:
@@ -131,8 +131,11 @@ def convolution_programs(tile: Tile, image: torch.Tensor, channels: int, groups:
 
 
 def unsupported(
-    input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    upstream: torch.Tensor | None = None,
 ) -> str | None:
     """Why the Triton kernels cannot run a call, or None."""
-    others = {"weight": weight, "bias": bias}
-    return launch.mismatch(OP, "input", input, others, contiguous=False)
+    others = {"weight": weight, "bias": bias, "upstream_0": upstream}
+    return launch.mismatch(OP, "input", input, others)

@@ -11,6 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
+from genkern import spec
 from genkern.triton_kernels.core import launch
 from genkern.triton_kernels.row_lstm import plan
 from genkern.triton_kernels.row_lstm.backward import (
@@ -33,10 +34,12 @@ __all__ = [
     "LAUNCHERS",
     "SPILL_BYTES",
     "TENSOR_CORES",
+    "VARIANTS",
     "configurations",
     "row_lstm_backward_kernel",
     "row_lstm_weight_kernel",
     "unsupported",
+    "variants",
 ]
 
 
@@ -105,8 +108,8 @@ def forward(
     launch.require(unsupported(input_gates, weight_hh, h0, c0))
     N, _, H, W = input_gates.shape
     hidden = weight_hh.shape[1]
-    padded = plan.padded_units(input_gates.dtype, hidden)
-    kind = plan.accumulate_dtype(input_gates.dtype)
+    kind = spec.accumulation(input_gates.dtype)
+    padded = spec.padded(hidden, kind)
     h = input_gates.new_empty(N, hidden, H, W)
     h_n, c_n = (input_gates.new_empty(N, hidden, W) for _ in range(2))
     gates = input_gates.new_empty(N if save else 0, H, 4 * padded, W, dtype=kind)
@@ -116,10 +119,7 @@ def forward(
     state = input_gates.new_empty(N, 2, 2, hidden, W, dtype=kind)
     with launch.on(input_gates):
         row_lstm_forward_kernel[launch.programs("row_lstm", N)](
-            input_gates,
-            weight_hh,
-            h0,
-            c0,
+            *launch.dense(input_gates, weight_hh, h0, c0),
             h,
             h_n,
             c_n,
@@ -138,35 +138,43 @@ def forward(
 
 def configurations() -> Iterator[tuple[str, tuple]]:
     """Calls that reach every kernel in every configuration, TF32 included."""
-    for dtype in launch.FLOATING:
-        if dtype != torch.float16:
-            yield from _calls(dtype, 16, 28, True, False)
+    for dtype in spec.FLOATING:
         if dtype != torch.float64:
             yield from _calls(dtype, 128, 32, False, True)
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
-    try:
+        if dtype != torch.float16:
+            yield from _calls(dtype, 16, 28, True, False)
+    with launch.allowing_tf32():
         yield from _calls(torch.float32, 128, 32, True, False)
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def variants(n: int) -> Iterator[tuple[str, tuple]]:
+    """Calls of other sizes, which other values of ``n`` compile nothing for."""
+    yield from _calls(torch.float32, 16, 28, True, False, n, n)
 
 
 def _calls(
-    dtype: torch.dtype, hidden: int, W: int, save: bool, given: bool
+    dtype: torch.dtype,
+    hidden: int,
+    W: int,
+    save: bool,
+    given: bool,
+    N: int = 64,
+    H: int | None = None,
 ) -> Iterator[tuple[str, tuple]]:
-    N, H = 64, W
+    H = W if H is None else H
 
     def empty(*shape, kind=dtype):
         return torch.empty(shape, dtype=kind, device="meta")
 
-    weight, image = empty(4 * hidden, hidden, 3), empty(N, hidden, H, W)
+    image, weight = empty(N, 4 * hidden, H, W), empty(4 * hidden, hidden, 3)
     state = empty(N, hidden, W) if given else None
-    kind = plan.accumulate_dtype(dtype)
-    gates, cells = empty(N, H, 4 * hidden, W, kind=kind), empty(N, H, hidden, W, kind=kind)
-    yield "row_lstm_forward", (empty(N, 4 * hidden, H, W), weight, state, state, save)
-    upstream = (None, state, state) if given else (image, None, None)
-    needs = (True, True, given, given)
-    yield "row_lstm_backward", (*upstream, weight, state, state, gates, cells, *needs)
+    kind = spec.accumulation(dtype)
+    padded = spec.padded(hidden, kind)
+    saved = empty(N, H, 4 * padded, W, kind=kind), empty(N, H, padded, W, kind=kind)
+    inputs = (image, weight, state, state)
+    yield "row_lstm_forward", (*inputs, save)
+    upstream = (None, state, state) if given else (empty(N, hidden, H, W), None, None)
+    yield "row_lstm_backward", (*upstream, *inputs, *saved, True, True, given, given)
 
 
 LAUNCHERS = {"row_lstm_forward": forward, "row_lstm_backward": backward}
@@ -176,3 +184,5 @@ SPILL_BYTES = {
     "row_lstm_forward_kernel": 32,
     "row_lstm_backward_kernel": 64,
 }
+# The weight gradient of a small batch is not divided.
+VARIANTS = {"row_lstm_weight_kernel": 2}

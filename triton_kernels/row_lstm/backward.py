@@ -8,7 +8,9 @@ import torch
 import triton
 import triton.language as tl
 
+from genkern import spec
 from genkern.triton_kernels.core import launch
+from genkern.triton_kernels.core.elementary import accumulator
 from genkern.triton_kernels.row_lstm import plan
 from genkern.triton_kernels.row_lstm.tile import (
     cell_backward,
@@ -18,6 +20,7 @@ from genkern.triton_kernels.row_lstm.tile import (
     store_four,
     units_and_columns,
 )
+from genkern.triton_kernels.row_lstm.tiles import TILES
 
 
 @triton.jit(do_not_specialize=plan.VARYING)
@@ -152,44 +155,44 @@ def row_lstm_weight_kernel(
 
 
 def backward(
-    d_h: torch.Tensor | None,
-    d_h_n: torch.Tensor | None,
-    d_c_n: torch.Tensor | None,
+    upstream_0: torch.Tensor | None,
+    upstream_1: torch.Tensor | None,
+    upstream_2: torch.Tensor | None,
+    input_gates: torch.Tensor,
     weight_hh: torch.Tensor,
     h0: torch.Tensor | None,
     c0: torch.Tensor | None,
     gates: torch.Tensor,
     cells: torch.Tensor,
-    need_input: bool,
-    need_weight: bool,
-    need_h0: bool,
-    need_c0: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    needs_input_gates: bool,
+    needs_weight_hh: bool,
+    needs_h0: bool,
+    needs_c0: bool,
+) -> tuple[torch.Tensor, ...]:
     """Two launches, or one where the weight needs no gradient."""
-    others = {"d_h": d_h, "d_h_n": d_h_n, "d_c_n": d_c_n, "h0": h0, "c0": c0}
-    launch.require(launch.mismatch("row_lstm", "weight_hh", weight_hh, others))
-    N, H, _, W = gates.shape
+    launch.require(
+        plan.unsupported(input_gates, weight_hh, h0, c0, upstream_0=upstream_0,
+                         upstream_1=upstream_1, upstream_2=upstream_2)
+    )  # fmt: skip
+    N, _, H, W = input_gates.shape
     hidden = weight_hh.shape[1]
-    shapes = (N, 4 * hidden, H, W), tuple(weight_hh.shape), (N, hidden, W), (N, hidden, W)
-    needs = (need_input, need_weight, need_h0, need_c0)
-    d_input, d_weight, d_h0, d_c0 = (
-        weight_hh.new_empty(shape if need else 0) for shape, need in zip(shapes, needs, strict=True)
-    )
+    needs = (needs_input_gates, needs_weight_hh, needs_h0, needs_c0)
+    gradients = spec.empty_gradients((input_gates, weight_hh, h0, c0), needs)
+    if not any(d.numel() for d in gradients):
+        return gradients
     if N * hidden * W == 0:
-        return d_input, d_weight.zero_(), d_h0, d_c0
+        return tuple(d.zero_() for d in gradients)
+    d_input, d_weight, d_h0, d_c0 = gradients
     same = gates.dtype == weight_hh.dtype
-    d = d_input if same and need_input else gates.new_empty(N, 4 * hidden, H, W)
-    states = gates.new_empty(N, hidden, H, W) if need_weight else None
+    d = d_input if same and needs_input_gates else gates.new_empty(N, 4 * hidden, H, W)
+    states = gates.new_empty(N, hidden, H, W) if needs_weight_hh else None
     with launch.on(weight_hh):
         row_lstm_backward_kernel[launch.programs("row_lstm", N)](
-            *(d_h, d_h_n, d_c_n),
-            weight_hh,
-            *(h0, c0),
-            *(gates, cells),
+            *launch.dense(upstream_0, upstream_1, upstream_2, weight_hh, h0, c0, gates, cells),
             d,
-            d_input if need_input and not same else None,
-            d_h0 if need_h0 else None,
-            d_c0 if need_c0 else None,
+            d_input if needs_input_gates and not same else None,
+            d_h0 if d_h0.numel() else None,
+            d_c0 if d_c0.numel() else None,
             states,
             gates.new_empty(N, 2, hidden, W),
             hidden,
@@ -201,13 +204,13 @@ def backward(
         )
         if states is not None:
             _weight_gradient(d, states, d_weight)
-    return d_input, d_weight, d_h0, d_c0
+    return gradients
 
 
 def _weight_gradient(d: torch.Tensor, states: torch.Tensor, d_weight: torch.Tensor) -> None:
     N, hidden, H, W = states.shape
     K = d_weight.shape[2]
-    tile = plan.Tile(*launch.tile("row_lstm_weight", d_weight))
+    tile = plan.Tile(*launch.tile(TILES, "row_lstm_weight", d_weight))
     BO, BQ = launch.extent(tile.units, 4 * hidden), launch.extent(tile.factors, hidden * K)
     tiles = triton.cdiv(4 * hidden, BO) * triton.cdiv(hidden * K, BQ)
     pixel_tiles = triton.cdiv(N * H * W, tile.columns)
@@ -230,7 +233,7 @@ def _weight_gradient(d: torch.Tensor, states: torch.Tensor, d_weight: torch.Tens
         BO=BO,
         BP=tile.columns,
         BQ=BQ,
-        ACC=tl.float64 if d.dtype == torch.float64 else tl.float32,
+        ACC=accumulator(d.dtype),
         PRECISION=plan.precision(d, d_weight.dtype),
         WIDE=N * H * W > 2**31 - 2**16,
         num_warps=tile.warps,

@@ -3,10 +3,10 @@
 from typing import Any, NamedTuple
 
 import torch
-import triton
-import triton.language as tl
 
 from genkern.triton_kernels.core import launch
+from genkern.triton_kernels.core.elementary import accumulator
+from genkern.triton_kernels.row_lstm.tiles import TILES
 
 # Sizes that change from call to call: they get no compiled variant of their own.
 VARYING = ("H", "W", "plane", "pixels", "pixel_tiles", "splits")
@@ -31,10 +31,6 @@ SHORTEST_PART = 4  # tiles of pixels
 PARTIAL_BYTES = 64 << 20
 
 
-def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 def precision(tensor: torch.Tensor, dtype: torch.dtype) -> str:
     """States pass in float32, so that half precision splits its factors in two: "bf16x3".
 
@@ -51,23 +47,17 @@ def precision(tensor: torch.Tensor, dtype: torch.dtype) -> str:
 def constants(kernel: str, weight: torch.Tensor, W: int) -> dict[str, Any]:
     """Compile-time facts of the walk, `kernel` "row_lstm_forward" or "row_lstm_backward"."""
     _, hidden, K = weight.shape
-    tile = Tile(*launch.tile(kernel, weight))
+    tile = Tile(*launch.tile(TILES, kernel, weight))
     return {
         "K": K,
         "BU": launch.extent(tile.units, hidden),
         "BW": launch.extent(tile.columns, W),
         "BQ": tile.factors,
-        "ACC": tl.float64 if weight.dtype == torch.float64 else tl.float32,
+        "ACC": accumulator(weight.dtype),
         "PRECISION": precision(weight, weight.dtype),
         "num_warps": tile.warps,
         "num_stages": tile.stages,
     }
-
-
-def padded_units(dtype: torch.dtype, hidden: int) -> int:
-    """Hidden units that the saved gates have room for: the layout all backends share."""
-    lanes = 8 if dtype == torch.float64 else 16
-    return triton.cdiv(hidden, lanes) * lanes
 
 
 def unsupported(
@@ -75,9 +65,10 @@ def unsupported(
     weight_hh: torch.Tensor,
     h0: torch.Tensor | None = None,
     c0: torch.Tensor | None = None,
+    **upstream: torch.Tensor | None,
 ) -> str | None:
     """Why the Triton kernels cannot run a call, or None."""
-    others = {"weight_hh": weight_hh, "h0": h0, "c0": c0}
+    others = {"weight_hh": weight_hh, "h0": h0, "c0": c0, **upstream}
     reason = launch.mismatch("row_lstm", "input_gates", input_gates, others)
     return reason or too_large(weight_hh, input_gates.shape[3])
 

@@ -1,7 +1,7 @@
 """What the kernels of row_lstm share: the products along a row, and the cell.
 
 Offsets within the weight and within the row of one image are 32-bit, which `unsupported` in
-row_lstm_plan.py makes sure of; all others are 64-bit.
+plan.py makes sure of; all others are 64-bit.
 """
 
 import triton

@@ -1,5 +1,6 @@
-"""Tiles of the Triton kernels: (kernel, major compute capability, bytes of an element): extents in
-the order of the kernel's plan, warps, stages. A chip without an entry takes that of sm_80.
+"""Tiles of the kernels of masked_conv2d: (kernel, major compute capability, bytes of an element):
+extents in the order of the kernel's plan, warps, stages. A chip without an entry takes that of
+sm_80.
 
 `python -m benchmarks tune` on a GPU rewrites both tables. MEASURED: (major, bytes): where; what is
 not named there is an estimate.
@@ -16,14 +17,5 @@ TILES: dict[tuple[str, int, int], tuple[int, ...]] = {
     ("masked_conv2d_weight", 8, 2): (64, 64, 64, 4, 3),
     ("masked_conv2d_weight", 8, 4): (32, 32, 32, 4, 3),
     ("masked_conv2d_weight", 8, 8): (16, 32, 32, 4, 2),
-    ("row_lstm_backward", 8, 2): (64, 32, 32, 8, 2),
-    ("row_lstm_backward", 8, 4): (32, 32, 16, 8, 2),
-    ("row_lstm_backward", 8, 8): (16, 32, 16, 4, 1),
-    ("row_lstm_forward", 8, 2): (32, 32, 32, 8, 2),
-    ("row_lstm_forward", 8, 4): (32, 32, 16, 8, 2),
-    ("row_lstm_forward", 8, 8): (16, 32, 16, 4, 1),
-    ("row_lstm_weight", 8, 2): (64, 32, 64, 8, 2),
-    ("row_lstm_weight", 8, 4): (32, 32, 32, 4, 2),
-    ("row_lstm_weight", 8, 8): (16, 32, 16, 4, 1),
 }
 MEASURED: dict[tuple[int, int], str] = {}

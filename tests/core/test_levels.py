@@ -1,0 +1,77 @@
+"""Every instruction-set level, bfloat16 in pairs and not: each one process for all families."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from genkern import library
+from tests.core.helpers import bf16_pairs, machine_levels
+
+ROOT = Path(__file__).parents[2]
+LEVELS = machine_levels()
+SMALL = "small"  # a build with tiny blocks: small shapes cross every boundary of every blocking
+
+
+def run_level(level: str, environment: dict[str, str], *arguments: str) -> dict:
+    command = [sys.executable, "-m", "tests.core.levels", *arguments]
+    environment = {**os.environ, "GENKERN_CPU_ISA": level, **environment}
+    result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-4000:]
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def examples(level: str) -> str:
+    """The property tests draw as many again where blocks are small, fewer at the other levels."""
+    full = settings.default.max_examples
+    return str(full if level == SMALL else max(5, full // 4))
+
+
+def missing(level: str) -> str | None:
+    if not library.ops_file(level).exists():
+        return f"the ops for {level} are not built (GENKERN_BUILD)"
+    if level == SMALL and platform.machine() in ("x86_64", "AMD64") and "avx2" not in LEVELS:
+        return "the small build is one of AVX2, which this CPU does not have"
+    return None
+
+
+def check(found: dict, record_property) -> None:
+    for stem, family in found["families"].items():
+        record_property("seconds", (stem, family["seconds"]))
+    failures = [(stem, text) for stem, f in found["families"].items() for text in f["failures"]]
+    assert not failures, "\n\n".join(f"{stem}: {text}" for stem, text in failures)
+
+
+@pytest.mark.parametrize("level", [*LEVELS, SMALL])
+def test_bits_and_values_of_all_families(level, record_property):
+    if reason := missing(level):
+        pytest.skip(reason)
+    found = run_level(level, {}, examples(level))
+    assert found["isa"] == level
+    check(found, record_property)
+
+
+IN_PAIRS = [
+    *(pytest.param(level, marks=pytest.mark.deep) for level in LEVELS[:-1]),
+    LEVELS[-1],
+    SMALL,
+]
+
+
+@pytest.mark.parametrize("level", IN_PAIRS)
+def test_bfloat16_multiplied_in_pairs_and_not(level, record_property):
+    """In the other way than the machine does by itself; an AVX-512 build needs the instruction."""
+    if reason := missing(level):
+        pytest.skip(reason)
+    native = level == "avx512" and bf16_pairs()
+    pairs = {"GENKERN_BF16_PAIRS": str(int(not native))}
+    found = run_level(level, pairs, examples(level), "bfloat16")
+    if level == "avx512" and not found["bf16_pairs"] and not native:
+        pytest.skip("this CPU has no AVX512-BF16, which the AVX-512 build multiplies pairs with")
+    assert found["bf16_pairs"] != native
+    check(found, record_property)
