@@ -61,8 +61,8 @@ def public_call(sample, monkeypatch):
             monkeypatch.setattr(genkern, name, watched)
     sample.outputs(*inputs)
     monkeypatch.undo()
-    (call,) = calls
-    return call
+    assert len(calls) == 1, "a sample calls one public function, as genkern.<name>"
+    return calls[0]
 
 
 def called(function, arguments):
