@@ -31,6 +31,7 @@ test: setup
 # More examples, all chips and configurations, mutants: at most an hour.
 test-deep: setup
 	$(BIN)/python -m pytest -n 2 -m "deep or not deep" --hypothesis-profile=deep
+	$(BIN)/python -m tests.mutants
 
 lint: setup
 	$(BIN)/ruff check .
@@ -46,7 +47,7 @@ bench: setup
 
 # On a machine with a GPU, from the source tree: nothing is installed or built there. The package's
 # folders are linked into one place, because triton_kernels/ is imported as genkern.triton_kernels.
-# At most 300 s; `make gpu STAGES=2,3 FAMILIES=NAME` gives all of them to what is named.
+# At most 300 s; `make gpu STAGES=2,3 FAMILIES=a,b` gives all of them to what is named.
 GPU_PYTHON ?= python3
 OUT ?= build/gpu
 STAGES ?=

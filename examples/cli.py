@@ -88,6 +88,11 @@ def add_numbers(parser: Parser, table: dict[str, tuple[options.Takes, str]]) -> 
         parser.add(name, takes, text, default=argparse.SUPPRESS)
 
 
+def given_or(text: str | None, default: str) -> str:
+    """An empty text was given, and is wrong."""
+    return default if text is None else text
+
+
 def numbers(args: argparse.Namespace, table: dict[str, tuple[options.Takes, str]]) -> dict:
     """The options of a table that were given, read and checked."""
     given = {name: getattr(args, name) for name in table if hasattr(args, name)}
@@ -140,7 +145,7 @@ def run_train(args: argparse.Namespace) -> int:
     if args.player:
         given["players"] = player_settings(args.player)
     given |= data_options(args, [args.model] if args.data or not args.resume else [])
-    out = paths.folder_to_write("--out", args.out or f"runs/{args.model}")
+    out = paths.folder_to_write("--out", given_or(args.out, f"runs/{args.model}"))
     started = (out / paths.CHECKPOINT).is_file()
     if args.resume and not (started or (out / paths.LOCK).exists()):
         raise wrong("--resume", "a run", str(out), f"there is no checkpoint in {out}")
@@ -154,8 +159,8 @@ def run_train(args: argparse.Namespace) -> int:
 def run_sample(args: argparse.Namespace) -> int:
     registry.entry(args.model)
     given = numbers(args, options.SAMPLE)
-    run = paths.run_to_read("--run", args.run or f"runs/{args.model}")
-    out = paths.picture_to_write("--out", args.out or str(run / "samples.png"))
+    run = paths.run_to_read("--run", given_or(args.run, f"runs/{args.model}"))
+    out = paths.picture_to_write("--out", given_or(args.out, str(run / "samples.png")))
     from examples.commands import sample
 
     return sample(args.model, run, out, **given)

@@ -11,6 +11,8 @@ CHECKPOINT, LOG, LOCK = "checkpoint.pt", "log.jsonl", ".lock"
 def readable(option: str, text: str, takes: str) -> Path:
     """A path that the system can be asked about."""
     path = Path(text)
+    if not text:
+        raise wrong(option, takes, text)
     try:
         text.encode("utf-8")
         path.lstat()

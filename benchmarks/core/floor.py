@@ -79,13 +79,14 @@ def _with_backward(forward: Callable, arguments: list, backward: Callable, rest:
             found = backward(*rest)
             return *(d if need else None for d, need in zip(found, needs, strict=True)), *others
 
-    ones = [torch.ones(1)] * sum(results)
+    used = [i for i, wanted in enumerate(results) if wanted]
+    ones = [torch.ones(1)] * len(used)
 
     def call():
         for leaf in leaves:
             leaf.grad = None
         outputs = Nothing.apply(*arguments)
         outputs = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
-        torch.autograd.backward([y for y, used in zip(outputs, results) if used], ones)  # noqa: B905
+        torch.autograd.backward([outputs[i] for i in used], ones)
 
     return call

@@ -40,7 +40,11 @@ class BadFile(Exception):
 
 
 def _git(*arguments: str) -> str:
-    result = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
+    command = ["git", "-C", str(ROOT), *arguments]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True)
+    except OSError:  # a machine without git can measure, too
+        return "unknown"
     return result.stdout.strip() if result.returncode == 0 else "unknown"
 
 

@@ -39,15 +39,14 @@ struct GatedSlopes {
   V a, b;  // dy/da, dy/db
 };
 
-// tanh = -m / (2 + m), tanh' = 4 (1 + m) / (2 + m)^2 with m = e^{-2|a|} - 1; sigmoid' = e r^2 with
-// e = e^-|b|, r = 1 / (1 + e): no tail is a difference of numbers that are nearly equal.
+// tanh' = 4 f / (1 + f)^2 with f = e^{-2|a|}; sigmoid' = e / (1 + e)^2 with e = e^-|b|: no tail is
+// a difference of numbers that are nearly equal.
 template <typename V>
 inline GatedSlopes<V> gated_slopes(V a, V b) {
-  const V m = expm1(-2 * abs(a)), q = 1 / (2 + m), t = m * q;
-  const V tanh = a < 0 ? t : 0 - t;
+  const V f = exp_minus_abs(2 * a), q = 1 / (1 + f);
   const V e = exp_minus_abs(b), r = 1 / (1 + e);
   const V sigmoid = b < 0 ? e * r : r;
-  return {sigmoid * (4 * (1 + m) * q * q), tanh * (e * r * r)};
+  return {sigmoid * (4 * f * q * q), quick_tanh(a) * (e * r * r)};
 }
 
 }  // namespace genkern::core

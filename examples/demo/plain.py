@@ -21,10 +21,10 @@ class PlainMaskedConv2d(nn.Module):
 
     def __init__(self, layer: MaskedConv2d) -> None:
         super().__init__()
-        self.weight, self.bias, self.dilation = layer.weight, layer.bias, layer.dilation
+        self.weight, self.bias = layer.weight, layer.bias
+        self.dilation, self.padding = layer.dilation, layer.padding
         mask = live_taps(layer.weight.shape, layer.mask_type, layer.data_channels)
         self.register_buffer("mask", mask.to(layer.weight))
-        self.padding = tuple(layer.dilation * (size // 2) for size in layer.weight.shape[2:])
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         weight = self.weight * self.mask

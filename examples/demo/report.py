@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto
        color: #222; background: #fff; }
 table { border-collapse: collapse; margin: 1rem 0; }
 th, td { border-bottom: 1px solid #ccc; padding: .3rem .8rem; text-align: left; }
-td.n { text-align: right; font-variant-numeric: tabular-nums; }
+th.n, td.n { text-align: right; font-variant-numeric: tabular-nums; }
 .grids { display: flex; flex-wrap: wrap; gap: 1.5rem; }
 figure { margin: 0; width: 20rem; } figure img { width: 100%; image-rendering: pixelated; }
 .wide { overflow-x: auto; }
@@ -70,12 +71,21 @@ def _figure(caption: str, path: Path) -> str:
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
-    cells = "".join(f"<th>{html.escape(text)}</th>" for text in head)
-    lines = [f"<tr>{cells}</tr>"]
-    for first, *rest in rows:
-        numbers = "".join(f'<td class="n">{html.escape(text)}</td>' for text in rest)
-        lines.append(f"<tr><td>{html.escape(first)}</td>{numbers}</tr>")
-    return f"<div class=wide><table>{''.join(lines)}</table></div>"
+    """Columns of numbers are aligned to the right."""
+    numbers = [
+        all(re.fullmatch(r"[\d.e+-]*", text) for text in column)
+        for column in zip(*rows, strict=True)
+    ]
+
+    def line(tag: str, cells: list[str]) -> str:
+        pairs = zip(cells, numbers, strict=True)
+        return "".join(
+            f"<{tag}{' class=n' if right else ''}>{html.escape(text)}</{tag}>"
+            for text, right in pairs
+        )
+
+    body = [line("th", head), *(line("td", row) for row in rows)]
+    return f"<div class=wide><table><tr>{'</tr><tr>'.join(body)}</tr></table></div>"
 
 
 def _likelihoods(metrics: dict[str, Any]) -> str:

@@ -4,7 +4,6 @@ import contextlib
 import json
 import math
 import platform
-import shutil
 import statistics
 import time
 from pathlib import Path
@@ -21,7 +20,7 @@ from examples.harness import images, rundir
 from examples.harness.config import TrainConfig
 from examples.harness.recorder import bits_per_dim
 from examples.harness.trainer import Trainer
-from examples.paths import CHECKPOINT, LOG
+from examples.paths import CHECKPOINT
 
 #: Enough for the checks below; `python -m examples table` trains to the end.
 STEPS = {"pixel_cnn": 700, "pixel_rnn": 500, "vae": 1500, "gan": 1500}
@@ -74,8 +73,7 @@ def train(name: str, dataset: Dataset, out: Path, steps: int) -> dict[str, Any]:
     """Trains one model with genkern, evaluates its test split, draws its samples."""
     if (out / CHECKPOINT).exists():
         print(f"replacing the earlier demo run in {out}")
-        for path in (out / known for known in (CHECKPOINT, LOG, "tensorboard", "samples.png")):
-            shutil.rmtree(path, True) if path.is_dir() else path.unlink(missing_ok=True)
+    rundir.clear(out)
     trainer = Trainer(TrainConfig.for_model(name, sample_every=0, steps=steps), dataset, out)
     start = time.perf_counter()
     with rundir.locked(out):

@@ -25,12 +25,12 @@ def grid(images: torch.Tensor, spec: DataSpec, *, height: int = 640) -> Image.Im
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
 
-def scatter(points: torch.Tensor) -> Image.Image:
+def scatter(points: torch.Tensor, *, height: int = 640) -> Image.Image:
     """Points (N, 2) in the plane."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 6), dpi=100)
+    figure = Figure(figsize=(6, 6), dpi=height / 6)
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot(aspect="equal")
     axes.plot(*points.cpu().float().T.numpy(), ".", markersize=3)
@@ -38,10 +38,10 @@ def scatter(points: torch.Tensor) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def picture(items: torch.Tensor, spec: DataSpec) -> Image.Image:
-    return grid(items, spec) if spec.is_image else scatter(items)
+def picture(items: torch.Tensor, spec: DataSpec, *, height: int = 640) -> Image.Image:
+    return grid(items, spec, height=height) if spec.is_image else scatter(items, height=height)
 
 
-def save(items: torch.Tensor, spec: DataSpec, path: Path) -> None:
+def save(items: torch.Tensor, spec: DataSpec, path: Path, *, height: int = 640) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture(items, spec).save(path)
+    picture(items, spec, height=height).save(path)

@@ -6,13 +6,14 @@ Imports no torch.
 import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from examples.errors import UsageError, reason, wrong
-from examples.paths import LOCK
+from examples.paths import CHECKPOINT, LOCK, LOG
 
 MAGIC = b"genkern checkpoint 2\n"
 HEADER = len(MAGIC) + 65
@@ -90,3 +91,11 @@ def locked(out: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def clear(out: Path) -> None:
+    """Removes the run in a folder that is made anew each time, and nothing else."""
+    with locked(out):
+        for path in (out / name for name in (CHECKPOINT, LOG, "samples.png")):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(out / "tensorboard", ignore_errors=True)

@@ -54,12 +54,8 @@ class RowLSTM(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (
-            ("features", features),
-            ("hidden_size", hidden_size),
-            ("kernel_size", kernel_size),
-            ("data_channels", data_channels),
-        ):
+        sizes = {"features": features, "hidden_size": hidden_size, "kernel_size": kernel_size}
+        for name, value in (*sizes.items(), ("data_channels", data_channels)):
             checks.check_number("RowLSTM", name, value, minimum=1, integer=True)
         if kernel_size % 2 == 0:
             raise ValueError(f"RowLSTM: kernel_size must be odd; got {kernel_size}")

@@ -45,7 +45,13 @@ def interpreted(op: str) -> Iterator[None]:
     family = family_of(op)
     names = {"forward": f"{op}_forward", "backward": f"{op}_backward"}
     assert set(launchers) == set(names.values()), f"{op}: {sorted(launchers)}"
-    with mock.patch.multiple(family, **{a: launchers[n] for a, n in names.items()}):
+
+    def dispatched(launcher):
+        # What torch's dispatcher does before it calls a launcher.
+        resolved = lambda x: x.resolve_neg() if isinstance(x, torch.Tensor) else x  # noqa: E731
+        return lambda *arguments: launcher(*map(resolved, arguments))
+
+    with mock.patch.multiple(family, **{a: dispatched(launchers[n]) for a, n in names.items()}):
         yield
 
 

@@ -22,7 +22,7 @@ SMALL = {
 PERIODS = ("--checkpoint-every", 7, "--eval-every", 5, "--patience", 0, "--sample-every", 0)
 
 
-def command(name: str, out: Path, steps: int = 60) -> list:
+def command(name: str, out: Path, steps: int = 40) -> list:
     options = ("--steps", steps, "--batch-size", 32, *PERIODS, "--set", *SMALL[name])
     return ["train", name, *options, "--out", out]
 
@@ -84,7 +84,7 @@ def test_a_run_whose_output_closes_saves_and_says_so(tmp_path, server, stdout):
     done = server.run(*command("vae", tmp_path), stdout=stdout)
     assert done.code == 2
     step = checkpoint.load(tmp_path / CHECKPOINT)["step"]
-    assert 0 < step < 60
+    assert 0 < step < 40
     assert (
         done.err.startswith("error: the output is closed or full (") and done.err.count("\n") == 1
     )

@@ -50,6 +50,7 @@ LINES: list[Line] = [
     *_values(["train", "pixel_cnn"], "--data", "data that pixel_cnn can", "checkerboard", "ring8"),
     *_values(TRAIN, "--data-dir", TO_READ, "FILE", "/nowhere", "FILE/x", LONG, NOT_UTF8),
     *_values(TRAIN, "--out", TO_WRITE, "FILE", "FILE/x", LONG, NOT_UTF8, "FILE/a/b"),
+    *_values(TRAIN, "--out", TO_WRITE, ""),
     *_values(TRAIN, "--out", "a folder without a run", "RUN"),
     *_values(TRAIN, "--set", "NAME=VALUE", "hidden", "=3", "", "hidden:3"),
     ([*TRAIN, "--set", "latnt=3"], "--set", "hidden, latent, beta", "latnt"),

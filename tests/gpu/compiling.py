@@ -16,7 +16,7 @@ from unittest import mock
 
 import torch
 
-from tests.gpu.kit import Item, Setting
+from tests.gpu.kit import Item, Setting, material
 
 DTYPES = (torch.bfloat16, torch.float32, torch.float16, torch.float64)
 IDLE_SECONDS = 0.2
@@ -96,18 +96,18 @@ def calls(families: list[str]) -> Iterator[Callable[[], object]]:
             stack.enter_context(interpreted(family))  # here: compiled, and not launched
         # Results that nothing has computed: no element of them is off.
         stack.enter_context(mock.patch.object(torch.Tensor, "__bool__", lambda _: False))
-        modules = [importlib.import_module(f"tests.{family}.gpu") for family in families]
-        headlines = [case for module in modules for case in module.headlines()]
+        found = [material(family) for family in families]
+        headlines = [case for of_family in found for case in of_family.headlines()]
         stack.enter_context(torch.device("meta"))
         for dtype in DTYPES[:2]:
             for case in headlines:
                 yield lambda case=case, dtype=dtype: _both_ways(case, dtype)
         for dtype in DTYPES:
-            for module in modules:
-                for call in module.CALLS.values():
+            for of_family in found:
+                for call in of_family.calls.values():
                     yield lambda call=call, dtype=dtype: call(dtype)
-        for module in modules:
-            for function, shapes in module.STEPS.values():
+        for of_family in found:
+            for function, shapes in of_family.steps.values():
                 yield lambda f=function, s=shapes: _both_ways_of(f, list(map(torch.randn, s)))
         for family in families:
             launchers = importlib.import_module(f"genkern.triton_kernels.{family}")

@@ -1,24 +1,24 @@
 """Stage 2: one call of each op in each dtype, forward and backward, against the float64 reference.
 
-The calls are those of the families' `gpu.py`; bfloat16 and float32, what models use, come first.
+The calls are the families' samples and those of their `gpu.py`; bfloat16 and float32, what models
+use, come first.
 """
 
-import importlib
 from collections.abc import Callable, Iterator
 
 import torch
 
-from tests.gpu.kit import Item, Setting, on_device
+from tests.gpu.kit import Item, Setting, material, on_device
 
 DTYPES = (torch.bfloat16, torch.float32, torch.float16, torch.float64)
 
 
 def items(setting: Setting) -> Iterator[Item]:
-    modules = [importlib.import_module(f"tests.{family}.gpu") for family in setting.families]
+    found = [material(family) for family in setting.families]
     # On the stand-in one dtype is enough: the interpreter takes seconds a call.
     for dtype in DTYPES if setting.device == "cuda" else DTYPES[1:2]:
-        for module in modules:
-            for op, call in module.CALLS.items():
+        for family in found:
+            for op, call in family.calls.items():
                 name = f"{op} {str(dtype).removeprefix('torch.')}"
                 yield Item(name, lambda call=call, dtype=dtype: _checked(setting, call, dtype))
 

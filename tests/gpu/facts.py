@@ -1,5 +1,6 @@
 """What the report says of the machine, as JSON; in a process of its own, because it starts CUDA."""
 
+import hashlib
 import importlib
 import json
 import platform
@@ -28,6 +29,15 @@ def commit() -> str | None:
     return found.stdout.strip() or None
 
 
+def source() -> str:
+    """Which sources ran, where no commit can say it: a digest of the package and its kernels."""
+    digest = hashlib.sha256()
+    for folder in ("genkern", "triton_kernels"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def collect(device: str) -> dict:
     on_cuda = device == "cuda" and torch.cuda.is_available()
     properties = torch.cuda.get_device_properties(0) if on_cuda else None
@@ -37,6 +47,7 @@ def collect(device: str) -> dict:
         "processors": properties.multi_processor_count if properties else None,
         "memory_gib": round(properties.total_memory / 2**30, 1) if properties else None,
         "commit": commit(),
+        "source": source(),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

@@ -1,7 +1,10 @@
 """What the families' `gpu.py` and the stages share: calls on the GPU, or on its stand-in."""
 
 import contextlib
+import importlib
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +37,51 @@ class Setting(NamedTuple):
     capability: int
     seconds: float
     out: Path
+
+
+class Material(NamedTuple):
+    """What the stages have of a family. A family without `tests/<family>/gpu.py` has its samples
+    and the largest of its benchmarks; more stands there, by the names of the fields."""
+
+    calls: dict[str, Callable[[torch.dtype], None]]  # forward and backward against the reference
+    large_calls: dict[str, Callable[[torch.dtype], None]]  # the same, across the kernels' blocks
+    headlines: Callable[[], list]  # benchmark cases that fill a GPU
+    checks: Sequence[Callable[[], None]]  # of what a GPU alone has
+    steps: dict[str, tuple[Callable, list]]  # (function, shapes), for graphs and streams
+    large: dict[str, Callable[[], None]]  # beyond 2^31 elements
+
+
+def material(family: str) -> Material:
+    own = _module(f"tests.{family}.gpu")
+    samples = getattr(_module(f"tests.{family}.samples"), "SAMPLES", None)
+    calls = dict(getattr(own, "CALLS", {}))
+    large_calls = {}
+    if samples is not None:
+        calls |= {f"{family}, {s.name}": partial(_sampled, s) for s in samples.samples}
+        large_calls = {f"{family}, {s.name}, large": partial(_sampled, s) for s in samples.large}
+    return Material(
+        calls,
+        large_calls,
+        getattr(own, "headlines", None) or partial(_largest_cases, family),
+        getattr(own, "CHECKS", ()),
+        getattr(own, "STEPS", {}),
+        getattr(own, "LARGE", {}),
+    )
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(name) if importlib.util.find_spec(name) else None
+
+
+def _sampled(sample, dtype: torch.dtype) -> None:
+    if dtype in sample.dtypes:
+        sample.check(*sample.make(dtype))
+
+
+def _largest_cases(family: str) -> list:
+    cases = _module(f"benchmarks.{family}")
+    found = [c for c in cases.cases() if not c.overhead] if cases is not None else []
+    return sorted(found, key=lambda case: -case.elements[0])[:2]
 
 
 @contextlib.contextmanager

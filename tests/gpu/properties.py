@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import hypothesis
 import torch
 
-from tests.gpu.kit import Item, Setting, Skipped, check_replays, check_streams, on_device
+from tests.gpu.kit import Item, Setting, Skipped, check_replays, check_streams, material, on_device
 
 PROPERTY = "match_the_float64_reference"
 PROPERTY_SHARE = 1 / 12  # of the stage's time, for each: every new shape of a weight is compiled
@@ -21,25 +21,30 @@ def items(setting: Setting) -> Iterator[Item]:
         suppress_health_check=list(hypothesis.HealthCheck), phases=[hypothesis.Phase.generate],
     )  # fmt: skip
     hypothesis.settings.load_profile("gpu")
-    modules = {f: importlib.import_module(f"tests.{f}.gpu") for f in setting.families}
-    for family, module in modules.items():
-        for check in module.CHECKS:
+    found = {family: material(family) for family in setting.families}
+    for family, of_family in found.items():
+        for check in of_family.checks:
             words = check.__name__.replace("_", " ")
             yield Item(f"{family}: {words}", _placed(setting, check))
     for kind, check in (("replays of a graph", check_replays), ("two streams", check_streams)):
-        for family, module in modules.items():
-            for name, arguments in module.STEPS.items():
+        for family, of_family in found.items():
+            for name, arguments in of_family.steps.items():
                 call = functools.partial(check, *arguments)
                 yield Item(f"{family}: {kind}, {name}", _placed(setting, call))
-    for family in modules:
-        for test in _properties(family):
+    for of_family in found.values():
+        for name, call in of_family.large_calls.items():
+            for dtype in (torch.bfloat16, torch.float32):
+                words = f"{name} {str(dtype).removeprefix('torch.')}"
+                yield Item(words, _placed(setting, functools.partial(call, dtype)))
+    for family in found:
+        for test in property_tests(family):
             yield Item(f"{family}: {test.__name__}", lambda t=test: _property(setting, t))
-    for family, module in modules.items():
-        for name, call in module.LARGE.items():
+    for family, of_family in found.items():
+        for name, call in of_family.large.items():
             yield Item(f"{family}: beyond 2^31 {name}", _placed(setting, call))
 
 
-def _properties(family: str) -> list[Callable]:
+def property_tests(family: str) -> list[Callable]:
     values = importlib.import_module(f"tests.{family}.values")
     return [f for n, f in vars(values).items() if PROPERTY in n and hasattr(f, "hypothesis")]
 

@@ -4,7 +4,6 @@ First the headline cases of all ops in bfloat16 and float32 against eager and th
 torch.compile, then every other case. A figure stands only beside results that are right.
 """
 
-import importlib
 from collections.abc import Iterator
 from functools import partial
 
@@ -14,7 +13,7 @@ from benchmarks.core import store
 from benchmarks.core.case import Case, all_cases
 from benchmarks.core.measure import Budget, Ceilings, measure
 from benchmarks.core.run import describe, records_of
-from tests.gpu.kit import Item, Setting, on_device
+from tests.gpu.kit import Item, Setting, material, on_device
 
 DTYPES = (torch.bfloat16, torch.float32)
 BUDGET = Budget(seconds=0.25, fewest=5, most=30, sample_seconds=1e-3)
@@ -37,14 +36,13 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _order(setting: Setting) -> Iterator[tuple[Case, str, torch.dtype, tuple[str, ...]]]:
-    modules = [importlib.import_module(f"tests.{family}.gpu") for family in setting.families]
     every = [case for case in all_cases() if case.family in setting.families]
     if setting.device != "cuda":  # the smallest one, once
         every = [case for case in every if not case.overhead]  # no op there, hence no floor
         case = min(every, key=lambda case: case.elements[0])
         yield case, case.phases[0], torch.float32, ("eager",)
         return
-    headlines = [case for module in modules for case in module.headlines()]
+    headlines = [case for family in setting.families for case in material(family).headlines()]
     phases = ("forward_backward", "forward")
     for against, cases in ((LIBRARY, headlines), (COMPILE, headlines), (LIBRARY, every)):
         for phase in phases:

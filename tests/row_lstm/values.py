@@ -241,11 +241,15 @@ def test_everything_that_is_saved_is_written():
     assert gates.isfinite().all() and cells.isfinite().all()  # lanes without a unit too
 
 
-@pytest.mark.parametrize("shape", [(2, 8, 9, 9, 3), (7, 8, 6, 5, 3), (1, 17, 5, 5, 3)])
+RING_SHAPES = [(2, 4, 9, 9, 3), (3, 4, 6, 9, 1), (7, 4, 6, 5, 3), (2, 9, 7, 9, 3), (1, 9, 5, 5, 3)]
+
+
+@pytest.mark.parametrize("shape", RING_SHAPES)
 @pytest.mark.parametrize("states", [False, True])
 def test_boundaries_of_the_ring_and_of_the_groups_of_images(shape, states):
-    # With small blocks: several groups of rows, of images alone, of images together.
-    check(fused, reference.forward, *make(*shape, torch.float32, states=states))
+    # With small blocks: several groups of rows, of images alone, of images together. In float64,
+    # because over so many rows the bound of float32 grows beyond what one row adds.
+    check(fused, reference.forward, *make(*shape, F64, states=states))
 
 
 # ---- gradients of every kind -----------------------------------------------------------------

@@ -25,12 +25,13 @@ def _load_half(p_x, p_c, x_offset, c_offset, mask, DTYPE: tl.constexpr):
 @triton.jit
 def _functions(a, b):
     """tanh a, sigmoid b and their slopes, no tail of which is a difference of near numbers."""
-    m, _ = expm1_parts(-2.0 * tl.abs(a), exp(-2.0 * tl.abs(a)))
-    q = 1.0 / (2.0 + m)
-    tanh = tl.where(a < 0.0, m * q, -m * q)
+    f = exp(-2.0 * tl.abs(a))
+    m, _ = expm1_parts(-2.0 * tl.abs(a), f)
+    tanh = tl.where(a < 0.0, m, -m) / (2.0 + m)
+    q = 1.0 / (1.0 + f)
     e = exp(-tl.abs(b))
     r = 1.0 / (1.0 + e)
-    return tanh, tl.where(b < 0.0, e * r, r), 4.0 * (1.0 + m) * q * q, e * r * r
+    return tanh, tl.where(b < 0.0, e * r, r), 4.0 * f * q * q, e * r * r
 
 
 @triton.jit

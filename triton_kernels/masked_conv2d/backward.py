@@ -37,23 +37,26 @@ def weight_part(
     Program: part s of the pixels, T.written output channels, T.read input channels at a tap (where
     T.flat: pairs of tap and channel).
     """
+    BP: tl.constexpr = T.pixels
+    BO: tl.constexpr = T.written
+    BQ: tl.constexpr = T.read
     TAPS: tl.constexpr = F.KH // 2 * F.KW + F.KW // 2
     CENTRE: tl.constexpr = 1 if F.GROUPS > 1 or not F.EXCLUDE else 0
     factors = (TAPS + CENTRE) * C_in
-    tiles_o = tl.cdiv(C_out, T.written)
-    tiles_q = steps_of(TAPS + CENTRE, C_in, T.read, T.flat) if p_part is not None else 1
+    tiles_o = tl.cdiv(C_out, BO)
+    tiles_q = steps_of(TAPS + CENTRE, C_in, BQ, T.flat) if p_part is not None else 1
     i_s, i_o = i_program // (tiles_o * tiles_q), i_program // tiles_q % tiles_o
     i_q = i_program % tiles_q
-    o_o = i_o * T.written + tl.arange(0, T.written)
+    o_o = i_o * BO + tl.arange(0, BO)
     m_o = o_o < C_out
-    b_part, b_bias = tl.zeros((T.written, T.read), F.ACC), tl.zeros((T.written,), F.ACC)
+    b_part, b_bias = tl.zeros((BO, BQ), F.ACC), tl.zeros((BO,), F.ACC)
     if p_part is not None:
-        o_t, o_c, m_c = taps_and_channels(i_q, 0, TAPS + CENTRE, 0, C_in, T.read, T.flat)
+        o_t, o_c, m_c = taps_and_channels(i_q, 0, TAPS + CENTRE, 0, C_in, BQ, T.flat)
         o_dy, o_dx = shifts_of(o_t, dilation, F)
     begin = i_s.to(tl.int64) * pixel_tiles // splits
     end = (i_s.to(tl.int64) + 1) * pixel_tiles // splits
     for i_p in range(begin, end):
-        o_p, o_n, o_y, o_x, m_p = pixels_of(i_p, pixels, plane, W, T.pixels, F.WIDE)
+        o_p, o_n, o_y, o_x, m_p = pixels_of(i_p, pixels, plane, W, BP, F.WIDE)
         o_pixel = pixel_offsets(o_p, o_n, plane, C_out, F.LAST)
         b_g = tl.load(
             p_g + (o_pixel[:, None] + channel_offsets(o_o, plane, F.LAST)[None, :]),

@@ -125,20 +125,22 @@ def convolve(
     exchanged (the gradient of x). A tile belongs to one colour group, hence sees one range of
     channels through the centre.
     """
+    BP: tl.constexpr = T.pixels
+    BO: tl.constexpr = T.written
     TAPS: tl.constexpr = F.KH // 2 * F.KW + F.KW // 2
     CENTRE: tl.constexpr = 1 if F.GROUPS == 1 and not F.EXCLUDE else 0  # seen by all channels
-    tiles = tl.cdiv(tl.cdiv(C_write, F.GROUPS), T.written)
+    tiles = tl.cdiv(tl.cdiv(C_write, F.GROUPS), BO)
     i_p, i_o = i_program // (tiles * F.GROUPS), i_program % (tiles * F.GROUPS)
     i_group = i_o // tiles
-    o_o = i_o % tiles * T.written + tl.arange(0, T.written)
+    o_o = i_o % tiles * BO + tl.arange(0, BO)
     if F.GROUPS > 1:
         o_o += tl.cdiv(C_write * i_group, F.GROUPS)
         m_o = o_o < tl.cdiv(C_write * (i_group + 1), F.GROUPS)
     else:
         m_o = o_o < C_write
-    o_p, o_n, o_y, o_x, m_p = pixels_of(i_p, pixels, plane, W, T.pixels, F.WIDE)
+    o_p, o_n, o_y, o_x, m_p = pixels_of(i_p, pixels, plane, W, BP, F.WIDE)
     o_pixel = pixel_offsets(o_p, o_n, plane, C_read, F.LAST)
-    b_acc = tl.zeros((T.pixels, T.written), F.ACC)
+    b_acc = tl.zeros((BP, BO), F.ACC)
     b_acc = accumulate(
         b_acc, p_x, p_w, o_pixel, o_y, o_x, m_p, o_o, m_o, 0, TAPS + CENTRE, 0, C_read,
         plane, H, W, C_read, C_write, dilation, MIRRORED, F, T,
