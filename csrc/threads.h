@@ -13,6 +13,7 @@
 #pragma once
 #include <array>
 #include <span>
+#include <tuple>
 #include <vector>
 
 #include "bind.h"
@@ -57,7 +58,8 @@ void map(int64_t n, const core::Writer<A>& to, const F& f, const From&... from) 
     core::Buffer<A> result, inputs[sizeof...(From)];
     A* y = to.at(first, result.data);
     int next = 0;
-    core::map(count, y, f, from.at(first, count, inputs[next++].data)...);
+    const std::array<const A*, sizeof...(From)> x{from.at(first, count, inputs[next++].data)...};
+    std::apply([&](auto... p) { core::map(count, y, f, p...); }, x);
     to.put(first, count, y);
   });
 }

@@ -73,9 +73,10 @@ class Family:
         self.function = _function(self)
         self.flops = flops
 
-    def _empty_gradients(self, *arguments: Any) -> tuple[torch.Tensor, ...]:
+    def _empty_gradients(self, *arguments: Any) -> torch.Tensor | tuple[torch.Tensor, ...]:
         tensors = arguments[self.results :][: self.differentiable]
-        return spec.empty_gradients(tensors, arguments[-self.differentiable :])
+        found = spec.empty_gradients(tensors, arguments[-self.differentiable :])
+        return found if self.differentiable > 1 else found[0]
 
     def __call__(self, *arguments: Any) -> Any:
         first = arguments[0]

@@ -79,9 +79,16 @@ class Server:
 
 def serve() -> None:
     sys.path.insert(0, str(ROOT))
+    import torch
+
     from examples import commands, data, registry
 
     assert commands.train
+    # The first optimiser imports a thousand modules, and the first backward starts its engine.
+    weight = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.Adam([weight])
+    weight.sum().backward()
+    optimizer.step()
 
     for name in registry.MODELS:
         registry.model_class(name)

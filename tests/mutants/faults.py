@@ -99,10 +99,10 @@ FAULTS = [
         RING,
     ),
     Fault(
-        "the boundary row is overwritten: one slot too few",
+        "the boundary row is overwritten: a group of one row too many",
         "csrc/row_lstm/backward.h",
-        "images, std::min(rows, s.H) + 1, d_weight",
-        "images, std::max<int64_t>(2, std::min(rows, s.H)), d_weight",
+        "end - (ring.slots() - 1));\n          for (int64_t r",
+        "end - ring.slots());\n          for (int64_t r",
         LSTM,
         RING,
     ),
