@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ class Order:
         signal, after, log, step: sent after so many seconds, or once a log has the step.
         largest_file: bytes that a file may have; a write beyond fails, as on a full disk.
         stdout: path of what it writes to; "pipe": one that nobody reads.
+        ranks: as many processes, with the variables that torchrun sets.
     """
 
     argv: list[str]
@@ -41,6 +43,7 @@ class Order:
     step: int = 0
     largest_file: int | None = None
     stdout: str | None = None
+    ranks: int = 1
 
 
 @dataclass(frozen=True)
@@ -101,16 +104,30 @@ def _execute(order: Order) -> Done:
     with tempfile.TemporaryDirectory() as folder:
         out, err = (Path(folder) / name for name in ("out", "err"))
         start = time.perf_counter()
-        pid = os.fork()
-        if pid == 0:
-            _child(order, out, err)
+        pids = []
+        for variables in _ranks(order.ranks):
+            pids.append(os.fork())
+            if pids[-1] == 0:
+                order.environment.update(variables)
+                _child(order, out, err)
+        pid = pids[0]
         if order.signal is not None:
             _wait(order, pid)
             os.kill(pid, order.signal)  # a process that has ended is there until it is waited for
-        status = os.waitpid(pid, 0)[1]
+        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
         seconds = time.perf_counter() - start
         texts = [path.read_text() if path.exists() else "" for path in (out, err)]
-        return Done(os.waitstatus_to_exitcode(status), *texts, seconds)
+        return Done(next((code for code in codes if code), 0), *texts, seconds)
+
+
+def _ranks(count: int) -> list[dict[str, str]]:
+    if count == 1:
+        return [{}]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    return [{**shared, "RANK": str(r), "LOCAL_RANK": str(r)} for r in range(count)]
 
 
 def _wait(order: Order, pid: int) -> None:
@@ -131,9 +148,9 @@ def _child(order: Order, out: Path, err: Path) -> None:
             reader, writer = os.pipe()
             os.close(reader)
         else:
-            writer = os.open(order.stdout or out, os.O_WRONLY | os.O_CREAT)
+            writer = os.open(order.stdout or out, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(writer, 1)
-        os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT), 2)
+        os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.update(order.environment)

@@ -85,16 +85,11 @@ def test_batches_refuse_sizes_that_do_not_fit(batch_size, world_size):
         Batches(torch.arange(103), None, batch_size, seed=0, world_size=world_size)
 
 
-def test_two_processes_train_as_one(tmp_path):
-    """torchrun with gloo: same order, so the first loss is that of one process."""
-    options = ("--steps", 2, "--batch-size", 64, "--set", "hidden=8", "blocks=2")
-    run = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "examples")
-    arguments = ("train", "pixel_cnn", *options, "--out", tmp_path / "two")
-    result = subprocess.run(
-        [*run, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("Test: ") == 1
+def test_two_processes_train_as_one(tmp_path, server):
+    """The same order of the data, so that the losses are those of one process."""
+    done = server.run(*two_steps(tmp_path / "two"), ranks=2)
+    assert done.code == 0, done.err
+    assert done.out.count("Test: ") == 1
     train(small_config("pixel_cnn", 2, batch_size=64), tmp_path / "one")
     one, two = (read_log(tmp_path / n) for n in ("one", "two"))
     assert [r["step"] for r in two] == [1, 2]
@@ -103,6 +98,33 @@ def test_two_processes_train_as_one(tmp_path):
     assert len(checkpoint.load(tmp_path / "two" / CHECKPOINT)["rng"]) == 2
     with pytest.raises(UsageError, match="the run has 2 processes; got 1"):
         train(small_config("pixel_cnn", 2), tmp_path / "two", resume=True)
+    again = server.run(*two_steps(tmp_path / "two", 4), "--resume", ranks=2)
+    assert again.code == 0, again.err
+    whole = server.run(*two_steps(tmp_path / "whole", 4), ranks=2)
+    assert whole.code == 0, whole.err
+    assert_same_state(tmp_path / "whole", tmp_path / "two")
+
+
+def two_steps(out: Path, steps: int = 2) -> list[str]:
+    options = ("--steps", steps, "--batch-size", 64, "--set", "hidden=8", "blocks=2")
+    return list(map(str, ("train", "pixel_cnn", *options, "--out", out)))
+
+
+@pytest.mark.deep
+def test_torchrun_trains(tmp_path, server):
+    run = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "examples")
+    result = subprocess.run(
+        [*run, *two_steps(tmp_path / "torchrun")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("Test: ") == 1
+    assert server.run(*two_steps(tmp_path / "forked"), ranks=2).code == 0
+    one, two = (read_log(tmp_path / name) for name in ("torchrun", "forked"))
+    assert [r["loss"] for r in one] == pytest.approx([r["loss"] for r in two], rel=1e-5)
 
 
 def test_checkpoint_of_other_shapes_names_each_and_changes_nothing(tmp_path, capsys):
