@@ -22,6 +22,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto
 table { border-collapse: collapse; margin: 1rem 0; }
 th, td { border-bottom: 1px solid #ccc; padding: .3rem .8rem; text-align: left; }
 th.n, td.n { text-align: right; font-variant-numeric: tabular-nums; }
+td.n { white-space: nowrap; }
 .grids { display: flex; flex-wrap: wrap; gap: 1.5rem; }
 figure { margin: 0; width: 20rem; } figure img { width: 100%; image-rendering: pixelated; }
 .wide { overflow-x: auto; } code { overflow-wrap: anywhere; }
