@@ -22,9 +22,11 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto
 table { border-collapse: collapse; margin: 1rem 0; }
 th, td { border-bottom: 1px solid #ccc; padding: .3rem .8rem; text-align: left; }
 th.n, td.n { text-align: right; font-variant-numeric: tabular-nums; }
+td.n { white-space: nowrap; }
 .grids { display: flex; flex-wrap: wrap; gap: 1.5rem; }
 figure { margin: 0; width: 20rem; } figure img { width: 100%; image-rendering: pixelated; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; } code { overflow-wrap: anywhere; }
+@media (max-width: 40rem) { th, td { padding: .2rem .4rem; font-size: .85rem; } }
 .curve { max-width: 100%; } .ok { color: #17692b; } .failed { color: #b00020; font-weight: bold; }
 """
 
@@ -54,7 +56,8 @@ def write(metrics: dict[str, Any], spec: DataSpec, out: Path) -> None:
         _image(_curves(list(metrics["models"]), spec, out), "curve", "loss curves"),
     ]
     page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>genkern demo</title>'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width"><title>genkern demo</title>'
         f"<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
     )
     (out / "report.html").write_text(page, encoding="utf-8")

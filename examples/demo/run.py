@@ -23,7 +23,7 @@ from examples.harness.trainer import Trainer
 from examples.paths import CHECKPOINT
 
 #: Enough for the checks below; `python -m examples table` trains to the end.
-STEPS = {"pixel_cnn": 700, "pixel_rnn": 500, "vae": 1500, "gan": 1500}
+STEPS = {"pixel_cnn": 600, "pixel_rnn": 450, "vae": 1200, "gan": 1200}
 NUM_SAMPLES = 100
 TIMED_STEPS, CHECKED_STEPS = 30, 20
 TOLERANCE = 1e-3
