@@ -7,7 +7,9 @@ that do not fit each other (device, dtype) are a RuntimeError.
 import difflib
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 
 from genkern.spec import FLOATING, HALF, dtype_name
@@ -105,7 +107,8 @@ def check_option(op: str, name: str, value: object, options: Sequence[str]) -> i
     """The place of ``value`` in a list of names; a misspelt one gets the list and the nearest."""
     if isinstance(value, str) and value in options:
         return options.index(value)
-    near = difflib.get_close_matches(str(value), options, n=1)
+    compiling = torch.compiler.is_dynamo_compiling()  # Dynamo does not follow difflib
+    near = [] if compiling else difflib.get_close_matches(str(value), options, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     names = ", ".join(map(repr, options))
     error = ValueError if isinstance(value, str) else TypeError
@@ -115,13 +118,17 @@ def check_option(op: str, name: str, value: object, options: Sequence[str]) -> i
 def check_number(
     op: str,
     name: str,
-    value: object,
+    value: Any,
     *,
     minimum: float,
     maximum: float = math.inf,
     integer: bool = False,
-) -> None:
-    """A real number in [minimum, maximum]."""
+) -> Any:
+    """A real number in [minimum, maximum], as a number of Python; numpy's are taken too."""
+    if isinstance(value, np.integer):
+        value = int(value)
+    elif isinstance(value, np.floating) and not integer:
+        value = float(value)
     kinds = (int, torch.SymInt) if integer else (int, float, torch.SymInt, torch.SymFloat)
     kind = "an integer" if integer else "a number"
     if isinstance(value, bool) or not isinstance(value, kinds):
@@ -131,6 +138,7 @@ def check_number(
     if not minimum <= value <= maximum:  # type: ignore[operator]
         bound = f"at least {minimum}" if maximum == math.inf else f"in [{minimum}, {maximum}]"
         raise ValueError(f"{op}: {name} must be {bound}; got {value!r}")
+    return value
 
 
 def check_bool(op: str, name: str, value: object) -> None:
@@ -167,7 +175,7 @@ def annealed(
         if value.device != like.device:
             raise RuntimeError(f"{op}: {name} must be on {like.device}; got {value.device}")
         return 0.0, value.double()
-    check_number(op, name, value, minimum=minimum, maximum=maximum)
+    value = check_number(op, name, value, minimum=minimum, maximum=maximum)
     if torch.compiler.is_dynamo_compiling():
         return 0.0, torch.full((), value, dtype=torch.float64, device=like.device)  # type: ignore
     return float(value), None  # type: ignore[arg-type]

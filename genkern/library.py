@@ -21,6 +21,7 @@ _are_transforms_active = torch._C._are_functorch_transforms_active
 _is_dynamo_compiling = compiler.is_dynamo_compiling
 _tracing_state = torch._C._get_tracing_state
 _last_backend: dict[str, str] = {}
+_families: set[str] = set()
 _triton_state: dict[str, str | None] = {}
 
 
@@ -32,13 +33,16 @@ class Compiled(NamedTuple):
     bf16_pairs: bool  # whether bfloat16 is multiplied as AVX512-BF16 does it
 
 
-def _checked_backend(name: str | None, source: str) -> str | None:
-    if name is not None and name not in BACKENDS:
+def _checked_backend(name: str, source: str) -> str:
+    if name not in BACKENDS:
         raise ValueError(f"{source} must be one of {', '.join(BACKENDS)}; got {name!r}")
     return name
 
 
-_forced = _checked_backend(os.environ.get("GENKERN_BACKEND"), "GENKERN_BACKEND")
+_variable = os.environ.get("GENKERN_BACKEND")
+_forced = None if _variable is None else _checked_backend(_variable, "GENKERN_BACKEND")
+# What the variable and each open block force: blocks of several threads may end in any order.
+_forcing: list[list[str | None]] = [[_forced]]
 
 
 def cpu_level() -> str:
@@ -59,8 +63,10 @@ def ops_file(level: str) -> Path:
 
 def load_compiled() -> tuple[Compiled | None, str]:
     """Loads the best ops that are there: what they are, or why there are none."""
-    reason = ""
     best = cpu_level()
+    if not any(ops_file(level).exists() for level in (best, *LEVELS)):
+        return None, "none are there, as after GENKERN_BUILD=none"
+    reason = ""
     for level in [SMALL] if best == SMALL else reversed(LEVELS[: LEVELS.index(best) + 1]):
         try:
             torch.ops.load_library(str(ops_file(level)))
@@ -78,6 +84,7 @@ compiled, compiled_error = load_compiled()
 def define(schema: str, fake: Callable) -> torch._ops.OpOverload:
     """Declares ``genkern::<schema>``, with the shape function ``fake`` for meta and tracing."""
     name = schema.partition("(")[0]
+    _families.add(name.removesuffix("_forward").removesuffix("_backward"))
     _LIBRARY.define(schema)
     torch.library.register_fake(f"genkern::{name}", fake, lib=_LIBRARY)
     return getattr(torch.ops.genkern, name).default
@@ -186,7 +193,13 @@ def last_backend(op: str) -> str | None:
 
     Args:
         op: a family, as `python -m genkern` lists them.
+
+    Raises:
+        ValueError: ``op`` is no family; the message lists them.
     """
+    if op not in _families:
+        names = ", ".join(sorted(_families))
+        raise ValueError(f"last_backend: op must be one of {names}; got {op!r}")
     return _last_backend.get(op)
 
 
@@ -201,8 +214,11 @@ def use_backend(name: str) -> Iterator[None]:
         ValueError: ``name`` is none of these.
     """
     global _forced
-    before, _forced = _forced, _checked_backend(name, "use_backend: name")
+    block: list[str | None] = [_checked_backend(name, "use_backend: name")]
+    _forcing.append(block)
+    _forced = name
     try:
         yield
     finally:
-        _forced = before
+        _forcing[:] = [other for other in _forcing if other is not block]
+        (_forced,) = _forcing[-1]

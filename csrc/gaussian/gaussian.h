@@ -24,6 +24,12 @@ struct GaussianChunk {
   const A *mu, *logvar, *prior_mu, *prior_logvar;
 };
 
+// d times a factor that may be infinite: no distance stays none.
+template <typename V>
+inline V scaled_distance(V d, V factor) {
+  return d == 0 ? V{} : d * factor;
+}
+
 template <bool kKl, bool kSample, typename A>
 void gaussian_chunk(const GaussianChunk<A>& q, A free_bits, const A* eps, A* terms, A* z,
                     int64_t count) {
@@ -37,7 +43,8 @@ void gaussian_chunk(const GaussianChunk<A>& q, A free_bits, const A* eps, A* ter
     if (!kKl) return;
     if (q.prior_mu) {
       const Vec<A> d = mu - load(q.prior_mu), l2 = load(q.prior_logvar);
-      kl = A(0.5) * (d * d * exp(-l2) + expm1_minus_x(l - l2));
+      const Vec<A> u = scaled_distance(d, exp(A(-0.5) * l2));
+      kl = A(0.5) * (u * u + expm1_minus_x(l - l2));
     } else {
       kl = A(0.5) * (mu * mu + (kSample ? expm1_of_root(l, root).minus_x : expm1_minus_x(l)));
     }
@@ -61,24 +68,23 @@ void gaussian_backward_chunk(const GaussianChunk<A>& q, A free_bits, const A* d_
     if (kSample) root = exp(A(0.5) * l);
     if (kKl) {
       const Vec<A> g = load(d_kl);
-      Vec<A> d = load(q.mu), delta = l, w = splat(A(1));
+      Vec<A> delta = l, u = load(q.mu), scaled = u;  // d e^{-l2 / 2} and d w
       if (q.prior_mu) {
-        const Vec<A> l2 = load(q.prior_logvar);
-        d = d - load(q.prior_mu);
+        const Vec<A> l2 = load(q.prior_logvar), inverse = exp(A(-0.5) * l2);
         delta = l - l2;
-        w = exp(-l2);
+        u = scaled_distance(Vec<A>(u - load(q.prior_mu)), inverse);
+        scaled = scaled_distance(u, inverse);
       }
       Expm1<Vec<A>> e;
       if (kSample && !q.prior_mu)
         e = expm1_of_root(l, root);
       else
         e = {expm1(delta), free_bits > 0 ? expm1_minus_x(delta) : Vec<A>{}};
-      const Vec<A> scaled = d * w;
       d_mu = g * scaled;
       d_logvar = A(0.5) * g * e.value;
-      Vec<A> d_prior_logvar = A(-0.5) * g * (e.value + d * scaled);
+      Vec<A> d_prior_logvar = A(-0.5) * g * (e.value + u * u);
       if (free_bits > 0) {
-        const auto floored = A(0.5) * (d * scaled + e.minus_x) < free_bits;
+        const auto floored = A(0.5) * (u * u + e.minus_x) < free_bits;
         d_mu = floored ? Vec<A>{} : d_mu;
         d_logvar = floored ? Vec<A>{} : d_logvar;
         d_prior_logvar = floored ? Vec<A>{} : d_prior_logvar;

@@ -26,7 +26,9 @@ class GaussianLatent(nn.Module):
 
     def __init__(self, *, free_bits: FreeBits = 0.0) -> None:
         super().__init__()
-        if not isinstance(free_bits, torch.Tensor):
+        if isinstance(free_bits, torch.Tensor):
+            checks.annealed("GaussianLatent", "free_bits", free_bits, free_bits, minimum=0)
+        else:
             checks.check_number("GaussianLatent", "free_bits", free_bits, minimum=0)
         self.free_bits = free_bits
 

@@ -18,13 +18,12 @@ def _pair(name: str, value: object) -> tuple[int, int]:
     pair = (value, value) if not isinstance(value, (tuple, list)) else tuple(value)
     if len(pair) != 2:
         raise ValueError(f"{_OP}: {name} must be an integer or two of them; got {value!r}")
-    for number in pair:
-        checks.check_number(_OP, name, number, minimum=1, integer=True)
-    return pair  # type: ignore[return-value]
+    height, width = (checks.check_number(_OP, name, n, minimum=1, integer=True) for n in pair)
+    return height, width
 
 
-class MaskedConv2d(nn.Module):
-    """`genkern.masked_conv2d` with a weight and a bias, in the place of an nn.Conv2d.
+class MaskedConv2d(nn.Conv2d):
+    """`genkern.masked_conv2d` as an nn.Conv2d.
 
     Arguments, attributes and ``state_dict`` names are those of nn.Conv2d; what a masked
     convolution does not have, it refuses and says why. A checkpoint may hold the ``mask`` that
@@ -71,7 +70,6 @@ class MaskedConv2d(nn.Module):
         mask_type: str = "B",
         data_channels: int = 1,
     ) -> None:
-        super().__init__()
         if isinstance(in_channels, str):
             raise TypeError(
                 f"{_OP}: in_channels must be an integer; got {in_channels!r} "
@@ -85,29 +83,19 @@ class MaskedConv2d(nn.Module):
         )
         checks.check_option(_OP, "mask_type", mask_type, MASK_TYPES)
         checks.check_bool(_OP, "bias", bias)
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size, self.dilation = _pair("kernel_size", kernel_size), _dilation(dilation)
-        self.stride, self.groups, self.padding_mode = (1, 1), 1, "zeros"
-        self.mask_type, self.data_channels = mask_type, data_channels
         _check_fixed(stride, groups, padding_mode)
-        self.padding = self._padding(padding)
-        place: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.weight = nn.Parameter(
-            torch.empty(out_channels, in_channels, *self.kernel_size, **place)
+        kernel, spacing = _pair("kernel_size", kernel_size), _dilation(dilation)
+        place: dict[str, Any] = {"device": device, "dtype": _dtype(dtype)}
+        self.mask_type, self.data_channels = mask_type, data_channels
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel,
+            padding=_padding(padding, kernel, spacing),  # type: ignore[arg-type]
+            dilation=spacing,
+            bias=bias,
+            **place,
         )
-        self.bias = nn.Parameter(torch.empty(out_channels, **place)) if bias else None
-        self.reset_parameters()
-
-    def _padding(self, given: object) -> str | tuple[int, int]:
-        """What keeps the size: rows and columns, or "same" where the two sides differ."""
-        sizes = zip(self.kernel_size, self.dilation, strict=True)
-        kh, kw = self.kernel_size
-        same = tuple(d * (k // 2) for k, d in sizes) if kh % 2 and kw % 2 else "same"
-        pair = (given, given) if isinstance(given, int) else given
-        if given != "same" and (not isinstance(pair, (tuple, list)) or tuple(pair) != same):
-            also = "" if same == "same" else f" or {same}"
-            raise ValueError(f"{_OP}: padding must be 'same'{also} ({_FIXED}); got {given!r}")
-        return same  # type: ignore[return-value]
 
     def reset_parameters(self) -> None:
         _, in_channels, kh, kw = self.weight.shape
@@ -124,7 +112,7 @@ class MaskedConv2d(nn.Module):
             self.bias,
             mask_type=self.mask_type,
             data_channels=self.data_channels,
-            dilation=self.dilation[0],
+            dilation=self.dilation if isinstance(self.dilation, int) else self.dilation[0],
         )
 
     def _load_from_state_dict(self, state_dict, prefix, *arguments) -> None:
@@ -140,6 +128,26 @@ class MaskedConv2d(nn.Module):
             f"mask_type={self.mask_type!r}, data_channels={self.data_channels}, "
             f"dilation={self.dilation[0]}, bias={self.bias is not None}"
         )
+
+
+def _padding(
+    given: object, kernel: tuple[int, int], dilation: tuple[int, int]
+) -> str | tuple[int, ...]:
+    """What keeps the size: rows and columns, or "same" where the two sides differ."""
+    sizes = zip(kernel, dilation, strict=True)
+    same = tuple(d * (k // 2) for k, d in sizes) if kernel[0] % 2 and kernel[1] % 2 else "same"
+    pair = (given, given) if type(given) is int else given
+    if given != "same" and (not isinstance(pair, (tuple, list)) or tuple(pair) != same):
+        also = "" if same == "same" else f" or {same}"
+        raise ValueError(f"{_OP}: padding must be 'same'{also} ({_FIXED}); got {given!r}")
+    return same
+
+
+def _dtype(dtype: torch.dtype | None) -> torch.dtype | None:
+    if dtype is not None and dtype not in checks.FLOATING:
+        names = ", ".join(map(checks.dtype_name, checks.FLOATING))
+        raise TypeError(f"{_OP}: dtype must be one of {names}; got {dtype}")
+    return dtype
 
 
 def _dilation(value: object) -> tuple[int, int]:
@@ -163,15 +171,17 @@ def _check_fixed(stride: object, groups: object, padding_mode: object) -> None:
 
 def _mask_errors(name: str, mask: torch.Tensor, live: torch.Tensor) -> list[str]:
     """Where the mask of a checkpoint is not that of the layer."""
+    if mask.is_meta:
+        return [f"{name} must hold the mask of this layer; got a tensor on meta"]
     try:
-        given = mask.detach().cpu().expand(live.shape) != 0
+        given = mask.detach().cpu().expand(live.shape)
     except RuntimeError:
         return [f"{name} must have shape {tuple(live.shape)}; got {tuple(mask.shape)}"]
-    wrong = (given != live).nonzero().tolist()
+    wrong = (given != live.to(given.dtype)).nonzero().tolist()
     if not wrong:
         return []
     at = tuple(wrong[0])
     return [
-        f"{name} must be the mask of this layer, {int(live[at])} at {at}; got {int(given[at])} "
+        f"{name} must be the mask of this layer, {int(live[at])} at {at}; got {given[at].item():g} "
         f"there, and {len(wrong)} elements differ (see mask_type and data_channels)"
     ]

@@ -55,8 +55,12 @@ class RowLSTM(nn.Module):
     ) -> None:
         super().__init__()
         sizes = {"features": features, "hidden_size": hidden_size, "kernel_size": kernel_size}
-        for name, value in (*sizes.items(), ("data_channels", data_channels)):
+        for name, value in sizes.items():
             checks.check_number("RowLSTM", name, value, minimum=1, integer=True)
+        most = min(features, hidden_size)
+        checks.check_number(
+            "RowLSTM", "data_channels", data_channels, minimum=1, maximum=most, integer=True
+        )
         if kernel_size % 2 == 0:
             raise ValueError(f"RowLSTM: kernel_size must be odd; got {kernel_size}")
         for name, flag in (("residual", residual), ("learned_state", learned_state)):

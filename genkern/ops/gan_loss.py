@@ -139,6 +139,11 @@ def _run_scales(op, real, fake, options):
     total = losses[0]
     for i, loss in enumerate(losses[1:], 1):
         checks.check_shape(op, f"fake_logits[{i}]", loss, total.shape, "fake_logits[0].shape")
+        if loss.dtype != total.dtype:
+            want, got = spec.dtype_name(total.dtype), spec.dtype_name(loss.dtype)
+            raise RuntimeError(
+                f"{op}: fake_logits[{i}] must be {want} like fake_logits[0]; got {got}"
+            )
         total = total + loss
     return total
 

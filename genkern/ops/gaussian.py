@@ -52,7 +52,7 @@ def _check_pair(op: str, prior: object) -> None:
 
 
 def _admit(op, mu, logvar, prior: Prior | None, eps, num_samples):
-    """mu, logvar, prior_mu, prior_logvar and eps, in the dtype to compute in."""
+    """mu, logvar, prior_mu, prior_logvar and eps, in the dtype to compute in; num_samples."""
     tensors = {"mu": mu, "logvar": logvar}
     if prior is not None:
         _check_pair(op, prior)
@@ -63,7 +63,7 @@ def _admit(op, mu, logvar, prior: Prior | None, eps, num_samples):
     if mu.ndim == 0:
         raise ValueError(f"{op}: mu must have a batch dimension; got a 0-dimensional tensor")
     if num_samples is not None:
-        checks.check_number(op, "num_samples", num_samples, minimum=0, integer=True)
+        num_samples = checks.check_number(op, "num_samples", num_samples, minimum=0, integer=True)
     for name, tensor in zip(list(tensors)[1:], others, strict=True):
         shape: Sequence[int] = mu.shape
         text = "mu.shape"
@@ -73,7 +73,7 @@ def _admit(op, mu, logvar, prior: Prior | None, eps, num_samples):
             checks.check_shape(op, name, tensor, shape, text)
     eps = others.pop() if eps is not None else None
     logvar, prior_mu, prior_logvar = others if prior is not None else (*others, None, None)
-    return mu, logvar, prior_mu, prior_logvar, eps
+    return mu, logvar, prior_mu, prior_logvar, eps, num_samples
 
 
 def _noise(op, mu, num_samples, generator):
@@ -96,12 +96,16 @@ def _run(op, mu, logvar, prior, free_bits, num_samples, eps, generator, with_z, 
     ):  # fmt: skip
         prior_mu = prior_logvar = None
     else:
-        mu, logvar, prior_mu, prior_logvar, eps = _admit(op, mu, logvar, prior, eps, num_samples)
+        mu, logvar, prior_mu, prior_logvar, eps, num_samples = _admit(
+            op, mu, logvar, prior, eps, num_samples
+        )
     # Halves of one tensor are copied here, once, and not by each of the two passes.
     mu, logvar = mu.contiguous(), logvar.contiguous()
     annealed = seed = None
     if type(free_bits) is not float or free_bits != 0.0:
         free_bits, annealed = checks.annealed(op, "free_bits", free_bits, mu, minimum=0)
+    if eps is not None and generator is not None:
+        raise ValueError(f"{op}: generator must be None where eps is given; got both")
     if with_z and eps is None:
         eps, seed = _noise(op, mu, num_samples, generator)
     return _gaussian(
@@ -180,7 +184,8 @@ def gaussian_rsample(
         logvar: shape of ``mu``; logarithm of the variance.
         num_samples: S draws of each element; default one, without the leading dimension.
         eps: the noise, (N, ...) or (S, N, ...); gradients flow to it.
-        generator: draws the seed; default torch's generator of the device.
+        generator: draws the seed; default torch's generator of the device. torch.compile takes
+            the default alone.
 
     Returns:
         (N, ...) or (S, N, ...), in the dtype of ``mu`` (float32 under autocast).

@@ -58,7 +58,8 @@ def live_taps(
     return reference.live_taps(shape, mask_type, data_channels)
 
 
-def _check(input, weight, bias, mask_type, data_channels, dilation) -> None:
+def _check(input, weight, bias, mask_type, data_channels, dilation) -> tuple[int, int]:
+    """data_channels and dilation, as integers of Python."""
     image, kernel = input.shape, weight.shape
     if len(image) not in (3, 4):
         raise ValueError(
@@ -80,11 +81,12 @@ def _check(input, weight, bias, mask_type, data_channels, dilation) -> None:
         checks.check_option(_OP, "mask_type", mask_type, MASK_TYPES)
     if type(data_channels) is not int or data_channels != 1:
         most = max(1, min(kernel[0], kernel[1]))
-        checks.check_number(
+        data_channels = checks.check_number(
             _OP, "data_channels", data_channels, minimum=1, maximum=most, integer=True
         )
     if type(dilation) is not int or dilation != 1:
-        checks.check_number(_OP, "dilation", dilation, minimum=1, integer=True)
+        dilation = checks.check_number(_OP, "dilation", dilation, minimum=1, integer=True)
+    return data_channels, dilation
 
 
 def masked_conv2d(
@@ -139,7 +141,7 @@ def masked_conv2d(
             tensors["bias"] = bias
         input, weight, *rest = checks.admit(_OP, checks.PRODUCT, tensors)
         bias = rest[0] if rest else None
-    _check(input, weight, bias, mask_type, data_channels, dilation)
+    data_channels, dilation = _check(input, weight, bias, mask_type, data_channels, dilation)
     image = input if input.ndim == 4 else input.unsqueeze(0)
     options = (mask_type == "A", data_channels, dilation, spec.is_channels_last(image))
     output = _masked_conv2d(image, weight, bias, *options)

@@ -26,8 +26,8 @@ def kl(
         kl = 0.5 * (mu.square() + _expm1_minus_x(logvar))
     else:
         delta = logvar - prior_logvar
-        scaled = (mu - prior_mu).square() * torch.exp(-prior_logvar)
-        kl = 0.5 * (scaled + _expm1_minus_x(delta))
+        scaled = (mu - prior_mu) * torch.exp(-0.5 * prior_logvar)
+        kl = 0.5 * (scaled.square() + _expm1_minus_x(delta))
     if isinstance(free_bits, torch.Tensor):  # whose value is not looked at
         kl = torch.where(free_bits > 0, kl.clamp(min=free_bits.to(kl.dtype)), kl)
     elif free_bits > 0:

@@ -219,3 +219,20 @@ def test_checkpointing_repeats_the_noise():
         )
         grads.append(torch.autograd.grad(z.square().sum(), (mu, logvar)))
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_narrow_priors_give_the_limit_and_never_nan(dtype):
+    """The distance is scaled before it is squared: e^-logvar alone may be beyond float32."""
+    cases = [(0.0, -89.0, 0.0, -89.0), (0.0, -80.0, 0.0, -89.0), (1e-20, -89.0, 0.0, -89.0)]
+    if dtype not in (torch.float16,):  # whose range ends at 65504
+        cases += [(1e25, 120.0, 0.0, 120.0), (0.0, -200.0, 0.0, -200.0)]
+    for case in cases:
+        inputs = [torch.tensor([[x]], dtype=dtype).requires_grad_() for x in case]
+        exact = [x.detach().double().requires_grad_() for x in inputs]
+        kl = genkern.gaussian_kl(inputs[0], inputs[1], prior=(inputs[2], inputs[3]))
+        want = reference.kl(*exact)
+        got = torch.autograd.grad(kl.sum(), inputs)
+        wanted = torch.autograd.grad(want.sum(), exact)
+        rounded = [w.to(dtype) for w in (want, *wanted)]
+        torch.testing.assert_close([kl, *got], rounded, rtol=0.02, atol=0.0)

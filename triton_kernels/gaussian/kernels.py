@@ -74,6 +74,12 @@ def _floor(p_free_bits, free_bits, DTYPE: tl.constexpr):
     return tl.full((1, 1), free_bits, DTYPE)
 
 
+@triton.jit
+def _scaled(d, factor):
+    """d times a factor that may be infinite: no distance stays none."""
+    return tl.where(d == 0.0, 0.0, d * factor)
+
+
 @triton.jit(do_not_specialize=_SIZES)
 def gaussian_forward_kernel(
     p_mu, p_logvar, p_prior_mu, p_prior_logvar, p_eps, p_seed, p_free_bits, p_z, p_kl,
@@ -125,7 +131,8 @@ def gaussian_forward_kernel(
                     b_d = b_mu - _load(p_prior_mu, o_tile, o_column, m_tile, DTYPE)
                     b_delta = b_logvar - b_l2
                     _, b_rest = expm1_parts(b_delta, exp(b_delta))
-                    b_kl = 0.5 * (b_d * b_d * exp(-b_l2) + b_rest)
+                    b_u = _scaled(b_d, exp(-0.5 * b_l2))
+                    b_kl = 0.5 * (b_u * b_u + b_rest)
                 else:
                     _, b_rest = expm1_parts(b_logvar, b_scale * b_scale)
                     b_kl = 0.5 * (b_mu * b_mu + b_rest)
@@ -178,23 +185,25 @@ def gaussian_backward_kernel(
     b_d_prior_mu = tl.zeros(m_tile.shape, DTYPE)
     if p_d_kl is not None:
         b_g = tl.load(p_d_kl + i_row, mask=i_row < N, other=0.0).to(DTYPE)[:, None]
-        b_d = _load(p_mu, o_tile, o_column, m_tile, DTYPE)
+        b_u = _load(p_mu, o_tile, o_column, m_tile, DTYPE)  # d e^{-l2 / 2}
         b_delta = b_logvar
         b_exp = b_scale * b_scale
-        b_scaled = b_d
+        b_scaled = b_u
         if p_prior_mu is not None:
             b_l2 = _load(p_prior_logvar, o_tile, o_column, m_tile, DTYPE)
-            b_d -= _load(p_prior_mu, o_tile, o_column, m_tile, DTYPE)
+            b_inverse = exp(-0.5 * b_l2)
+            b_d = b_u - _load(p_prior_mu, o_tile, o_column, m_tile, DTYPE)
+            b_u = _scaled(b_d, b_inverse)
             b_delta = b_logvar - b_l2
             b_exp = exp(b_delta)
-            b_scaled = b_d * exp(-b_l2)
+            b_scaled = _scaled(b_u, b_inverse)
         b_em1, b_rest = expm1_parts(b_delta, b_exp)
         floor = _floor(p_free_bits, free_bits, DTYPE)
-        floored = 0.5 * (b_d * b_scaled + b_rest) < floor
+        floored = 0.5 * (b_u * b_u + b_rest) < floor
         b_d_mu = tl.where(floored, 0.0, b_g * b_scaled)
         b_d_logvar = tl.where(floored, 0.0, 0.5 * b_g * b_em1)
         b_d_prior_mu = -b_d_mu
-        b_d_prior_logvar = tl.where(floored, 0.0, -0.5 * b_g * (b_em1 + b_d * b_scaled))
+        b_d_prior_logvar = tl.where(floored, 0.0, -0.5 * b_g * (b_em1 + b_u * b_u))
     if p_d_prior_mu is not None:
         tl.store(p_d_prior_mu + o_out, b_d_prior_mu, mask=m_tile)
     if p_d_prior_logvar is not None:
