@@ -12,6 +12,16 @@ from genkern.ops.masked_conv2d import masked_conv2d
 from genkern.ops.row_lstm import row_lstm
 
 
+def _check_sizes(features: int, hidden_size: int, kernel_size: int, data_channels: int) -> None:
+    sizes = {"features": features, "hidden_size": hidden_size, "kernel_size": kernel_size}
+    for name, value in sizes.items():
+        checks.check_number("RowLSTM", name, value, minimum=1, integer=True)
+    most = min(features, hidden_size)
+    checks.check_number(
+        "RowLSTM", "data_channels", data_channels, minimum=1, maximum=most, integer=True
+    )
+
+
 class RowLSTM(nn.Module):
     """Row LSTM layer: masked 1 x k input-to-state convolution, `genkern.row_lstm`, residual.
 
@@ -54,13 +64,7 @@ class RowLSTM(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        sizes = {"features": features, "hidden_size": hidden_size, "kernel_size": kernel_size}
-        for name, value in sizes.items():
-            checks.check_number("RowLSTM", name, value, minimum=1, integer=True)
-        most = min(features, hidden_size)
-        checks.check_number(
-            "RowLSTM", "data_channels", data_channels, minimum=1, maximum=most, integer=True
-        )
+        _check_sizes(features, hidden_size, kernel_size, data_channels)
         if kernel_size % 2 == 0:
             raise ValueError(f"RowLSTM: kernel_size must be odd; got {kernel_size}")
         for name, flag in (("residual", residual), ("learned_state", learned_state)):

@@ -45,11 +45,11 @@ def interpreted(op: str) -> Iterator[None]:
     family = family_of(op)
     names = {"forward": f"{op}_forward", "backward": f"{op}_backward"}
     assert set(launchers) == set(names.values()), f"{op}: {sorted(launchers)}"
-    with mock.patch.multiple(family, **{a: _resolved(launchers[n]) for a, n in names.items()}):
+    with mock.patch.multiple(family, **{a: resolved(launchers[n]) for a, n in names.items()}):
         yield
 
 
-def _resolved(launcher: Callable) -> Callable:
+def resolved(launcher: Callable) -> Callable:
     """The launcher behind what torch's dispatcher does for it: lazy signs are carried out."""
 
     def run(*arguments):

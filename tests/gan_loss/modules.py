@@ -63,3 +63,11 @@ def test_an_op_inside_of_a_condition_is_one_graph():
     want = genkern.gan_g_loss(x if x.sum() > 0 else -x)
     torch.testing.assert_close(loss(x), want)
     torch.testing.assert_close(loss(-x), genkern.gan_g_loss(-x if x.sum() < 0 else x))
+
+
+def test_scales_have_one_dtype():
+    x = torch.randn(3)
+    with pytest.raises(
+        RuntimeError, match=r"fake_logits\[1\] must be float32 like .*; got float64"
+    ):
+        genkern.gan_d_loss([x, x.double()], [x, x.double()])

@@ -7,13 +7,14 @@ import torch
 
 pytest.importorskip("triton")
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 
 import genkern
 from genkern.ops.gan_loss import KINDS
 from genkern.reference import gan_loss as reference
 from genkern.triton_kernels import gan_loss as launchers
 from genkern.triton_kernels.core import launch
+from tests.core.strategies import examples
 from tests.core.tolerance import assert_close
 from tests.core.triton_kit import interpreted, launches, only_program, sparse
 from tests.gan_loss.values import check, problems
@@ -28,7 +29,7 @@ NONE, MEAN = 0, 1
 
 
 @given(problems())
-@settings(max_examples=40)
+@examples(1.0)
 def test_losses_and_gradients_match_the_float64_reference(problem):
     with interpreted("gan_loss"):
         check(*problem)

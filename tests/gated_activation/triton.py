@@ -4,9 +4,10 @@ import pytest
 import torch
 
 pytest.importorskip("triton")
-from hypothesis import given, settings
+from hypothesis import given
 
 import genkern
+from tests.core.strategies import examples
 from tests.core.triton_kit import interpreted, launches
 from tests.gated_activation.values import check, problems
 
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 
 
 @given(problems())
-@settings(max_examples=40)
+@examples(0.5)
 def test_values_and_gradients_match_the_float64_reference(problem):
     with interpreted("gated_activation"):
         check(*problem)

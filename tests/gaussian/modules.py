@@ -1,5 +1,6 @@
 """nn.GaussianLatent; annealed options; compiled, traced and exported."""
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -99,3 +100,19 @@ def test_traced_and_exported_latents_run_without_genkern(tmp_path):
         noise = (z - mu) / scale
         assert noise.mean().abs() < 0.05 and (noise.std() - 1).abs() < 0.05
     assert not torch.equal(found[1][0], found[2][0])
+
+
+def test_numbers_of_numpy_are_numbers():
+    x = torch.randn(2, 3)
+    want = genkern.gaussian_kl(x, x, free_bits=0.5)
+    for value in (np.float32(0.5), np.float64(0.5), np.float16(0.5)):
+        assert torch.equal(genkern.gaussian_kl(x, x, free_bits=value), want)
+    assert genkern.gaussian_rsample(x, x, num_samples=np.int64(4)).shape == (4, 2, 3)
+
+
+def test_given_noise_needs_no_generator():
+    x = torch.randn(2, 3)
+    with pytest.raises(ValueError, match="generator must be None where eps is given; got both"):
+        genkern.gaussian_rsample(x, x, eps=x, generator=torch.Generator())
+    with pytest.raises(TypeError, match=r"generator must be a .*Generator; got int"):
+        genkern.gaussian_rsample(x, x, generator=3)

@@ -7,7 +7,7 @@ pytest.importorskip("triton")
 import numpy as np
 import triton
 import triton.language as tl
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import genkern
@@ -17,6 +17,7 @@ from genkern.triton_kernels import gaussian as launchers
 from genkern.triton_kernels.core import launch
 from genkern.triton_kernels.core.elementary import philox_words
 from tests.core.helpers import run
+from tests.core.strategies import examples
 from tests.core.tolerance import assert_close
 from tests.core.triton_kit import interpreted, launches, only_program, sparse
 from tests.gaussian.values import check, fused, plain, problems
@@ -30,7 +31,7 @@ BACKWARD = launchers.LAUNCHERS["gaussian_backward"]
 
 
 @given(problems())
-@settings(max_examples=25)
+@examples(0.5)
 def test_values_and_every_gradient_match_the_float64_reference(problem):
     inputs, upstream, num_samples, free_bits = problem
     if free_bits:  # on the kink itself two precisions may fall on different sides
@@ -100,7 +101,7 @@ def test_split_rows_leave_the_counters_at_zero():
     st.sampled_from([(3, 5), (2, 40), (1, 300), (2, 1030)]),
     st.sampled_from([None, 3]),
 )
-@settings(max_examples=10)
+@examples(0.3)
 def test_noise_is_the_stream_of_the_cpu(seed, shape, num_samples):
     """Float64 turns words into normals without rounding that could hide a wrong word."""
     zeros, key = torch.zeros(shape, dtype=F64), torch.tensor([seed])

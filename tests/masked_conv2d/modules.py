@@ -1,5 +1,6 @@
 """nn.MaskedConv2d in the place of nn.Conv2d; compiled, traced and exported."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn as torch_nn
@@ -136,3 +137,32 @@ def test_traced_and_exported_layers_run_without_genkern(tmp_path):
     for dynamo in (True, False):
         (got,) = onnx_outputs(stack, x, tmp_path / "stack.onnx", dynamo=dynamo)
         torch.testing.assert_close(torch.from_numpy(got), want)
+
+
+@pytest.mark.parametrize("change", [lambda m: 2 * m, lambda m: 0.5 * m, lambda m: m * torch.nan])
+def test_a_mask_that_is_not_0_and_1_is_refused(change):
+    theirs, ours = stacks()
+    state = theirs.state_dict() | {"0.mask": change(theirs[0].mask)}
+    with pytest.raises(RuntimeError, match=r"0.mask must be the mask of this layer, 1 at \(0, 0"):
+        ours.load_state_dict(state)
+
+
+def test_it_is_a_convolution_to_whoever_asks():
+    layer = nn.MaskedConv2d(2, 3, 3)
+    assert isinstance(layer, torch_nn.Conv2d)
+    assert layer.transposed is False and layer.output_padding == (0, 0)
+    layer.dilation = 2
+    assert torch.equal(
+        layer(torch.ones(1, 2, 5, 5)),
+        genkern.masked_conv2d(torch.ones(1, 2, 5, 5), layer.weight, layer.bias, dilation=2),
+    )
+
+
+def test_integers_of_numpy_are_integers():
+    two = np.int64(2)
+    layer = nn.MaskedConv2d(two, two, (np.int32(3), 3), dilation=two, data_channels=two)
+    image = torch.randn(1, 2, 5, 5)
+    want = genkern.masked_conv2d(image, layer.weight, layer.bias, dilation=2, data_channels=2)
+    assert torch.equal(layer(image), want)
+    got = genkern.masked_conv2d(image, layer.weight, layer.bias, dilation=two, data_channels=two)
+    assert torch.equal(got, want)

@@ -7,9 +7,9 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 
-from tests.core.strategies import DTYPES, lay_out, layouts, sizes, tensors
+from tests.core.strategies import DTYPES, examples, lay_out, layouts, sizes, tensors
 from tests.core.tolerance import assert_close
 
 pytest.importorskip("triton")
@@ -18,7 +18,7 @@ from genkern.reference import masked_conv2d as reference
 from genkern.triton_kernels import masked_conv2d as kernels
 from genkern.triton_kernels.core import launch
 from genkern.triton_kernels.masked_conv2d import plan
-from tests.core.triton_kit import interpreted, launches, only_program, sparse
+from tests.core.triton_kit import interpreted, launches, only_program, resolved, sparse
 
 # The package has a function of this name.
 parts = importlib.import_module("genkern.triton_kernels.masked_conv2d.backward")
@@ -27,13 +27,13 @@ NEEDS = (True, True, True)
 
 
 def forward(input, weight, bias, exclude_centre=False, groups=1, dilation=1, last=False):
-    launcher = kernels.LAUNCHERS["masked_conv2d_forward"]
+    launcher = resolved(kernels.LAUNCHERS["masked_conv2d_forward"])
     return launcher(input, weight, bias, exclude_centre, groups, dilation, last)
 
 
 def backward(d_output, input, weight, exclude_centre=False, groups=1, dilation=1, last=False,
              needs=NEEDS):  # fmt: skip
-    launcher = kernels.LAUNCHERS["masked_conv2d_backward"]
+    launcher = resolved(kernels.LAUNCHERS["masked_conv2d_backward"])
     bias = torch.zeros_like(weight[:, 0, 0, 0])  # only whether there is one matters
     options = (exclude_centre, groups, dilation, last)
     return launcher(d_output, input, weight, bias, *options, *needs)
@@ -80,7 +80,7 @@ def problems(draw):
 
 
 @given(problems(), st.booleans())
-@settings(max_examples=25)
+@examples(0.4)
 def test_values_and_every_gradient_match_the_float64_reference(problem, last):
     check(*problem, last)
 
@@ -95,7 +95,7 @@ def test_colour_groups_across_tiles(last, exclude_centre):
 
 
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 3), st.booleans())
-@settings(max_examples=10)
+@examples(0.25)
 def test_integers_are_exact(C_in, C_out, groups, exclude_centre):
     options = (exclude_centre, min(groups, C_in, C_out), 1)
     shapes = (2, C_in, 5, 6), (C_out, C_in, 3, 5), (C_out,), (2, C_out, 5, 6)
@@ -158,7 +158,7 @@ def test_future_pixels_and_invisible_channels_never_leak(exclude_centre, dtype):
 
 
 @given(layouts, layouts, layouts)
-@settings(max_examples=10)
+@examples(0.25)
 def test_strides_of_images_and_upstream_gradients_do_not_matter(first, second, third):
     drawn = [torch.randn(s) for s in ((2, 18, 3, 4), (17, 18, 3, 3), (2, 17, 3, 4))]
     input, weight, upstream = map(lay_out, drawn, (first, second, third))

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 
-from tests.core.strategies import DTYPES, sizes, tensors
+from tests.core.strategies import DTYPES, examples, sizes, tensors
 from tests.core.tolerance import assert_close
 
 pytest.importorskip("triton")
@@ -15,18 +15,18 @@ import genkern
 from genkern.reference import row_lstm as reference
 from genkern.triton_kernels import row_lstm as kernels
 from genkern.triton_kernels.row_lstm import plan
-from tests.core.triton_kit import interpreted, launches, only_program
+from tests.core.triton_kit import interpreted, launches, only_program, resolved
 
 NEEDS = (True, True, True, True)
 NAMES = ("d_input_gates", "d_weight_hh", "d_h0", "d_c0")
 
 
 def forward(gates, weight, h0=None, c0=None, save=True):
-    return kernels.LAUNCHERS["row_lstm_forward"](gates, weight, h0, c0, save)
+    return resolved(kernels.LAUNCHERS["row_lstm_forward"])(gates, weight, h0, c0, save)
 
 
 def backward(upstream, inputs, saved, needs=NEEDS):
-    return kernels.LAUNCHERS["row_lstm_backward"](*upstream, *inputs, *saved, *needs)
+    return resolved(kernels.LAUNCHERS["row_lstm_backward"])(*upstream, *inputs, *saved, *needs)
 
 
 def definition(inputs, upstream):
@@ -104,7 +104,7 @@ def problems(draw):
 
 
 @given(problems())
-@settings(max_examples=20)
+@examples(0.3)
 def test_values_and_every_gradient_match_the_float64_reference(problem):
     check(*problem)
 
