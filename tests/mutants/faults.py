@@ -125,8 +125,8 @@ FAULTS = [
     Fault(
         "elements at the free-bits floor lose their gradient",
         "csrc/gaussian/gaussian.h",
-        "A(0.5) * (d * scaled + e.minus_x) < free_bits",
-        "A(0.5) * (d * scaled + e.minus_x) <= free_bits",
+        "A(0.5) * (u * u + e.minus_x) < free_bits",
+        "A(0.5) * (u * u + e.minus_x) <= free_bits",
         GAUSSIAN,
         "at_their_floor",
     ),
