@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 $(VENV)/.built: $(VENV)/.installed setup.py MANIFEST.in $(wildcard csrc/*.h csrc/*.cpp csrc/*/*)
-	GENKERN_BUILD_SMALL=1 $(BIN)/pip install --quiet --no-build-isolation --no-deps --editable .
+	GENKERN_BUILD_LEVELS=all $(BIN)/pip install --quiet --no-build-isolation --no-deps --editable .
 	touch $@
 
 # At most 8 minutes on two cores; GENKERN_TEST_BUDGET=480 turns more into a failure.

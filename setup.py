@@ -4,7 +4,8 @@ The ops are libraries without Python, `genkern/_ops_<level>.so`, that torch load
 is the one module of Python. A file `csrc/<family>/*.cpp` needs no entry here.
 
 GENKERN_BUILD=auto (default) | none (pure Python: the references) | cpu
-GENKERN_BUILD_SMALL=1 builds the level "small" too, for tests: blocks of a few elements.
+GENKERN_BUILD_LEVELS=avx2,small builds these levels alone; "all" is every one, with "small", for
+tests: blocks of a few elements. Left out: every level but that.
 GENKERN_VECTOR_BYTES=64 overrides the vector width of every level (to test wide code anywhere).
 MAX_JOBS limits the parallel compile jobs (default: the number of CPUs).
 """
@@ -57,8 +58,15 @@ def build_mode() -> str:
 def levels() -> list[str]:
     if build_mode() == "none":
         return []
-    names = list(LEVELS) if is_x86() else ["baseline", "small"]
-    return names if os.environ.get("GENKERN_BUILD_SMALL") == "1" else names[:-1]
+    known = list(LEVELS) if is_x86() else ["baseline", "small"]
+    chosen = os.environ.get("GENKERN_BUILD_LEVELS") or ",".join(known[:-1])
+    names = known if chosen == "all" else chosen.split(",")
+    if unknown := set(names).difference(known):
+        raise ValueError(
+            f"GENKERN_BUILD_LEVELS must be all, or levels of {', '.join(known)}; "
+            f"got {', '.join(sorted(unknown))}"
+        )
+    return names
 
 
 def is_x86() -> bool:
