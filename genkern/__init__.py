@@ -1,6 +1,6 @@
 """genkern: fused kernels for generative models on PyTorch."""
 
-from genkern import nn
+from genkern import nn, testing
 from genkern.library import last_backend, use_backend
 from genkern.ops.gan_loss import gan_d_loss, gan_g_loss
 from genkern.ops.gated_activation import gated_activation
@@ -22,5 +22,6 @@ __all__ = [
     "nn",
     "row_lstm",
     "row_lstm_step",
+    "testing",
     "use_backend",
 ]

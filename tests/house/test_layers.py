@@ -47,7 +47,7 @@ def allowed_prefixes(path: str) -> tuple[tuple[str, ...], bool]:
     """What a file may import of genkern, and whether only torch stands beside it."""
     parts, stem = PurePosixPath(path).parts, PurePosixPath(path).stem
     layer = parts[1].removesuffix(".py") if parts[0] == "genkern" else parts[0]
-    public = ("nn", "sampling", "metrics", "convert", "reference")
+    public = ("nn", "sampling", "metrics", "testing", "convert", "reference")
     own = f"genkern.{layer}"
     formula = "genkern.reference.differentiable_backward"
     if parts[0] == "triton_kernels":
@@ -63,7 +63,7 @@ def allowed_prefixes(path: str) -> tuple[tuple[str, ...], bool]:
     if layer == "ops":
         shared = ("checks", "random", "library", "spec", "family")
         return (*(f"genkern.{name}" for name in shared), f"genkern.reference.{stem}"), True
-    if layer in ("nn", "sampling", "metrics", "convert"):
+    if layer in ("nn", "sampling", "metrics", "testing", "convert"):
         return (own, "genkern.ops", "genkern.checks"), True
     if layer in ("examples", "benchmarks"):
         import genkern
@@ -120,6 +120,8 @@ FORBIDDEN = [
     ("genkern/nn/gaussian.py", "import triton"),
     ("genkern/nn/gaussian.py", "import scipy"),
     ("genkern/convert.py", "from genkern.reference import gaussian"),
+    ("genkern/testing/probe.py", "from genkern.nn import MaskedConv2d"),
+    ("genkern/testing/probe.py", "from genkern import spec"),
     ("genkern/__init__.py", "import triton"),
     ("triton_kernels/gaussian/plan.py", "from genkern import checks"),
     ("triton_kernels/gaussian/plan.py", "import triton_kernels.core"),
@@ -133,6 +135,7 @@ PERMITTED = [
     ("genkern/ops/gaussian.py", "from genkern.family import Family"),
     ("triton_kernels/gaussian/__init__.py", "from genkern import spec"),
     ("genkern/nn/row_lstm.py", "from genkern.nn.masked_conv2d import MaskedConv2d"),
+    ("genkern/testing/causality.py", "from genkern.testing.probe import Grid"),
     ("triton_kernels/gaussian/kernels.py", "import triton.language as tl\nimport torch"),
     (
         "triton_kernels/gaussian/plan.py",
