@@ -26,6 +26,7 @@ class Entry:
         small: options of a model that the tests can train in a second.
         needs: "images" or "levels" (integers), or "anything".
         labels: it is trained on labels, and samples by them.
+        exact: it has an exact likelihood, and completes images (`RasterModel`).
         limits: what an option takes, where that is closer than `options.OF_MODEL`.
     """
 
@@ -40,10 +41,17 @@ class Entry:
     players: dict[str, dict[str, float]] = field(default_factory=dict)
     needs: str = "images"
     labels: bool = False
+    exact: bool = False
     limits: dict[str, Takes] = field(default_factory=dict)
 
 
 MODELS = {
+    "fvsbn": Entry(
+        "examples.autoregressive.fvsbn:FVSBN",
+        *(3000, 1e-3, 64),
+        small={},
+        exact=True,
+    ),
     "gan": Entry(
         "examples.adversarial.gan:GAN",
         *(3000, 1e-3, 64),
@@ -57,15 +65,49 @@ MODELS = {
             "k": Number(int, 1, 100),
         },
     ),
+    "gated_pixel_cnn": Entry(
+        "examples.autoregressive.gated_pixel_cnn:GatedPixelCNN",
+        *(2000, 2e-3, 64),
+        small={"hidden": 8, "layers": 2},
+        exact=True,
+    ),
+    "gated_pixel_cnn_class": Entry(
+        "examples.autoregressive.gated_pixel_cnn:ClassGatedPixelCNN",
+        *(2000, 2e-3, 64),
+        small={"hidden": 8, "layers": 2},
+        labels=True,
+        exact=True,
+    ),
+    "made": Entry(
+        "examples.autoregressive.made:MADE",
+        *(4000, 1e-3, 64),
+        small={"hidden": 32, "orders": 2},
+        exact=True,
+        limits={"orders": Number(int, 1, 1000), "layers": Number(int, 1, 100)},
+    ),
+    "nade": Entry(
+        "examples.autoregressive.nade:NADE",
+        *(4000, 2e-3, 64),
+        small={"hidden": 16},
+        exact=True,
+    ),
     "pixel_cnn": Entry(
         "examples.autoregressive.pixel_cnn:PixelCNN",
         *(2000, 2e-3, 64),
         small={"hidden": 8, "blocks": 2},
+        exact=True,
+    ),
+    "pixel_lstm": Entry(
+        "examples.autoregressive.pixel_lstm:PixelLSTM",
+        *(2000, 3e-3, 64),
+        small={"hidden": 16, "position": 4},
+        exact=True,
     ),
     "pixel_rnn": Entry(
         "examples.autoregressive.pixel_rnn:PixelRNN",
         *(2000, 2e-3, 64),
         small={"hidden": 8, "layers": 2},
+        exact=True,
     ),
     "vae": Entry(
         "examples.latent.vae:VAE",

@@ -1,11 +1,17 @@
 """The likelihood and the sampling that all raster-order models share."""
 
+import itertools
 from abc import abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 
 from examples.model import Batch, GenerativeModel
+
+#: (row, col, colour)
+Place = tuple[int, int, int]
 
 
 class RasterModel(GenerativeModel):
@@ -16,41 +22,80 @@ class RasterModel(GenerativeModel):
     Source: van den Oord et al. 2016, "Pixel recurrent neural networks", sec. 2.
     """
 
+    #: It is a model of p(x | y): `features` takes labels (N,) after the images.
+    conditional: ClassVar[bool] = False
+
     @abstractmethod
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Images (N, C, H, W) in [-1, 1] to the head's output (N, C * levels, H, W)."""
 
-    def logits(self, images: torch.Tensor) -> torch.Tensor:
+    def logits(self, images: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         """Levels (N, C, H, W) to logits (N, levels, C, H, W): each pixel's sees only its past."""
         scaled = self.spec.scale(images, next(self.parameters()))
         C, H, W = self.spec.shape
-        return self.features(scaled).view(-1, C, self.spec.levels, H, W).transpose(1, 2)
+        features = self.features(scaled, labels) if self.conditional else self.features(scaled)
+        return features.view(-1, C, self.spec.levels, H, W).transpose(1, 2)
 
-    def nll(self, images: torch.Tensor) -> torch.Tensor:
+    def nll(self, images: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         """Exact negative log-likelihood (N,), nats per image."""
-        return F.cross_entropy(self.logits(images), images.long(), reduction="none").sum((1, 2, 3))
+        logits = self.logits(images, labels)
+        return F.cross_entropy(logits, images.long(), reduction="none").sum((1, 2, 3))
 
     def loss(
         self, batch: Batch, generator: torch.Generator, player: str = "model"
     ) -> dict[str, torch.Tensor]:
-        return {"loss": self.nll(batch.items).mean()}
+        return {"loss": self.nll(batch.items, batch.labels).mean()}
+
+    def places(self) -> list[Place]:
+        """In the order of the factors."""
+        C, H, W = self.spec.shape
+        return list(itertools.product(range(H), range(W), range(C)))
+
+    def steps(
+        self, images: torch.Tensor, labels: torch.Tensor | None = None
+    ) -> Iterator[tuple[Place, torch.Tensor]]:
+        """Each place and its logits (N, levels), once ``images`` hold all places before it.
+
+        One full forward pass each; a model that can carry a state does better.
+        """
+        for row, col, colour in self.places():
+            yield (row, col, colour), self.logits(images, labels)[:, :, colour, row, col]
 
     @torch.no_grad()
     def sample(
-        self, num_samples: int, generator: torch.Generator, temperature: float = 1.0
+        self,
+        num_samples: int,
+        generator: torch.Generator,
+        temperature: float = 1.0,
+        labels: torch.Tensor | None = None,
+        partial: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Ancestral sampling with one full forward pass per pixel and colour.
+        """Ancestral sampling.
 
         Args:
             temperature: divides the logits; below 1 favours likely levels.
+            labels: (num_samples,) classes, of a conditional model.
+            partial: levels (num_samples, C, H, W), -1 where they are to be drawn. The samples
+                follow p(rest | given) where what is given comes first in raster order.
         """
-        C, H, W = self.spec.shape
         device = next(self.parameters()).device
-        images = torch.zeros(num_samples, C, H, W, dtype=torch.uint8, device=device)
-        for row in range(H):
-            for col in range(W):
-                for colour in range(C):
-                    logits = self.logits(images)[:, :, colour, row, col].float() / temperature
-                    level = torch.multinomial(logits.softmax(dim=1), 1, generator=generator)
-                    images[:, colour, row, col] = level[:, 0].to(torch.uint8)
+        images = torch.zeros(num_samples, *self.spec.shape, dtype=torch.uint8, device=device)
+        self.fill(images, self.steps(images, labels), generator, temperature, partial)
         return images
+
+    def fill(
+        self,
+        images: torch.Tensor,
+        steps: Iterator[tuple[Place, torch.Tensor]],
+        generator: torch.Generator,
+        temperature: float,
+        partial: torch.Tensor | None = None,
+    ) -> None:
+        """Draws the places one after the other into ``images``, which the steps read."""
+        for (row, col, colour), logits in steps:
+            scaled = logits.float() / temperature
+            level = torch.multinomial(scaled.softmax(dim=1), 1, generator=generator)[:, 0]
+            if partial is not None:
+                given = partial[:, colour, row, col].to(level)
+                level = torch.where(given >= 0, given, level)
+            images[:, colour, row, col] = level.to(torch.uint8)

@@ -42,8 +42,9 @@ def assert_causal(
 
     Args:
         model: nn.Module or function, images (N, C, H, W) to (N, C_out, H, W) with finite values;
-            a layer too. Where its first step is not a number's (an embedding of levels, say), wrap
-            it, ``lambda x: model(x.mul(8).clamp(0, 15).long())``, and leave out ``nan``.
+            a layer too. The images have the dtype and the device of its parameters, or float32 on
+            the CPU. What takes integers is wrapped, ``lambda x: model(x.mul(8).clamp(0,
+            15).long())``, and tested with ``nan=False``.
         shape: (C, H, W) of one image.
         data_channels: colours, an order of their own within a pixel; 1: a pixel's channels are
             one place. At most C and C_out.

@@ -22,7 +22,8 @@ class Grid:
             raise ValueError(f"{op}: shape must be (C, H, W) of one image; got {shape!r}")
         for size in shape:
             checks.check_number(op, "shape", size, minimum=1, integer=True)
-        self.op, (self.C, self.H, self.W) = op, shape
+        self.op = op
+        self.C, self.H, self.W = (int(size) for size in shape)
         self.colours = checks.check_number(
             op, "data_channels", data_channels, minimum=1, maximum=self.C, integer=True
         )
@@ -131,9 +132,10 @@ class Probe:
             output = self._call(self.image[None])
         grid = self.grid
         if not isinstance(output, torch.Tensor) or output.ndim != 4:
-            got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+            tensor = isinstance(output, torch.Tensor)
+            got = str(tuple(output.shape)) if tensor else type(output).__name__
         elif (output.shape[0], *output.shape[2:]) != (1, grid.H, grid.W):
-            got = tuple(output.shape)
+            got = str(tuple(output.shape))
         elif output.shape[1] < grid.colours:
             got = f"{output.shape[1]} channels for {grid.colours} colours"
         elif not output.isfinite().all():

@@ -11,7 +11,10 @@ NOT_NEGATIVE = "a finite number of at least 0"
 TO_WRITE, TO_READ = "a folder that can be written", "a folder"
 PICTURE = "a .png file that can be written"
 RUN = "the folder of a run, with its checkpoint.pt"
-MODELS = "gan, pixel_cnn, pixel_rnn, vae"
+MODELS = (
+    "fvsbn, gan, gated_pixel_cnn, gated_pixel_cnn_class, made, nade, pixel_cnn, pixel_lstm, "
+    "pixel_rnn, vae"
+)
 DATA = "checkerboard, cifar10, digits, grid25, mnist, patches, ring8"
 PLAYER = "lr, beta1, beta2, weight_decay, clip_norm"
 WIDTH = "an integer from 1 to 65,536"

@@ -1,0 +1,133 @@
+"""Gated PixelCNN. Source: van den Oord et al. 2016, "Conditional image generation with PixelCNN
+decoders", sec. 2, fig. 2."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import genkern
+from examples.autoregressive.raster import RasterModel
+from examples.model import DataSpec
+from genkern.nn import MaskedConv2d
+
+
+class Rows(nn.Conv2d):
+    """Convolution over whole rows: ``kernel`` rows up to the pixel's own, or ``above`` it alone."""
+
+    def __init__(self, into: int, out: int, kernel: tuple[int, int], above: bool = False) -> None:
+        super().__init__(into, out, kernel)
+        self.above = above
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        (rows, columns), above = self.kernel_size, int(self.above)
+        side = columns // 2
+        # The row that falls off the bottom is the one that the pixels of the last row must not see.
+        return super().forward(F.pad(x, (side, side, rows - 1 + above, -above)))
+
+
+class Left(nn.Module):
+    """Convolution along the pixel's row, up to it or ``before`` it, to gates * out channels.
+
+    Colours split the channels of each gate: a unit, with all its gates, has one colour.
+    """
+
+    def __init__(
+        self, into: int, out: int, width: int, colours: int, gates: int, before: bool = False
+    ) -> None:
+        super().__init__()
+        joint = 1 if colours > 1 else gates
+        mask_type = "A" if before else "B"
+        self.convolutions = nn.ModuleList(
+            MaskedConv2d(into, joint * out, (1, width), mask_type=mask_type, data_channels=colours)
+            for _ in range(gates // joint)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = [convolution(x) for convolution in self.convolutions]
+        return found[0] if len(found) == 1 else torch.cat(found, dim=1)
+
+
+class GatedLayer(nn.Module):
+    """The two stacks: v, the rows above the pixel's, and h, its row too (fig. 2).
+
+    v sees the rows above, of all colours, from the first layer on; what the paper does with a
+    shift of v down at each layer is then a 1 x 1 convolution without one, and v has no blind spot.
+
+    Args:
+        into: channels of the images, in the first layer; 0: ``hidden``, with a residual.
+        hidden: channels of each stack (p).
+        kernel: odd width of the kernels, n; v has n // 2 rows above the pixel's.
+        classes: of the condition; 0: none.
+    """
+
+    def __init__(self, into: int, hidden: int, kernel: int, colours: int, classes: int) -> None:
+        super().__init__()
+        first, into = bool(into), into or hidden
+        self.residual = not first
+        rows = kernel // 2 + (not first)
+        self.v = Rows(into, 2 * hidden, (rows, kernel), above=first)
+        self.h = Left(into, hidden, kernel, colours, gates=2, before=first)
+        self.link = nn.Conv2d(2 * hidden, 2 * hidden, 1)
+        self.out = MaskedConv2d(hidden, hidden, 1, data_channels=colours)
+        self.classes = nn.Embedding(classes, 4 * hidden) if classes else None
+
+    def forward(
+        self, v: torch.Tensor, h: torch.Tensor, labels: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        of_v = of_h = None
+        if self.classes is not None:
+            of_v, of_h = self.classes(labels).chunk(2, dim=1)
+        rows = self.v(v)
+        gated = self.out(genkern.gated_activation(self.h(h) + self.link(rows), of_h))
+        return genkern.gated_activation(rows, of_v), h + gated if self.residual else gated
+
+
+class GatedPixelCNN(RasterModel):
+    """Two stacks of gated convolutions, ReLU + 1x1 twice, softmax over the levels.
+
+    Args:
+        spec: images of integer levels.
+        hidden: channels of each stack (the paper: 384 for ImageNet).
+        layers: gated layers (the paper: 20).
+        kernel: odd width of the kernels (the paper: 5); the first layer has 7.
+    """
+
+    def __init__(
+        self, spec: DataSpec, *, hidden: int = 32, layers: int = 5, kernel: int = 3
+    ) -> None:
+        super().__init__(spec)
+        if kernel % 2 == 0 or kernel < 3:
+            raise ValueError(f"kernel must be odd and at least 3; got {kernel}")
+        C, classes = spec.shape[0], spec.classes if self.conditional else 0
+        self.layers = nn.ModuleList(
+            GatedLayer(C if i == 0 else 0, hidden, 7 if i == 0 else kernel, C, classes)
+            for i in range(layers)
+        )
+        self.head = nn.Sequential(
+            nn.ReLU(),
+            MaskedConv2d(hidden, 2 * hidden, 1, data_channels=C),
+            nn.ReLU(),
+            MaskedConv2d(2 * hidden, spec.levels * C, 1, data_channels=C),
+        )
+
+    def features(self, images: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        v = h = images
+        for layer in self.layers:
+            v, h = layer(v, h, labels)
+        return self.head(h)
+
+
+class ClassGatedPixelCNN(GatedPixelCNN):
+    """Gated PixelCNN of p(x | y): a vector of the class in every activation (eq. 4).
+
+    Args:
+        spec: images of integer levels, with classes.
+        hidden, layers, kernel: as of `GatedPixelCNN`.
+    """
+
+    conditional = True
+
+    def __init__(
+        self, spec: DataSpec, *, hidden: int = 32, layers: int = 5, kernel: int = 3
+    ) -> None:
+        super().__init__(spec, hidden=hidden, layers=layers, kernel=kernel)

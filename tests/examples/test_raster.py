@@ -1,0 +1,178 @@
+"""Models with an exact likelihood: it sums to one, sees no future, and samples follow it."""
+
+import pytest
+import torch
+from torch import nn
+
+from examples import registry
+from examples.errors import UsageError
+from examples.harness.config import build_model
+from examples.model import Batch, DataSpec
+from genkern.testing import assert_causal, dependencies
+from tests.examples.test_examples import all_images, make, noise
+
+RASTER = [name for name, entry in registry.MODELS.items() if entry.exact]
+GATED = ("gated_pixel_cnn", "gated_pixel_cnn_class")
+#: Their masks multiply: 0 times NaN is NaN.
+MULTIPLY = ("fvsbn", "made")
+BINARY = [DataSpec((1, 2, 2), 2, 2), DataSpec((1, 2, 3), 2, 2)]
+OTHERS = [DataSpec((3, 2, 2), 2, 2), DataSpec((3, 1, 1), 5, 2), DataSpec((1, 1, 3), 4, 2)]
+
+
+def each_label(name: str, spec: DataSpec, count: int) -> list[torch.Tensor | None]:
+    if not registry.entry(name).labels:
+        return [None]
+    return [torch.full((count,), label) for label in range(spec.classes)]
+
+
+class Features(nn.Module):
+    """The network of a model as a function of images alone."""
+
+    def __init__(self, model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        labels = torch.ones(len(images), dtype=torch.int64)
+        return self.model.features(images, *([labels] if self.model.conditional else []))
+
+
+@pytest.mark.parametrize("name", RASTER)
+@pytest.mark.parametrize("spec", [*BINARY, *OTHERS], ids=lambda s: f"{s.shape}-{s.levels}")
+@torch.no_grad()
+def test_likelihoods_of_all_images_sum_to_one(name, spec):
+    model, images = make(name, spec).double().eval(), all_images(spec)
+    for labels in each_label(name, spec, len(images)):
+        total = (-model.nll(images, labels)).exp().sum().item()
+        assert total == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", RASTER)
+@pytest.mark.parametrize("spec", [DataSpec((1, 4, 5), 5, 2), DataSpec((3, 3, 2), 4, 2)], ids=str)
+def test_future_pixels_never_leak(name, spec):
+    colours = {"data_channels": spec.shape[0], "nan": name not in MULTIPLY}
+    assert_causal(Features(make(name, spec)), spec.shape, **colours)
+    if name in MULTIPLY:
+        with pytest.raises(AssertionError, match="NaN there"):
+            assert_causal(make(name, spec).features, spec.shape, data_channels=spec.shape[0])
+
+
+def test_each_order_of_made_is_causal():
+    model = make("made", DataSpec((1, 3, 3), 4))
+    orders = [model.degrees0[k].argsort() for k in range(model.orders)]
+    assert len({tuple(order.tolist()) for order in orders}) == model.orders == 2
+    for which, order in enumerate(orders):
+
+        def outputs(images: torch.Tensor, which: int = which) -> torch.Tensor:
+            return model.outputs(images.flatten(1), which).transpose(1, 2).unflatten(2, (3, 3))
+
+        assert_causal(outputs, (1, 3, 3), order=order, nan=False)
+        later = orders[1 - which]
+        with pytest.raises(AssertionError):
+            assert_causal(outputs, (1, 3, 3), order=later, nan=False)
+
+
+@pytest.mark.parametrize("name", [*GATED, "fvsbn", "made", "nade", "pixel_lstm"])
+@pytest.mark.parametrize("spec", [DataSpec((1, 5, 5), 5, 2), DataSpec((3, 3, 3), 4, 2)], ids=str)
+def test_every_earlier_pixel_reaches_the_output(name, spec):
+    model = make(name, spec).double()
+    found = dependencies(Features(model), spec.shape, data_channels=spec.shape[0])
+    assert torch.equal(found, torch.ones_like(found).tril(-1))
+
+
+def test_pixel_cnn_has_the_blind_spot_that_the_gated_one_has_not():
+    """The pixel above and far to the right, which a single stack does not reach."""
+    spec = DataSpec((1, 3, 9), 5)
+    plain, gated = (
+        dependencies(make(name, spec).double().features, spec.shape)
+        for name in ("pixel_cnn", "gated_pixel_cnn")
+    )
+    last, above = 2 * 9, 1 * 9 + 4
+    assert gated[last, above] and not plain[last, above]
+    assert not (plain & ~torch.ones_like(plain).tril(-1)).any()
+
+
+@pytest.mark.parametrize("name", RASTER)
+@pytest.mark.parametrize("spec", [DataSpec((1, 4, 3), 5, 2), DataSpec((3, 2, 2), 3, 2)], ids=str)
+@torch.no_grad()
+def test_steps_give_the_logits_of_the_whole_image(name, spec):
+    """Whatever is not drawn yet does not matter to them."""
+    model = make(name, spec).eval()
+    images = torch.randint(spec.levels, (5, *spec.shape), generator=noise(), dtype=torch.uint8)
+    labels = torch.arange(5) % 2 if model.conditional else None
+    whole = model.logits(images, labels)
+    filled = torch.zeros_like(images)
+    for (row, col, colour), logits in model.steps(filled, labels):
+        torch.testing.assert_close(logits, whole[:, :, colour, row, col])
+        filled[:, colour, row, col] = images[:, colour, row, col]
+
+
+@pytest.mark.parametrize("name", RASTER)
+@torch.no_grad()
+def test_samples_have_the_frequencies_of_the_likelihood(name):
+    spec = BINARY[0]
+    model = make(name, spec).eval()
+    for labels in each_label(name, spec, 4000):
+        samples = model.sample(4000, noise(), labels=labels).flatten(1).long()
+        found = (samples @ torch.tensor([8, 4, 2, 1])).bincount(minlength=16) / len(samples)
+        expected = (-model.nll(all_images(spec), labels[:16] if model.conditional else None)).exp()
+        error = (expected * (1 - expected) / len(samples)).sqrt()
+        assert ((found - expected).abs() <= 5 * error).all()
+
+
+@pytest.mark.parametrize("name", [name for name in RASTER if name != "made"])
+@torch.no_grad()
+def test_low_temperature_takes_the_likeliest_level(name):
+    """(MADE draws an order first.)"""
+    model = make(name, DataSpec((1, 3, 3), 5, 2)).eval()
+    labels = torch.tensor([0, 1]) if model.conditional else None
+    samples = model.sample(2, noise(), temperature=1e-4, labels=labels)
+    assert torch.equal(model.logits(samples, labels).argmax(1), samples.long())
+
+
+@pytest.mark.parametrize("name", RASTER)
+@torch.no_grad()
+def test_completions_keep_what_is_given_and_follow_the_rest(name):
+    """The last pixel of a binary image, given the others, has the frequency of its probability."""
+    spec, given = BINARY[0], torch.tensor([[[[1, 0], [1, -1]]]])
+    model = make(name, spec).eval()
+    labels = torch.zeros(2000, dtype=torch.int64) if model.conditional else None
+    found = model.sample(2000, noise(), labels=labels, partial=given.expand(2000, -1, -1, -1))
+    known = given.expand_as(found)
+    assert torch.equal(found[known >= 0].long(), known[known >= 0])
+    both = given.repeat(2, 1, 1, 1)
+    both[:, 0, 1, 1] = torch.tensor([0, 1])
+    logits = model.logits(both, None if labels is None else labels[:2])[0, :, 0, 1, 1]
+    expected = logits.softmax(0)[1].item()
+    frequency = found[:, 0, 1, 1].float().mean().item()
+    assert abs(frequency - expected) < 5 * (expected * (1 - expected) / 2000) ** 0.5
+
+
+def test_made_is_the_mixture_of_its_orders():
+    """In eval mode; a training step takes one order, which the generator draws."""
+    spec = DataSpec((1, 2, 2), 3)
+    model, images = make("made", spec).double(), all_images(spec)[:20]
+    members = torch.stack([model.member_nll(images, k) for k in range(2)])
+    assert (members[0] - members[1]).abs().min() > 1e-6
+    mixture = -((-members).exp().mean(0)).log()
+    torch.testing.assert_close(model.nll(images), mixture)
+    torch.testing.assert_close(model.eval()(Batch(images), noise())["loss"], mixture.mean())
+    losses = {round(model.train()(Batch(images), noise(s))["loss"].item(), 9) for s in range(9)}
+    assert losses == {round(nll.mean().item(), 9) for nll in members}
+
+
+def test_labels_change_the_likelihood_of_a_conditional_model():
+    model, images = make("gated_pixel_cnn_class", BINARY[0]), all_images(BINARY[0])
+    first, second = (model.nll(images, labels) for labels in each_label(GATED[1], BINARY[0], 16))
+    assert (first - second).abs().min() > 0
+
+
+@pytest.mark.parametrize("name", ["fvsbn", "made", "nade"])
+def test_images_that_are_too_large_are_refused_with_their_size(name):
+    with pytest.raises(UsageError, match=rf"{name}: the output layer must have at most .* small"):
+        build_model(name, DataSpec((3, 64, 64), 256), {"hidden": 4096} if name == "nade" else {})
+
+
+def test_an_even_kernel_is_refused():
+    with pytest.raises(UsageError, match="kernel must be odd and at least 3; got 4"):
+        build_model("gated_pixel_cnn", DataSpec((1, 8, 8), 17), {"kernel": 4})
