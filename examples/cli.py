@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from examples import data, options, paths, registry
@@ -67,6 +68,18 @@ def sample_options(parser: Parser) -> None:
     parser.add("run", "the folder of a run", "default runs/MODEL")
     add_numbers(parser, options.SAMPLE)
     parser.add("out", "a .png file that can be written", "default RUN/samples.png")
+
+
+def evaluate_options(parser: Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="python -m examples list")
+    parser.add("run", "the folder of a run", "default runs/MODEL")
+    parser.add("data_dir", "a folder", "of local data files; default: the run's")
+
+
+def complete_options(parser: Parser) -> None:
+    evaluate_options(parser)
+    add_numbers(parser, options.COMPLETE)
+    parser.add("out", "a .png file that can be written", "default RUN/completions.png")
 
 
 def demo_options(parser: Parser) -> None:
@@ -166,6 +179,31 @@ def run_sample(args: argparse.Namespace) -> int:
     return sample(args.model, run, out, **given)
 
 
+def run_evaluate(args: argparse.Namespace) -> int:
+    run, folder = exact_run(args)
+    from examples.evaluate import evaluate
+
+    return evaluate(args.model, run, folder)
+
+
+def run_complete(args: argparse.Namespace) -> int:
+    run, folder = exact_run(args)
+    given = numbers(args, options.COMPLETE)
+    out = paths.picture_to_write("--out", given_or(args.out, str(run / "completions.png")))
+    from examples.evaluate import complete
+
+    return complete(args.model, run, folder, out, **given)
+
+
+def exact_run(args: argparse.Namespace) -> tuple[Path, str | None]:
+    """The run of a model with an exact likelihood, and the folder of its data."""
+    registry.exact_entry(args.model)
+    run = paths.run_to_read("--run", given_or(args.run, f"runs/{args.model}"))
+    if args.data_dir is not None:
+        paths.folder_to_read("--data-dir", args.data_dir)
+    return run, args.data_dir
+
+
 def run_demo(args: argparse.Namespace) -> int:
     out = paths.folder_to_write("--out", args.out)
     from examples.demo.run import demo
@@ -189,10 +227,10 @@ def run_list(args: argparse.Namespace) -> int:
     print("models (python -m examples train NAME --set OPTION=VALUE)")
     for name, entry in registry.MODELS.items():
         given = " ".join(f"{key}={value}" for key, value in registry.model_options(name).items())
-        print(f"  {name:12} {registry.summary(entry.path)}\n  {'':12}   {given}")
+        print(f"  {name:21} {registry.summary(entry.path)}\n  {'':21}   {given}")
     print("\ndata sets (--data NAME)")
     for name, source in data.DATASETS.items():
-        print(f"  {name:12} {registry.summary(source.path)}")
+        print(f"  {name:21} {registry.summary(source.path)}")
     return 0
 
 
@@ -201,6 +239,8 @@ COMMANDS: dict[str, Command] = {
     "list": ("models, their options, and data sets", lambda parser: None, run_list),
     "train": ("train a model", train_options, run_train),
     "sample": ("sample a trained model", sample_options, run_sample),
+    "evaluate": ("exact likelihood, classes, outliers", evaluate_options, run_evaluate),
+    "complete": ("draw the lower halves of images", complete_options, run_complete),
     "table": ("train models; write examples/README.md", table_options, run_table),
     "demo": ("train four models; write a report", demo_options, run_demo),
 }

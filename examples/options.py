@@ -112,6 +112,11 @@ SAMPLE: dict[str, tuple[Takes, str]] = {
     "seed": (SEED, "default 0"),
     "label": (Number(int, 0, 10**6), "class, of models that take labels; default: each in turn"),
 }
+COMPLETE: dict[str, tuple[Takes, str]] = {
+    "num": (Number(int, 1, 1000), "images to complete; default 8"),
+    "temperature": SAMPLE["temperature"],
+    "seed": SAMPLE["seed"],
+}
 #: Options of a model (`--set`), by the type of their default, where its entry says nothing closer.
 OF_MODEL: dict[type, Takes] = {
     bool: Switch(),

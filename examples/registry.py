@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from examples.errors import unknown_name
+from examples.errors import unknown_name, wrong
 from examples.options import OF_MODEL, Choice, Number, Takes, Value
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Entry:
 MODELS = {
     "fvsbn": Entry(
         "examples.autoregressive.fvsbn:FVSBN",
-        *(3000, 1e-3, 64),
+        *(6000, 1e-3, 64),
         small={},
         exact=True,
     ),
@@ -137,6 +137,14 @@ def refusal(name: str, *, images: bool, levels: bool, labels: bool) -> str | Non
     if wanted.needs != "anything" and not levels:
         return "it needs integer levels"
     return "it needs labels" if wanted.labels and not labels else None
+
+
+def exact_entry(name: str) -> Entry:
+    """The entry of a model with an exact likelihood."""
+    if not entry(name).exact:
+        models = ", ".join(other for other, found in MODELS.items() if found.exact)
+        raise wrong("MODEL", models, name, "it has no exact likelihood")
+    return entry(name)
 
 
 @functools.cache

@@ -10,10 +10,15 @@ from PIL import Image
 from examples.model import DataSpec
 
 
-def grid(images: torch.Tensor, spec: DataSpec, *, height: int = 640) -> Image.Image:
-    """Images of levels (N, C, H, W) in a square grid, enlarged to about ``height`` pixels."""
+def grid(
+    images: torch.Tensor, spec: DataSpec, *, height: int = 640, columns: int | None = None
+) -> Image.Image:
+    """Images of levels (N, C, H, W) in a grid, square unless ``columns`` says otherwise.
+
+    It is enlarged to about ``height`` pixels.
+    """
     C, H, W = spec.shape
-    columns = math.ceil(math.sqrt(len(images)))
+    columns = columns or math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
     canvas = torch.full((rows * columns, C, H + 1, W + 1), 0.5)
     canvas[: len(images), :, :H, :W] = images.cpu().float() / (spec.levels - 1)

@@ -14,6 +14,8 @@ from examples.model import GenerativeModel
 PARTS = 24
 #: The 97.5 % point of Student's t distribution with PARTS - 1 degrees of freedom.
 STUDENT = 2.069
+#: The 97.5 % point of the normal distribution, for means of some hundred items.
+NORMAL = 1.960
 
 
 def interval(values: list[float]) -> tuple[float, float]:
