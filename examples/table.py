@@ -36,8 +36,8 @@ FIELDS: dict[str, type] = {
 HEAD = """# What the reference models reach
 
 Made by `python -m examples table`. Bits/dim of the test split (a bound where the model has only
-one), or the energy distance of samples to it (`examples/harness/scores.py`; 0: equal), each with
-its 95 % interval; seconds on the machine named.
+one; given the class where it takes labels), or the energy distance of samples to it
+(`examples/harness/scores.py`; 0: equal), each with its 95 % interval; seconds on the machine named.
 
 | model | data | test | | parameters | steps | s / epoch | ms / sample | machine | samples |
 |---|---|---|---|---|---|---|---|---|---|

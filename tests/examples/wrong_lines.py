@@ -15,6 +15,9 @@ MODELS = (
     "fvsbn, gan, gated_pixel_cnn, gated_pixel_cnn_class, made, nade, pixel_cnn, pixel_lstm, "
     "pixel_rnn, vae"
 )
+EXACT = (
+    "fvsbn, gated_pixel_cnn, gated_pixel_cnn_class, made, nade, pixel_cnn, pixel_lstm, pixel_rnn"
+)
 DATA = "checkerboard, cifar10, digits, grid25, mnist, patches, ring8"
 PLAYER = "lr, beta1, beta2, weight_decay, clip_norm"
 WIDTH = "an integer from 1 to 65,536"
@@ -87,7 +90,7 @@ LINES: list[Line] = [
     (["train", "pixelcnn"], "MODEL", MODELS, "pixelcnn"),
     (["train", ""], "MODEL", MODELS, ""),
     (["train"], "MODEL", "", ""),
-    (["trian", "vae"], "COMMAND", "list, train, sample, table, demo", "trian"),
+    (["trian", "vae"], "COMMAND", "list, train, sample, evaluate, complete, table, demo", "trian"),
     (["--steps", "3"], "COMMAND", "list, train, sample", "--steps"),
     *_values(SAMPLE, "--num", "an integer from 1 to 1,000,000", "0", "-3", "x", "2.5", "9" * 20),
     *_values(SAMPLE, "--temperature", POSITIVE, "0", "-1", "nan", "inf", "warm"),
@@ -98,6 +101,16 @@ LINES: list[Line] = [
     *_values(["sample", "vae"], "--run", RUN, "FOLDER", "/nowhere", "FILE", LONG, NOT_UTF8),
     (["sample", "gann"], "MODEL", MODELS, "gann"),
     (["sample", "vae"], "--run", RUN, "runs/vae"),
+    (["evaluate", "gan"], "MODEL", EXACT, "gan"),
+    (["evaluate", "made", "--run", "FOLDER"], "--run", RUN, "FOLDER"),
+    (["evaluate", "mad"], "MODEL", MODELS, "mad"),
+    (["evaluate", "made", "--num", "3"], "evaluate", "--run, --data-dir", "--num"),
+    *_values(["evaluate", "made", "--run", "RUN"], "--data-dir", TO_READ, "FILE", "/nowhere"),
+    (["complete", "vae"], "MODEL", EXACT, "vae"),
+    *_values(["complete", "made"], "--run", RUN, "FOLDER", "runs/made"),
+    *_values(["complete", "made", "--run", "RUN"], "--num", "from 1 to 1,000", "0", "1001", "x"),
+    *_values(["complete", "made", "--run", "RUN"], "--temperature", POSITIVE, "0", "nan"),
+    *_values(["complete", "made", "--run", "RUN"], "--out", PICTURE, "x.txt", "FOLDER"),
     *_values(["table"], "--page", TO_WRITE, "FILE", "FILE/x"),
     *_values(["table"], "--steps", COUNT, "0", "many"),
     (["table", "vae", "gann"], "MODEL", MODELS, "gann"),
