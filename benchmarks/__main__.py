@@ -14,7 +14,7 @@ import torch
 from benchmarks.core import case, store, tune
 from benchmarks.core.compare import compare
 from benchmarks.core.measure import FULL, QUICK, AboveRoofline
-from benchmarks.core.readme import NoMarkers, regenerate
+from benchmarks.core.readme import NoMarkers, write_pages
 from benchmarks.core.run import run
 from benchmarks.core.scaling import scaling
 
@@ -43,7 +43,11 @@ def _measuring(command: argparse.ArgumentParser, ops: Sequence[str]) -> None:
     command.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     command.add_argument("--dtype", choices=DTYPES, default="float32")
     command.add_argument("--threads", type=int, help="default: torch's")
-    command.add_argument("--out", type=Path, help="JSON lines; default: print only")
+    place = command.add_mutually_exclusive_group()
+    place.add_argument("--out", type=Path, help="JSON lines; default: print only")
+    place.add_argument(
+        "--store", action="store_true", help="into benchmarks/results, by device and level"
+    )
     command.add_argument("--quick", action="store_true", help="a look, not a result")
 
 
@@ -55,7 +59,7 @@ def parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser
         "scaling": "time against batch, channels, side and threads",
         "compare": "genkern's times in two files",
         "plot": "PNG of result files",
-        "readme": "rewrite the tables of README.md from the committed results",
+        "readme": "rewrite the tables of README.md and docs/benchmarks.md from the stored results",
         "tune": "measure tiles of the Triton kernels on this GPU and rewrite their table",
     }
     commands = {n: sub.add_parser(n, help=h, allow_abbrev=False) for n, h in helps.items()}
@@ -64,6 +68,9 @@ def parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser
         "--against",
         type=_baselines,
         help=f"of {','.join(BASELINES)}; default all, and without compile under --quick",
+    )
+    commands["run"].add_argument(
+        "--busy", type=int, default=0, metavar="N", help="beside N processes that never pause"
     )
     _measuring(commands["scaling"], case.families())
     for name in ("a", "b"):
@@ -83,6 +90,8 @@ def _command(arguments: argparse.Namespace) -> str:
         words += ["--threads", str(arguments.threads)]
     if getattr(arguments, "against", None):
         words += ["--against", ",".join(arguments.against)]
+    if getattr(arguments, "busy", 0):
+        words += ["--busy", str(arguments.busy)]
     return shlex.join(words + ["--quick"] * arguments.quick)
 
 
@@ -91,7 +100,7 @@ def _measure(arguments: argparse.Namespace) -> int:
         torch.set_num_threads(arguments.threads)
     dtype, device = getattr(torch, arguments.dtype), arguments.device
     budget = QUICK if arguments.quick else FULL
-    context = store.context(device, _command(arguments))
+    context = store.context(device, _command(arguments), getattr(arguments, "busy", 0))
     if arguments.command == "run":
         against = arguments.against
         if against is None:
@@ -100,8 +109,9 @@ def _measure(arguments: argparse.Namespace) -> int:
         records = run(cases, dtype, device, budget, against, context)
     else:
         records = scaling(arguments.op or case.families(), dtype, device, budget, context)
-    if arguments.out is not None:
-        store.write(arguments.out, records)
+    if arguments.out is not None or arguments.store:
+        path = arguments.out or store.place(records)
+        store.write(path, records)
     failures = [record for record in records if record["kind"] == "failure"]
     for record in failures:
         shape = f"{record['op']} {record['shape']} {record['phase']}"
@@ -123,6 +133,8 @@ def main(words: Sequence[str] | None = None) -> int:
     command = commands[arguments.command]
     if rest:
         command.error(f"unrecognized arguments: {' '.join(rest)}\n{command.format_help()}")
+    if getattr(arguments, "store", False) and (arguments.op or arguments.quick):
+        command.error("--store keeps whole runs: without op and --quick; --out keeps any")
     if getattr(arguments, "device", "cpu") == "cuda" and not torch.cuda.is_available():
         command.error("--device cuda: no CUDA device")
     try:
@@ -131,7 +143,7 @@ def main(words: Sequence[str] | None = None) -> int:
         elif arguments.command == "plot":
             _plot(arguments.file, arguments.out)
         elif arguments.command == "readme":
-            regenerate(store.ROOT / "README.md", sorted((store.RESULTS / "cpu").glob("*.jsonl")))
+            write_pages(store.ROOT, sorted(store.RESULTS.glob("*/*/*.jsonl")))
         elif arguments.command == "tune":
             names = [arguments.dtype] if arguments.dtype else ["bfloat16", "float32", "float64"]
             tune.write([getattr(torch, name) for name in names])
