@@ -1,4 +1,4 @@
-"""Command line: `python -m benchmarks {run,scaling,compare,plot,readme,tune}`."""
+"""Command line: `python -m benchmarks {run,scaling,profile,compare,plot,readme,tune}`."""
 
 import argparse
 import os
@@ -14,6 +14,7 @@ import torch
 from benchmarks.core import case, store, tune
 from benchmarks.core.compare import compare
 from benchmarks.core.measure import FULL, QUICK, AboveRoofline
+from benchmarks.core.profile import NoProfile, profile
 from benchmarks.core.readme import NoMarkers, write_pages
 from benchmarks.core.run import run
 from benchmarks.core.scaling import scaling
@@ -57,6 +58,7 @@ def parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser
     helps = {
         "run": "measure genkern and its baselines",
         "scaling": "time against batch, channels, side and threads",
+        "profile": "where the time of a case goes, by function of the C++ sources",
         "compare": "genkern's times in two files",
         "plot": "PNG of result files",
         "readme": "rewrite the tables of README.md and docs/benchmarks.md from the stored results",
@@ -73,6 +75,10 @@ def parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser
         "--busy", type=int, default=0, metavar="N", help="beside N processes that never pause"
     )
     _measuring(commands["scaling"], case.families())
+    commands["profile"].add_argument("op", type=_one_of("op", case.names()))
+    commands["profile"].add_argument("shape", nargs="?", default="", help="part of its name")
+    commands["profile"].add_argument("--phase", choices=case.PHASES, default=case.PHASES[1])
+    commands["profile"].add_argument("--dtype", choices=DTYPES, default="float32")
     for name in ("a", "b"):
         commands["compare"].add_argument(name, type=Path)
     commands["plot"].add_argument("file", nargs="+", type=Path)
@@ -119,6 +125,15 @@ def _measure(arguments: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
+def _profile(arguments: argparse.Namespace) -> int:
+    cases = [c for c in case.select([arguments.op]) if arguments.shape in c.shape]
+    for found in cases:
+        if arguments.phase in found.phases:
+            lines = profile(found, arguments.phase, getattr(torch, arguments.dtype))
+            print("\n".join(lines) + "\n", flush=True)
+    return 0 if cases else 2
+
+
 def _plot(files: Sequence[Path], folder: Path | None) -> None:
     from benchmarks.core.plot import plot
 
@@ -140,6 +155,8 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         if arguments.command == "compare":
             print(compare(store.read(arguments.a), store.read(arguments.b)))
+        elif arguments.command == "profile":
+            return _profile(arguments)
         elif arguments.command == "plot":
             _plot(arguments.file, arguments.out)
         elif arguments.command == "readme":
@@ -152,7 +169,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except AboveRoofline as error:
         print(f"above the roofline: {error}", file=sys.stderr)
         return 1
-    except (store.BadFile, NoMarkers) as error:
+    except (store.BadFile, NoMarkers, NoProfile) as error:
         print(error, file=sys.stderr)
         return 2
     return 0
