@@ -77,17 +77,18 @@ def _chains(library: str, addresses: Sequence[int]) -> Iterator[list[tuple[str, 
 
 
 def _short(function: str) -> str:
-    """A demangled name without namespaces, templates and arguments."""
-    while function != (plain := re.sub(r"<[^<>]*>|\([^()]*\)|\[[^\[\]]*\]", "", function)):
-        function = plain
-    names = re.findall(r"\w+", function.replace("{lambda#1}", ""))
+    """A demangled name without namespaces, templates and arguments; of a lambda, where it stands."""
+    plain = function
+    while plain != (shorter := re.sub(r"<[^<>]*>|\([^()]*\)|\[[^\[\]]*\]", "", plain)):
+        plain = shorter
+    names = re.findall(r"\w+", re.sub(r"\{lambda\S*?\}|\b(operator|const|auto)\b", " ", plain))
     return names[-1] if names else function
 
 
 def _part(chain: Sequence[tuple[str, str]]) -> str:
     """The innermost function that is more than a wrapper: "row_lstm/panels.h: pack"."""
     for function, place in chain:
-        file = place.rpartition(":")[0]
+        file = os.path.normpath(place.rpartition(":")[0])
         source = SOURCE.search(file)
         if source and not WRAPPERS.search(file):
             return f"{source[1]}: {_short(function)}"

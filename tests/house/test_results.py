@@ -9,7 +9,7 @@ import torch
 
 import genkern
 from benchmarks import __main__ as cli
-from benchmarks.core import case, readme, store
+from benchmarks.core import case, profile, readme, store
 from benchmarks.core.plot import plot
 from benchmarks.core.scaling import scaling, slope
 from tests.house.harness import FAMILY, TINY, broken, cli_case, harness, measured, stand_in
@@ -110,6 +110,24 @@ def test_plots_and_scaling(tmp_path, monkeypatch):
     made += plot(measured([stand_in(9)]), tmp_path, "t")
     assert [p.name for p in made] == ["s.png", "t-speedup.png", "t-roofline.png"]
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in made)
+
+
+def test_a_part_is_the_innermost_function_that_is_no_wrapper():
+    chain = [
+        ("_mm256_mul_ps(__m256, __m256)", "/usr/lib/gcc/12/include/avxintrin.h:317"),
+        ("genkern::core::operator*(Vec<float>, Vec<float>)", "/x/csrc/core/simd.h:90"),
+        ("auto genkern::exp<float>(float)::{lambda(auto:1)#2}::operator()(float) const",
+         "/x/csrc/gaussian/../core/vecmath.h:12 (discriminator 2)"),
+        ("genkern::map()", "/x/csrc/threads.h:70"),
+    ]  # fmt: skip
+    assert profile._part(chain) == "core/vecmath.h: exp"
+    assert profile._part(chain[:2]) == "ops, no symbols"
+
+
+def test_a_profile_needs_perf(monkeypatch, capsys):
+    monkeypatch.setattr(profile.shutil, "which", lambda name: None)
+    assert cli.main(["profile", FAMILY, "--phase", "forward"]) == 2
+    assert "needs Linux's perf" in capsys.readouterr().err
 
 
 def test_slope_is_the_exponent():
