@@ -24,7 +24,7 @@ from benchmarks.core.gate import Trial
 
 SECONDS, PER_SECOND = 3.0, 2000
 # Wrappers of one instruction say nothing about what it is for.
-WRAPPERS = re.compile(r"(simd|scalar)\.h$|/include/|\?\?$|<built-in>")
+WRAPPERS = re.compile(r"(simd|scalar|bf16_pairs)\.h$|/include/|\?\?$|<built-in>")
 SOURCE = re.compile(r"csrc/(.+)$")
 
 
@@ -77,8 +77,13 @@ def _chains(library: str, addresses: Sequence[int]) -> Iterator[list[tuple[str, 
 
 
 def _short(function: str) -> str:
-    """A demangled name without namespaces, templates and arguments; of a lambda, where it stands."""
+    """A name without namespaces, templates and arguments; of a lambda, where it stands."""
     plain = function
+    if function.startswith("_Z"):  # what addr2line cannot demangle: <length><name> ...
+        rest = re.sub(r"^_Z+N", "", function)
+        while found := re.match(r"\d+", rest):
+            end = found.end() + int(found[0])
+            plain, rest = rest[found.end() : end], rest[end:]
     while plain != (shorter := re.sub(r"<[^<>]*>|\([^()]*\)|\[[^\[\]]*\]", "", plain)):
         plain = shorter
     names = re.findall(r"\w+", re.sub(r"\{lambda\S*?\}|\b(operator|const|auto)\b", " ", plain))
