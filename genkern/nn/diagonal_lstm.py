@@ -62,9 +62,9 @@ class DiagonalBiLSTM(nn.Module):
 
     ``state_dict``, for ``left`` and ``right``, where the direction starts:
     ``left.input_to_state.weight`` (4h, features, 1, 1), ``left.input_to_state.bias`` (4h),
-    ``left.weight_hh`` (4h, h, 2), taps [row above, same row], all in the gate order o, f, i, g, units
-    within a gate, whatever ``data_channels``; ``left.h0``, ``left.c0`` (h); ``output.weight``
-    (features, h, 1, 1), ``output.bias``.
+    ``left.weight_hh`` (4h, h, 2), taps [row above, same row], all in the gate order o, f, i, g,
+    units within a gate, whatever ``data_channels``; ``left.h0``, ``left.c0`` (h);
+    ``output.weight`` (features, h, 1, 1), ``output.bias``.
 
     Shape: (N, features, H, W) to (N, features or hidden_size, H, W), or both without N.
 
@@ -118,7 +118,7 @@ class DiagonalBiLSTM(nn.Module):
                 f"DiagonalBiLSTM: input must have shape (N, {features}, H, W) or "
                 f"({features}, H, W); got {tuple(input.shape)}"
             )
-        h = self.left(input) + F.pad(self.right(input), (0, 0, 1, -1))
+        h = self.left(input) + F.pad(self.right(input), (0, 0, 1, 0))[:, :, :-1]
         return h if self.output is None else input + self.output(h)
 
     def extra_repr(self) -> str:

@@ -79,26 +79,26 @@ def diagonal_lstm(
     with a the input's contribution and 0 above the first row. All pixels of a diagonal
     r + x = constant are computed together; no skewed map is stored.
 
-    Equivalent to skewing ``input_gates`` (row r moved r columns to the right), then
-    ``h, c = cell(skewed[..., t] + F.conv1d(F.pad(h, (1, 0)), weight_hh), c)`` for each column t with
-    the state of row r set to its start before column t = r, and moving the rows back.
+    Equivalent to skewing ``input_gates`` (row r moved r columns to the right), then for each
+    column t ``h, c = cell(skewed[..., t] + F.conv1d(F.pad(h, (1, 0)), weight_hh), c)``, row r
+    starting at t = r, and moving the rows back.
 
     Args:
-        input_gates: (N, 4h, H, W); the input's contribution to the gates and the bias, from a masked
-            1 x 1 convolution; in the order o, f, i, g (output, forget, input, candidate).
-        weight_hh: (4h, h, 2), same gate order: taps [row above, same row] at the previous diagonal.
+        input_gates: (N, 4h, H, W); the input's contribution to the gates and the bias, from a
+            masked 1 x 1 convolution; in the order o, f, i, g (output, forget, input, candidate).
+        weight_hh: (4h, h, 2), same gate order; taps [row above, same row] at the previous diagonal.
         h0, c0: (N, h, H), the state and the cell with which each row starts, left of its first
             column (with ``reverse``, right of its last one); both or neither (zeros).
-        reverse: mirrored left to right: the neighbour of pixel x is x + 1. The result stays in place:
-            `genkern.nn.DiagonalBiLSTM` moves it down by one row, which makes it causal.
+        reverse: mirrored left to right: the neighbour of pixel x is x + 1. The result stays in
+            place: `genkern.nn.DiagonalBiLSTM` moves it down by one row, which makes it causal.
 
     On the paper's padded map row r runs over r columns of padding, whose gates are the bias, before
-    its first pixel. Then its start is no zero: it is what an LSTM cell with the weight
-    ``weight_hh.sum(2)`` has after r steps on the bias. These starts, as ``h0`` and ``c0``, give the
-    padded map's values.
+    its first pixel. It then starts with what an LSTM cell with the weight ``weight_hh.sum(2)`` has
+    after r steps on the bias: given as ``h0`` and ``c0``, these starts give that map's values. (On
+    a map whose gates are padded with zeros, state 0 stays 0, as without ``h0`` and ``c0``.)
 
-    Any strides; float32, float64, bfloat16 or float16, all alike. Half precision is rounded where it
-    is stored, in the result; h and c go from pixel to pixel in float32. Inside autocast, all
+    Any strides; float32, float64, bfloat16 or float16, all alike. Half precision is rounded where
+    it is stored, in the result; h and c go from pixel to pixel in float32. Inside autocast, all
     arguments but float64 ones take the autocast dtype.
 
     Returns:

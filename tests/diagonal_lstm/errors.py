@@ -22,7 +22,9 @@ def forward_errors(gates, K, h, c):
         o, f, i, g = o.sigmoid(), f.sigmoid(), i.sigmoid(), g.tanh()
         eo, ef, ei, eg = e_gates.chunk(4, 1)
         v = dict(r=r, now=now, o=o, f=f, i=i, g=g, eo=eo, ef=ef, ei=ei, eg=eg)
-        v |= dict(h=F.pad(h, (1, 0)), e_h=F.pad(e_h, (1, 0)), c=c[:, :, now], c_error=e_c[:, :, now])
+        v |= dict(
+            h=F.pad(h, (1, 0)), e_h=F.pad(e_h, (1, 0)), c=c[:, :, now], c_error=e_c[:, :, now]
+        )
         h, c, e_h, e_c = h.clone(), c.clone(), e_h.clone(), e_c.clone()
         e_c[:, :, now] = (
             f * v["c_error"] + v["c"].abs() * (ef / 4 + f) + g.abs() * (ei / 4 + i) + i * eg
