@@ -46,7 +46,7 @@ struct Backward {
   // The number of sums depends on the shapes alone: so do the bits of the result.
   int64_t groups() const {
     const int64_t room = kGroupBytes / (s.weight_size() * int64_t(sizeof(A)));
-    return std::min(s.N, std::clamp<int64_t>(room, 8, kGroups));
+    return std::min({s.N, std::max<int64_t>(8, room), kGroups});
   }
 
   int64_t pitch() const { return s.W + 1; }  // of the frame

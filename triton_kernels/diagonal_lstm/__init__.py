@@ -34,6 +34,7 @@ from genkern.triton_kernels.diagonal_lstm.tile import (
 
 __all__ = [
     "LAUNCHERS",
+    "SPILL_BYTES",
     "TENSOR_CORES",
     "configurations",
     "diagonal_lstm_backward_kernel",
@@ -180,3 +181,8 @@ LAUNCHERS = {"diagonal_lstm_forward": forward, "diagonal_lstm_backward": backwar
 TENSOR_CORES = {
     "diagonal_lstm_forward_kernel", "diagonal_lstm_backward_kernel", "diagonal_lstm_weight_kernel",
 }  # fmt: skip
+# What ptxas chooses to keep on the stack, of 255 registers.
+SPILL_BYTES = {
+    "diagonal_lstm_forward_kernel": 64,
+    "diagonal_lstm_backward_kernel": 64,
+}
