@@ -6,6 +6,7 @@ is the one module of Python. A file `csrc/<family>/*.cpp` needs no entry here.
 GENKERN_BUILD=auto (default) | none (pure Python: the references) | cpu
 GENKERN_BUILD_LEVELS=avx2,small builds these levels alone; "all" is every one, with "small", for
 tests: blocks of a few elements. Left out: every level but that.
+GENKERN_BUILD_SYMBOLS=1 keeps their symbols, for `python -m benchmarks profile`.
 GENKERN_VECTOR_BYTES=64 overrides the vector width of every level (to test wide code anywhere).
 MAX_JOBS limits the parallel compile jobs (default: the number of CPUs).
 """
@@ -44,7 +45,7 @@ rule precompile
   depfile = $out.d
   deps = gcc
 rule link
-  command = $cxx -shared -s $in -o $out $flags
+  command = $cxx -shared $in -o $out $flags
 """
 
 
@@ -141,14 +142,16 @@ def flags(part: str) -> tuple[str, str]:
 
     if part == "engine":
         headers = pybind11.get_include(), sysconfig.get_paths()["include"]
-        return " ".join([FLAGS, *(f"-isystem {h}" for h in headers)]), ""
+        return " ".join([FLAGS, *(f"-isystem {h}" for h in headers)]), "-s"
     root = Path(torch.__file__).parent
     headers = f"{root}/include", f"{root}/include/torch/csrc/api/include"
     width = os.environ.get("GENKERN_VECTOR_BYTES")
     forced = [f"-DGENKERN_VECTOR_BYTES={width}"] if width else []
     chosen = LEVELS[part] if is_x86() else LEVELS[part].replace(LEVELS["avx2"], "")
-    words = [FLAGS, chosen, *forced, *(f"-isystem {h}" for h in headers)]
-    return " ".join(words), f"-L{root}/lib -ltorch_cpu"
+    symbols = os.environ.get("GENKERN_BUILD_SYMBOLS") == "1"
+    debug = ["-g"] if symbols else []
+    words = [FLAGS, chosen, *forced, *debug, *(f"-isystem {h}" for h in headers)]
+    return " ".join(words), f"{'' if symbols else '-s '}-L{root}/lib -ltorch_cpu"
 
 
 setup(

@@ -1,4 +1,4 @@
-"""Command line: `python -m benchmarks {run,scaling,compare,plot,readme,tune}`."""
+"""Command line: `python -m benchmarks {run,scaling,profile,compare,plot,readme,tune}`."""
 
 import argparse
 import os
@@ -14,7 +14,8 @@ import torch
 from benchmarks.core import case, store, tune
 from benchmarks.core.compare import compare
 from benchmarks.core.measure import FULL, QUICK, AboveRoofline
-from benchmarks.core.readme import NoMarkers, regenerate
+from benchmarks.core.profile import NoProfile, profile
+from benchmarks.core.readme import NoMarkers, write_pages
 from benchmarks.core.run import run
 from benchmarks.core.scaling import scaling
 
@@ -43,7 +44,11 @@ def _measuring(command: argparse.ArgumentParser, ops: Sequence[str]) -> None:
     command.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     command.add_argument("--dtype", choices=DTYPES, default="float32")
     command.add_argument("--threads", type=int, help="default: torch's")
-    command.add_argument("--out", type=Path, help="JSON lines; default: print only")
+    place = command.add_mutually_exclusive_group()
+    place.add_argument("--out", type=Path, help="JSON lines; default: print only")
+    place.add_argument(
+        "--store", action="store_true", help="into benchmarks/results, by device and level"
+    )
     command.add_argument("--quick", action="store_true", help="a look, not a result")
 
 
@@ -53,9 +58,10 @@ def parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser
     helps = {
         "run": "measure genkern and its baselines",
         "scaling": "time against batch, channels, side and threads",
+        "profile": "where the time of a case goes, by function of the C++ sources",
         "compare": "genkern's times in two files",
         "plot": "PNG of result files",
-        "readme": "rewrite the tables of README.md from the committed results",
+        "readme": "rewrite the tables of README.md and docs/benchmarks.md from the stored results",
         "tune": "measure tiles of the Triton kernels on this GPU and rewrite their table",
     }
     commands = {n: sub.add_parser(n, help=h, allow_abbrev=False) for n, h in helps.items()}
@@ -65,7 +71,14 @@ def parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser
         type=_baselines,
         help=f"of {','.join(BASELINES)}; default all, and without compile under --quick",
     )
+    commands["run"].add_argument(
+        "--busy", type=int, default=0, metavar="N", help="beside N processes that never pause"
+    )
     _measuring(commands["scaling"], case.families())
+    commands["profile"].add_argument("op", type=_one_of("op", case.names()))
+    commands["profile"].add_argument("shape", nargs="?", default="", help="part of its name")
+    commands["profile"].add_argument("--phase", choices=case.PHASES, default=case.PHASES[1])
+    commands["profile"].add_argument("--dtype", choices=DTYPES, default="float32")
     for name in ("a", "b"):
         commands["compare"].add_argument(name, type=Path)
     commands["plot"].add_argument("file", nargs="+", type=Path)
@@ -83,6 +96,8 @@ def _command(arguments: argparse.Namespace) -> str:
         words += ["--threads", str(arguments.threads)]
     if getattr(arguments, "against", None):
         words += ["--against", ",".join(arguments.against)]
+    if getattr(arguments, "busy", 0):
+        words += ["--busy", str(arguments.busy)]
     return shlex.join(words + ["--quick"] * arguments.quick)
 
 
@@ -91,7 +106,7 @@ def _measure(arguments: argparse.Namespace) -> int:
         torch.set_num_threads(arguments.threads)
     dtype, device = getattr(torch, arguments.dtype), arguments.device
     budget = QUICK if arguments.quick else FULL
-    context = store.context(device, _command(arguments))
+    context = store.context(device, _command(arguments), getattr(arguments, "busy", 0))
     if arguments.command == "run":
         against = arguments.against
         if against is None:
@@ -100,13 +115,23 @@ def _measure(arguments: argparse.Namespace) -> int:
         records = run(cases, dtype, device, budget, against, context)
     else:
         records = scaling(arguments.op or case.families(), dtype, device, budget, context)
-    if arguments.out is not None:
-        store.write(arguments.out, records)
+    if arguments.out is not None or arguments.store:
+        path = arguments.out or store.place(records)
+        store.write(path, records)
     failures = [record for record in records if record["kind"] == "failure"]
     for record in failures:
         shape = f"{record['op']} {record['shape']} {record['phase']}"
         print(f"RED: {shape} {record['implementation']}: {record['error']}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _profile(arguments: argparse.Namespace) -> int:
+    cases = [c for c in case.select([arguments.op]) if arguments.shape in c.shape]
+    for found in cases:
+        if arguments.phase in found.phases:
+            lines = profile(found, arguments.phase, getattr(torch, arguments.dtype))
+            print("\n".join(lines) + "\n", flush=True)
+    return 0 if cases else 2
 
 
 def _plot(files: Sequence[Path], folder: Path | None) -> None:
@@ -123,15 +148,19 @@ def main(words: Sequence[str] | None = None) -> int:
     command = commands[arguments.command]
     if rest:
         command.error(f"unrecognized arguments: {' '.join(rest)}\n{command.format_help()}")
+    if getattr(arguments, "store", False) and (arguments.op or arguments.quick):
+        command.error("--store keeps whole runs: without op and --quick; --out keeps any")
     if getattr(arguments, "device", "cpu") == "cuda" and not torch.cuda.is_available():
         command.error("--device cuda: no CUDA device")
     try:
         if arguments.command == "compare":
             print(compare(store.read(arguments.a), store.read(arguments.b)))
+        elif arguments.command == "profile":
+            return _profile(arguments)
         elif arguments.command == "plot":
             _plot(arguments.file, arguments.out)
         elif arguments.command == "readme":
-            regenerate(store.ROOT / "README.md", sorted((store.RESULTS / "cpu").glob("*.jsonl")))
+            write_pages(store.ROOT, sorted(store.RESULTS.glob("*/*/*.jsonl")))
         elif arguments.command == "tune":
             names = [arguments.dtype] if arguments.dtype else ["bfloat16", "float32", "float64"]
             tune.write([getattr(torch, name) for name in names])
@@ -140,7 +169,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except AboveRoofline as error:
         print(f"above the roofline: {error}", file=sys.stderr)
         return 1
-    except (store.BadFile, NoMarkers) as error:
+    except (store.BadFile, NoMarkers, NoProfile) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

@@ -115,7 +115,7 @@ def cases() -> list[Case]:
     overhead = {"overhead": True}
     return [
         d_case(64, targets=at_least(1.8), quick=True),
-        d_case(2**20, targets=at_least(3)),
+        d_case(2**20, targets=at_least(3), headline=True),
         d_case(13),
         hinge_case(64),
         hinge_case(2**20),

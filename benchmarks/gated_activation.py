@@ -44,7 +44,7 @@ def gate_case(N: int, C: int, side: int, conditional: bool = False, **rest) -> C
 def cases() -> list[Case]:
     target = {"forward_backward": Target(3)}
     return [
-        gate_case(16, 128, 28, targets=target, quick=True),
+        gate_case(16, 128, 28, targets=target, quick=True, headline=True),
         gate_case(16, 128, 28, conditional=True, targets=target),
         gate_case(16, 32, 13),
         gate_case(1, 2, 2, overhead=True, quick=True),

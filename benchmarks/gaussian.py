@@ -132,7 +132,7 @@ def cases() -> list[Case]:
     overhead = {"overhead": True}
     return [
         both_case(128, 20, targets=at_least(3.5), quick=True),
-        both_case(1024, 512, targets=at_least(6)),
+        both_case(1024, 512, targets=at_least(6), headline=True),
         both_case(4096, 1024, targets=at_least(5)),
         both_case(1, 17),
         both_case(13, 3),

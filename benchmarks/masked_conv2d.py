@@ -118,7 +118,7 @@ def cases() -> list[Case]:
         return {"forward_backward": Target(ratio)}
 
     return [
-        conv_case(16, 64, 64, 28, 7, "B", targets=at_least(1.9)),
+        conv_case(16, 64, 64, 28, 7, "B", targets=at_least(1.9), headline=True),
         conv_case(16, 64, 64, 28, 7, "A", targets=at_least(1.9)),
         conv_case(16, 128, 128, 28, 3, "B", targets=at_least(1.7)),
         conv_case(16, 32, 32, 28, 5, "B", targets=at_least(1.7), quick=True),

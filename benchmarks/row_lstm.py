@@ -107,7 +107,7 @@ def cases() -> list[Case]:
 
     return [
         layer_case(16, 16, 28, targets=at_least(5), quick=True),
-        layer_case(16, 64, 28, targets=at_least(2.2)),
+        layer_case(16, 64, 28, targets=at_least(2.2), headline=True),
         layer_case(16, 128, 32, targets=at_least(2.2)),
         layer_case(1, 64, 28),
         layer_case(3, 17, 13),

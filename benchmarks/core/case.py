@@ -43,6 +43,7 @@ class Case:
         noise: per implementation, the standard normals that it draws after the same seeding.
         constants: inputs without gradient.
         overhead: the case is so small that what it costs is the call.
+        headline: its forward + backward stands in the README.
     """
 
     family: str
@@ -65,6 +66,7 @@ class Case:
     compiled_phases: tuple[str, ...] = PHASES
     targets: Mapping[str, Target] = field(default_factory=dict)
     overhead: bool = False
+    headline: bool = False
     quick: bool = False
 
     @property

@@ -20,9 +20,10 @@ def _against_eager(group: dict[str, Record]) -> str:
 
 
 def compare(first: Sequence[Record], second: Sequence[Record]) -> str:
-    """A table of A, B and A / B, and eager / genkern in each: it cancels a machine's drift."""
+    """A table of A, B and A / B; in each eager / genkern, which cancels a machine's drift, and the
+    per cent of the nearer ceiling."""
     a, b = by_case(first), by_case(second)
-    rows = [("case", "A", "B", "A / B", "eager / A", "eager / B", "B is")]
+    rows = [("case", "A", "B", "A / B", "eager / A", "eager / B", "% A", "% B", "B is")]
     for key in a.keys() & b.keys():
         one, two = a[key].get("genkern"), b[key].get("genkern")
         if one is None or two is None:
@@ -35,6 +36,7 @@ def compare(first: Sequence[Record], second: Sequence[Record]) -> str:
                 f"{times[0] / times[1]:.3g}",
                 _against_eager(a[key]),
                 _against_eager(b[key]),
+                *(f"{record['percent_of_ceiling']:.0f}" for record in (one, two)),
                 _verdict(one, two),
             )
         )

@@ -136,6 +136,12 @@ def cache_bytes() -> int:
 
 
 def model() -> str:
+    """With family and model: a virtual machine may hide what generation its CPU is."""
     info = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.M) if info.exists() else None
-    return found[1] if found else "unknown"
+    text = info.read_text() if info.exists() else ""
+
+    def field(name: str) -> str:
+        found = re.search(rf"^{name}\s*:\s*(.+)$", text, re.MULTILINE)
+        return found[1] if found else "unknown"
+
+    return f"{field('model name')} (family {field('cpu family')}, model {field('model')})"

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 import genkern
 from benchmarks.core.measure import DEVICES
 
-SCHEMA = 1
+SCHEMA = 2
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 Record = dict[str, Any]
@@ -48,8 +48,12 @@ def _git(*arguments: str) -> str:
     return result.stdout.strip() if result.returncode == 0 else "unknown"
 
 
-def context(device: str, command: str) -> Record:
-    """Where and from what a record comes. Names the hardware, not the host or its paths."""
+def context(device: str, command: str, busy: int = 0) -> Record:
+    """Where and from what a record comes. Names the hardware, not the host or its paths.
+
+    Args:
+        busy: processes that this run starts beside the measurement.
+    """
     compiled = genkern.library.compiled
     sources = ("genkern", "csrc", "triton_kernels", "setup.py", "benchmarks/*.py")
     return {
@@ -66,6 +70,7 @@ def context(device: str, command: str) -> Record:
             "threads": torch.get_num_threads(),
             # Other work on the machine shows here: a result wants it near zero.
             "load": round(os.getloadavg()[0], 1),
+            "busy": busy,
             "cache_bytes": DEVICES[device].cache_bytes(),
         },
         "versions": {
@@ -75,6 +80,22 @@ def context(device: str, command: str) -> Record:
             "compiler": compiled.compiler if compiled else None,
         },
     }
+
+
+def machine_name(record: Record) -> str:
+    machine = record["machine"]
+    name = machine["gpu"] or f"{machine['cpu']}, {machine['isa']}, {machine['threads']} threads"
+    return name + (f", {machine['busy']} busy processes beside" if machine["busy"] else "")
+
+
+def place(records: Sequence[Record]) -> Path:
+    """Where `--store` keeps a whole run: results/<device>/<level>/<what>.jsonl."""
+    first = records[0]
+    machine = first["machine"]
+    level = machine["isa"] if machine["gpu"] is None else machine["gpu"].lower().replace(" ", "-")
+    what = "scaling" if first["kind"] == "scaling" else first["dtype"]
+    busy = "-busy" if machine["busy"] else ""
+    return RESULTS / first["device"] / str(level) / f"{what}{busy}.jsonl"
 
 
 def write(path: Path, records: Iterable[Record]) -> None:

@@ -1,8 +1,8 @@
 """python -m tests.mutants [word ...]: every fault of faults.py must fail the tests named beside it.
 
 Each one is compiled into a copy under build/mutants: the objects that its file goes into, linked
-with the other objects of the last build (which GENKERN_BUILD_LEVELS=all must have made). Words choose
-faults by their names. Prints a line a fault; exits with 1 if any survives.
+with the other objects of the last build, which GENKERN_BUILD_LEVELS=all must have made. Words
+choose faults by their names. Prints a line a fault; exits with 1 if any survives.
 """
 
 import os
