@@ -2,6 +2,7 @@
 
 from genkern import nn, testing
 from genkern.library import last_backend, use_backend
+from genkern.ops.diagonal_lstm import diagonal_lstm
 from genkern.ops.gan_loss import gan_d_loss, gan_g_loss
 from genkern.ops.gated_activation import gated_activation
 from genkern.ops.gaussian import gaussian_kl, gaussian_kl_rsample, gaussian_rsample
@@ -11,6 +12,7 @@ from genkern.ops.row_lstm import row_lstm, row_lstm_step
 __version__ = "0.1.0"
 
 __all__ = [
+    "diagonal_lstm",
     "gan_d_loss",
     "gan_g_loss",
     "gated_activation",
