@@ -24,11 +24,16 @@ using MaybeTensor = std::optional<Tensor>;
 
 // Multiplications that are worth waking another thread.
 constexpr int64_t kWork = block_size(1 << 19, 64);
-// Steps of one partial sum, elements of one block of packed weights or of their gradients, panels
-// of the batch of one partial sum over it.
+// Steps of one partial sum; panels of the batch of one partial sum over it.
 constexpr int64_t kSteps = block_size(128, 3);
-constexpr int64_t kPacked = block_size(1 << 17, 40);
 constexpr int64_t kPanels = block_size(16, 2);
+// Elements of a block of packed weights or of their gradients: a part of L2, or all of it where a
+// block of fewer rows would read the lines of the weight more often.
+constexpr int64_t kPacked = block_size(1 << 15, 40);
+constexpr int64_t kPackedColumns = block_size(1 << 17, 40);
+// Rows of a block at least: so many tiles share a panel while it is in L1.
+template <typename A>
+constexpr int64_t kFewRows = block_size(4, 2) * kTileRows<A>;
 
 int64_t grain(int64_t work_each) { return kWork / (work_each + 1) + 1; }
 
@@ -111,22 +116,38 @@ struct Block {
 
 // The live weights of a block in the order of its steps; the others are never read.
 template <typename T, typename A>
-void pack(const Stairs& s, const Weight<const T>& w, const Block& block, A* to, int64_t to_row) {
-  if (w.column <= w.row) {
-    for (int64_t r = block.row_begin; r < block.row_end; ++r, to += to_row) {
-      const T* from = w.data + s.rows[r] * w.row;
-      const int64_t end = std::min(block.step_end, s.length[r]);
-      for (int64_t l = block.step_begin; l < end; ++l)
-        to[l - block.step_begin] = core::element<A>(from[s.columns[l] * w.column]);
-    }
-    return;
+void pack_rows(const Stairs& s, const Weight<const T>& w, const Block& block, A* to,
+               int64_t to_row) {
+  for (int64_t r = block.row_begin; r < block.row_end; ++r, to += to_row) {
+    const T* from = w.data + s.rows[r] * w.row;
+    const int64_t begin = block.step_begin, end = std::min(block.step_end, s.length[r]);
+    if (s.in_order && w.column == 1)
+      core::widen(from + begin, to, std::max<int64_t>(0, end - begin));
+    else
+      for (int64_t l = begin; l < end; ++l)
+        to[l - begin] = core::element<A>(from[s.columns[l] * w.column]);
   }
-  int64_t r = block.row_begin;  // from here on rows are live
-  for (int64_t l = block.step_begin; l < block.step_end; ++l, ++to) {
-    while (r < block.row_end && s.length[r] <= l) ++r;
-    const T* from = w.data + s.columns[l] * w.column;
-    for (int64_t row = r; row < block.row_end; ++row)
-      to[(row - block.row_begin) * to_row] = core::element<A>(from[s.rows[row] * w.row]);
+}
+
+// The same where a column is a line of the memory: a few of them stay in L1 while all rows pass.
+template <typename T, typename A>
+void pack_columns(const Stairs& s, const Weight<const T>& w, const Block& block, A* to,
+                  int64_t to_row) {
+  constexpr int kColumns = 8;
+  int64_t first = block.row_begin;  // from here on rows are live
+  for (int64_t l = block.step_begin; l < block.step_end; l += kColumns) {
+    while (first < block.row_end && s.length[first] <= l) ++first;
+    const int64_t end = std::min(l + kColumns, block.step_end);
+    const T* columns[kColumns];
+    for (int64_t c = l; c < end; ++c) columns[c - l] = w.data + s.columns[c] * w.column;
+    for (int64_t r = first; r < block.row_end; ++r) {
+      const int64_t at = s.rows[r] * w.row, live = std::min(end, s.length[r]) - l;
+      A* steps = to + (r - block.row_begin) * to_row + l - block.step_begin;
+      if (live == kColumns)
+        for (int c = 0; c < kColumns; ++c) steps[c] = core::element<A>(columns[c][at]);
+      else
+        for (int64_t c = 0; c < live; ++c) steps[c] = core::element<A>(columns[c][at]);
+    }
   }
 }
 
@@ -162,16 +183,22 @@ void product(const Tensor& like, const Stairs& s, const Weight<const T>& w,
     const int64_t longest = first < last ? s.length[last - 1] : 0;
     if (longest == 0) return;
     // What is near in memory is read together: whole rows, or all rows of a few columns.
-    const int64_t steps = w.column <= w.row ? longest : std::min(longest, kSteps);
-    const int64_t rows = std::clamp<int64_t>(kPacked / steps, kTileRows<A>, last - first);
-    const Scratch<A> packed(like, rows * steps);
+    const bool by_rows = w.column <= w.row;
+    const int64_t steps = by_rows ? longest : std::min(longest, kSteps);
+    const int64_t fitting = (by_rows ? kPacked : kPackedColumns) / steps;
+    const int64_t rows = std::min(std::max(kFewRows<A>, fitting), last - first);
+    const int64_t packed_row = steps + kLanes<A>;  // rows 2^n bytes apart share few cache lines
+    const Scratch<A> packed(like, rows * packed_row);
     for (int64_t l = 0; l < longest; l += steps) {
       int64_t r = std::upper_bound(s.length.begin() + first, s.length.begin() + last, l) -
                   s.length.begin();
       for (; r < last; r += rows) {
         const Block block{r, std::min(r + rows, last), l, std::min(l + steps, longest)};
-        pack<T>(s, w, block, packed.get(), steps);
-        multiply(s, panels, block, packed.get(), steps, sums);
+        if (by_rows)
+          pack_rows(s, w, block, packed.get(), packed_row);
+        else
+          pack_columns(s, w, block, packed.get(), packed_row);
+        multiply(s, panels, block, packed.get(), packed_row, sums);
       }
     }
   });
@@ -211,16 +238,16 @@ struct Outputs {
 
 // Dead weights get an exact 0.
 template <typename T, typename A>
-void weight_gradient(const Tensor& like, const Outputs& outputs,
-                     const std::vector<int64_t>& inputs, const A* x, const Panels<A>& d_output,
-                     const Weight<T>& to) {
+void weight_gradient(const Tensor& like, const Outputs& outputs, const Stairs& stairs, const A* x,
+                     const Panels<A>& d_output, const Weight<T>& to) {
+  const std::vector<int64_t>& inputs = stairs.columns;
   const int64_t I = int64_t(inputs.size()), N = d_output.batch;
   parallel_for(0, outputs.start.back(), grain(N), [&](int64_t work, int64_t work_end) {
     const int64_t first = outputs.at(work), last = outputs.at(work_end);
     if (first == last) return;
     const int64_t columns = (outputs.length[first] + kWidth<A> - 1) / kWidth<A> * kWidth<A>;
-    const int64_t rows = std::clamp<int64_t>(kPacked / std::max<int64_t>(1, columns), kTileRows<A>,
-                                             std::max<int64_t>(kTileRows<A>, last - first));
+    const int64_t fitting = kPacked / std::max<int64_t>(1, columns);
+    const int64_t rows = std::min(std::max(kFewRows<A>, fitting), last - first);
     const Scratch<A> sums(like, rows * columns);
     for (int64_t row = first; row < last; row += rows) {
       const int64_t count = std::min(rows, last - row);
@@ -239,6 +266,11 @@ void weight_gradient(const Tensor& like, const Outputs& outputs,
         T* weights = to.data + outputs.order[row + m] * to.row;
         const A* sum = sums.get() + m * columns;
         const int64_t live = outputs.length[row + m];
+        if (stairs.in_order && to.column == 1) {
+          for (int64_t i = 0; i < live; ++i) weights[i] = core::from_accumulate<T>(sum[i]);
+          std::fill(weights + live, weights + I, T{});
+          continue;
+        }
         for (int64_t i = 0; i < live; ++i)
           weights[inputs[i] * to.column] = core::from_accumulate<T>(sum[i]);
         for (int64_t i = live; i < I; ++i) weights[inputs[i] * to.column] = T{};
@@ -283,7 +315,7 @@ void backward(const Tensor& d_y, const Tensor& x, const Tensor& weight, const St
     const int64_t panels = (I + kWidth<A> - 1) / kWidth<A>;
     const Scratch<A> columns(d_y, panels * N * kWidth<A>);
     fill_columns(data<const T>(x), N, stairs.columns, columns.get());
-    weight_gradient(d_y, outputs, stairs.columns, columns.get(), d_output,
+    weight_gradient(d_y, outputs, stairs, columns.get(), d_output,
                     Weight<T>(*d_weight, false));
   }
   if (d_bias) bias_gradient(mirrored.columns, d_output, data<T>(*d_bias));

@@ -65,6 +65,7 @@ struct Stairs {
   std::vector<int64_t> rows, columns;  // in the order of their degrees
   std::vector<int64_t> length;         // of each row in that order: its first columns are live
   std::vector<int64_t> start;          // work of the rows before it, a little for an empty one too
+  bool in_order;                       // the columns stand in that order in memory
 
   // The first row of which the work starts at `work` or later.
   int64_t row_at(int64_t work) const {
@@ -75,7 +76,8 @@ struct Stairs {
 
 inline Stairs stairs_of(const std::vector<int64_t>& row_degrees,
                         const std::vector<int64_t>& column_degrees, bool strict) {
-  Stairs s{order_of(row_degrees), order_of(column_degrees), {}, {0}};
+  Stairs s{order_of(row_degrees), order_of(column_degrees), {}, {0}, true};
+  for (size_t i = 0; i < s.columns.size(); ++i) s.in_order &= s.columns[i] == int64_t(i);
   const int64_t columns = int64_t(s.columns.size());
   int64_t length = 0;
   for (const int64_t row : s.rows) {
