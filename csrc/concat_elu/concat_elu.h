@@ -1,4 +1,4 @@
-// y = elu([x, -x]), elu(x) = x > 0 ? x : e^x - 1            Salimans et al. 2017, PixelCNN++, code
+// y = elu([x, -x]), elu(x) = x > 0 ? x : e^x - 1            Salimans et al. 2017, PixelCNN++
 //
 //   for (n < N) for (c < C) for (p < pixels) {
 //     y[n][c][p] = elu(x[n][c][p]);

@@ -1,7 +1,7 @@
 // The masked linear layer and its gradients: packing, threads, ops. The maths: masked_linear.h.
 //
 //   for (block : rows, as many as their packed weights fit into the caches)      // on threads
-//     for (steps : of the sum, as many as a panel of keeps in L1)
+//     for (steps : of the sum, as many as a panel has in L1)
 //       for (panel : 16 rows of the batch)
 //         for (tile : rows of the block) sums[row][n] += packed[row][l] * panel[l][n];
 //

@@ -67,8 +67,8 @@ def made_degrees(
 class MaskedLinear(nn.Linear):
     """`genkern.masked_linear` as an nn.Linear: a layer of a MADE.
 
-    The degrees are buffers. They stand in the ``state_dict``, move with the layer, and `set_degrees`
-    and `resample` write into them: a compiled graph, and a captured one, see the new ones.
+    The degrees are buffers. They stand in the ``state_dict``, move with the layer, and
+    `set_degrees` and `resample` write into them: a compiled graph sees the new ones.
 
         d = nn.made_degrees(784, [500])
         hidden = nn.MaskedLinear(784, 500, in_degrees=d[0], out_degrees=d[1])

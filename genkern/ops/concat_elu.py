@@ -45,8 +45,7 @@ def concat_elu(input: torch.Tensor) -> torch.Tensor:
         ValueError: it has fewer than two dimensions.
 
     Differentiable any number of times.
-    Source: Salimans et al. 2017, "PixelCNN++", in its published code; Shang et al. 2016, concatenated
-    activations (CReLU).
+    Source: Salimans et al. 2017, "PixelCNN++", sec. 2 and its published code.
     """
     if not checks.are_plain(input):
         (input,) = checks.admit(_OP, checks.PRODUCT, {"input": input})

@@ -111,9 +111,9 @@ def test_values_and_every_gradient_match_the_float64_reference(problem):
 @examples(0.7)
 def test_integers_are_exact(problem):
     inputs, upstream, degrees, strict = problem
-    inputs = [x if x is None else x.new_tensor(integers(x.shape, -4, 5).tolist()).reshape(x.shape)
-              for x in inputs]  # fmt: skip
-    upstream = [integers(upstream[0].shape, -4, 5).to(inputs[0])]
+    like = inputs[0]
+    inputs = [x if x is None else integers(x.shape, -4, 5).to(like) for x in inputs]
+    upstream = [integers(upstream[0].shape, -4, 5).to(like)]
     got = run(fused(degrees, strict), inputs, upstream)
     want = run(plain(degrees, strict), double(inputs), double(upstream))
     for a, b in zip((*got[0], *got[1]), (*want[0], *want[1]), strict=True):
@@ -136,10 +136,10 @@ def test_dead_weights_leak_nothing_and_get_no_gradient(strict):
         places = integers((9,), 0, tensor.numel())
         poisoned.view(-1)[places] = poison[integers((9,), 0, 3)]
         given = [poisoned, w, b] if tensor is x else [x, w, b]
-        (got,), grads = run(fused(degrees, strict), given, [up if tensor is x else poisoned])
-        (want,), want_grads = run(
-            plain(degrees, strict, skipping), double(given), double([up if tensor is x else poisoned])
-        )  # fmt: skip
+        upstream = [up if tensor is x else poisoned]
+        (got,), grads = run(fused(degrees, strict), given, upstream)
+        definition = plain(degrees, strict, skipping)
+        (want,), want_grads = run(definition, double(given), double(upstream))
         for a, b_ in zip((got, *grads), (want, *want_grads), strict=True):
             torch.testing.assert_close(a.double(), b_, rtol=1e-4, atol=1e-4, equal_nan=True)
         assert torch.equal(grads[1][~live], torch.zeros_like(grads[1][~live]))
