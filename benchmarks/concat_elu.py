@@ -39,7 +39,7 @@ def elu_case(N: int, C: int, side: int, last: bool = False, **rest) -> Case:
 def cases() -> list[Case]:
     target = {"forward_backward": Target(3)}
     return [
-        elu_case(16, 160, 32, targets=target, headline=True),
+        elu_case(16, 160, 32, targets=target),
         elu_case(16, 160, 16, targets=target, quick=True),
         elu_case(16, 160, 16, last=True, targets=target),
         elu_case(1, 2, 2, overhead=True, quick=True),

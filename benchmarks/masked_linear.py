@@ -83,7 +83,7 @@ def cases() -> list[Case]:
     return [
         linear_case(100, 784, 500, targets=target, quick=True),
         linear_case(100, 784, 500, output=True, targets=target),
-        linear_case(100, 784, 8000, targets=target, headline=True),
+        linear_case(100, 784, 8000, targets=target),
         linear_case(100, 784, 8000, output=True, targets=target),
         linear_case(64, 784, 500, output=True, targets=target),
         linear_case(4, 2, 2, overhead=True, quick=True),

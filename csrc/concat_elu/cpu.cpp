@@ -1,7 +1,6 @@
 // The concatenated ELU and its gradient: chunks of rows on threads.
-#include "concat_elu.h"
-
 #include "../threads.h"
+#include "concat_elu.h"
 
 namespace genkern::cpu {
 namespace {

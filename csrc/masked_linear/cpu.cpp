@@ -6,12 +6,11 @@
 //         for (tile : rows of the block) sums[row][n] += packed[row][l] * panel[l][n];
 //
 // Every sum is formed by one thread in an order that depends on the shapes and degrees alone.
-#include "masked_linear.h"
-
 #include <array>
 
 #include "../bind.h"
 #include "../core/transpose.h"
+#include "masked_linear.h"
 
 namespace genkern::cpu {
 namespace {
@@ -172,8 +171,8 @@ void multiply(const Stairs& s, const Panels<A>& panels, const Block& block, cons
 
 // sums[row][n] = bias[row] + sum over the row's live columns of w[row][column] panels[column][n]
 template <typename T, typename A>
-void product(const Tensor& like, const Stairs& s, const Weight<const T>& w,
-             const Panels<A>& panels, const T* bias, int64_t bias_stride, A* sums) {
+void product(const Tensor& like, const Stairs& s, const Weight<const T>& w, const Panels<A>& panels,
+             const T* bias, int64_t bias_stride, A* sums) {
   const int64_t width = panels.width();
   parallel_for(0, s.work(), grain(width), [&](int64_t work, int64_t work_end) {
     const int64_t first = s.row_at(work), last = s.row_at(work_end);
@@ -190,8 +189,8 @@ void product(const Tensor& like, const Stairs& s, const Weight<const T>& w,
     const int64_t packed_row = steps + kLanes<A>;  // rows 2^n bytes apart share few cache lines
     const Scratch<A> packed(like, rows * packed_row);
     for (int64_t l = 0; l < longest; l += steps) {
-      int64_t r = std::upper_bound(s.length.begin() + first, s.length.begin() + last, l) -
-                  s.length.begin();
+      int64_t r =
+          std::upper_bound(s.length.begin() + first, s.length.begin() + last, l) - s.length.begin();
       for (; r < last; r += rows) {
         const Block block{r, std::min(r + rows, last), l, std::min(l + steps, longest)};
         if (by_rows)
@@ -315,8 +314,7 @@ void backward(const Tensor& d_y, const Tensor& x, const Tensor& weight, const St
     const int64_t panels = (I + kWidth<A> - 1) / kWidth<A>;
     const Scratch<A> columns(d_y, panels * N * kWidth<A>);
     fill_columns(data<const T>(x), N, stairs.columns, columns.get());
-    weight_gradient(d_y, outputs, stairs, columns.get(), d_output,
-                    Weight<T>(*d_weight, false));
+    weight_gradient(d_y, outputs, stairs, columns.get(), d_output, Weight<T>(*d_weight, false));
   }
   if (d_bias) bias_gradient(mirrored.columns, d_output, data<T>(*d_bias));
 }
