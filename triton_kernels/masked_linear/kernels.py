@@ -42,18 +42,21 @@ def multiply(
     MIRRORED: tl.constexpr, F: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
     """A tile of to[n, r] = bias[r] + sum over live k of a[n, k] w[r, k]; a (N, K), to (N, R)."""
-    tiles = tl.cdiv(R, T.width)
-    o_n = (tl.program_id(0) // tiles).to(tl.int64) * T.batch + tl.arange(0, T.batch)
-    o_r = (tl.program_id(0) % tiles).to(tl.int64) * T.width + tl.arange(0, T.width)
+    BN: tl.constexpr = T.batch
+    BR: tl.constexpr = T.width
+    BK: tl.constexpr = T.step
+    tiles = tl.cdiv(R, BR)
+    o_n = (tl.program_id(0) // tiles).to(tl.int64) * BN + tl.arange(0, BN)
+    o_r = (tl.program_id(0) % tiles).to(tl.int64) * BR + tl.arange(0, BR)
     m_n, m_r = o_n < N, o_r < R
     b_row = tl.load(p_row_degree + o_r, mask=m_r, other=0)
     # What is compared with the columns: the rows that see most and least.
     lowest = tl.min(tl.where(m_r, b_row, 0x7FFFFFFFFFFFFFFF), 0)
     highest = tl.max(tl.where(m_r, b_row, -0x7FFFFFFFFFFFFFFF - 1), 0)
     most, least = (lowest, highest) if MIRRORED else (highest, lowest)
-    b_acc = tl.zeros((T.batch, T.width), F.ACC)
-    for first in range(0, K, T.step):
-        o_k = tl.full((T.step,), first, tl.int64) + tl.arange(0, T.step)
+    b_acc = tl.zeros((BN, BR), F.ACC)
+    for first in range(0, K, BK):
+        o_k = tl.full((BK,), first, tl.int64) + tl.arange(0, BK)
         m_k = o_k < K
         b_degree = tl.load(p_degree + o_k, mask=m_k, other=0)
         low = tl.min(tl.where(m_k, b_degree, 0x7FFFFFFFFFFFFFFF), 0)
@@ -116,20 +119,22 @@ def masked_linear_weight_kernel(
 
     The sum over the batch runs in order. The first tile of inputs adds up the bias too.
     """
-    tiles = tl.cdiv(C_in, T.width) if p_d_w is not None else 1
+    BU: tl.constexpr = T.width
+    BN: tl.constexpr = T.step
+    tiles = tl.cdiv(C_in, BU) if p_d_w is not None else 1
     i_o, i_i = tl.program_id(0) // tiles, tl.program_id(0) % tiles
-    o_o = i_o.to(tl.int64) * T.width + tl.arange(0, T.width)
-    o_i = i_i.to(tl.int64) * T.width + tl.arange(0, T.width)
+    o_o = i_o.to(tl.int64) * BU + tl.arange(0, BU)
+    o_i = i_i.to(tl.int64) * BU + tl.arange(0, BU)
     m_o, m_i = o_o < C_out, o_i < C_in
     b_out = tl.load(p_out + o_o, mask=m_o, other=0)
     b_in = tl.load(p_in + o_i, mask=m_i, other=0)
     m_live = _is_live(b_out[:, None], b_in[None, :], False, F.STRICT)
     m_live = m_live & m_o[:, None] & m_i[None, :]
     is_live = tl.max(tl.max(m_live.to(tl.int32), 1), 0) == 1
-    b_acc, b_bias = tl.zeros((T.width, T.width), F.ACC), tl.zeros((T.width,), F.ACC)
+    b_acc, b_bias = tl.zeros((BU, BU), F.ACC), tl.zeros((BU,), F.ACC)
     if is_live | (i_i == 0):
-        for first in range(0, N, T.step):
-            o_n = tl.full((T.step,), first, tl.int64) + tl.arange(0, T.step)
+        for first in range(0, N, BN):
+            o_n = tl.full((BN,), first, tl.int64) + tl.arange(0, BN)
             m_n = (o_n < N)[:, None]
             b_g = tl.load(
                 p_d_y + o_n[:, None] * C_out + o_o[None, :], mask=m_n & m_o[None, :], other=0.0
