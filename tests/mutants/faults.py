@@ -22,6 +22,8 @@ LSTM = "tests/row_lstm/values.py"
 DIAGONAL = "tests/diagonal_lstm/values.py"
 GAN = "tests/gan_loss/values.py"
 GAUSSIAN = "tests/gaussian/values.py"
+LINEAR = "tests/masked_linear/values.py"
+ELU = "tests/concat_elu/values.py"
 VECMATH = "tests/core/test_vecmath.py"
 RING = "boundaries_of_the_ring"
 
@@ -256,5 +258,61 @@ FAULTS = [
         CONV,
         "one_channel",
         "",
+    ),
+    Fault(
+        "a row of a tile ends with the row before it",
+        "csrc/masked_linear/masked_linear.h",
+        "std::min(end, length[kFirst]); l < stop",
+        "std::min(end, length[0]); l < stop",
+        LINEAR,
+        "blocks_of_rows",
+    ),
+    Fault(
+        "strict stairs are those of the other comparison",
+        "csrc/masked_linear/masked_linear.h",
+        "(!strict && column_degrees",
+        "(column_degrees",
+        LINEAR,
+        "exactly_the_inputs",
+    ),
+    Fault(
+        "the step where a row ends is not packed for the gradient of the input",
+        "csrc/masked_linear/cpu.cpp",
+        "live = std::min(end, s.length[r]) - l;",
+        "live = std::min(end, s.length[r] - 1) - l;",
+        LINEAR,
+        "blocks_of_rows",
+    ),
+    Fault(
+        "dead weights keep the gradient of the tile's other rows",
+        "csrc/masked_linear/cpu.cpp",
+        "const int64_t live = outputs.length[row + m];",
+        "const int64_t live = std::min(I, outputs.length[row + m] + 1);",
+        LINEAR,
+        "get_no_gradient",
+    ),
+    Fault(
+        "the batch's later parts overwrite the sums of the weight's gradient",
+        "csrc/masked_linear/masked_linear.h",
+        "A* to = sums + m * sums_row + v * kLanes<A>;\n      store(to, load(to) + sum[m][v]);",
+        "A* to = sums + m * sums_row + v * kLanes<A>;\n      store(to, sum[m][v]);",
+        LINEAR,
+        "blocks_of_rows",
+    ),
+    Fault(
+        "elu(-x) has the slope of elu(x)",
+        "csrc/concat_elu/concat_elu.h",
+        "{x > 0 ? one : e, x > 0 ? -e : -one}",
+        "{x > 0 ? one : e, x > 0 ? e : -one}",
+        ELU,
+        "match_the_float64_reference",
+    ),
+    Fault(
+        "the last chunk of a row of the concatenated ELU is a whole one",
+        "csrc/concat_elu/cpu.cpp",
+        "std::min(each, length - i));",
+        "std::min(each, count * length - row * length - i));",
+        ELU,
+        "sizes_around_the_chunks",
     ),
 ]
