@@ -1,7 +1,8 @@
 // Masked convolution and its gradients: the ops. The maths: masked_conv2d.h; how the work is cut
-// and divided between threads: convolve.h, weight_gradient.h.
+// and divided between threads: convolve.h, weight_gradient.h and, for
+// first layers, one_channel.h.
 #include "convolve.h"
-#include "few_channels.h"
+#include "one_channel.h"
 #include "weight_gradient.h"
 
 namespace genkern::cpu {
@@ -33,8 +34,8 @@ void forward(const Tensor& input, const Tensor& weight, const std::optional<Tens
   std::vector<Accumulate<T>> start(s.channels_out);
   for (int64_t c = 0; bias && c < s.channels_out; ++c)
     start[c] = core::to_accumulate(data<const T>(*bias)[c * bias->stride(0)]);
-  if (has_few_channels<T>(s, to))
-    return convolve_few_channels(s, from, input.size(0), weight, start, to);
+  if (has_one_channel<T>(s, to))
+    return convolve_one_channel(s, from, input.size(0), weight, start, to);
   convolve<T, E>(s, /*mirrored=*/false, from, input.size(0), weight, start, to);
 }
 
@@ -48,8 +49,8 @@ void backward(const Tensor& d_output, const Tensor& input, const Tensor& weight,
     const std::vector<Accumulate<T>> zeros(s.channels_in);
     convolve<T, E>(s, /*mirrored=*/true, dy, N, weight, zeros, Image<T>(*d_input));
   }
-  if (d_weight && has_few_channels<T>(s, dy))
-    few_channels_gradient(s, dy, x, N, d_output, *d_weight, d_bias);
+  if (d_weight && has_one_channel<T>(s, dy))
+    one_channel_gradient(s, dy, x, N, d_output, *d_weight, d_bias);
   else if (d_weight || d_bias)
     weight_gradient<T, E>(s, dy, x, N, d_output, d_weight, d_bias);
 }

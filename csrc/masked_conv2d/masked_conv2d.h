@@ -149,15 +149,14 @@ inline Layout layout_of(const Geometry& s, int64_t channels, int64_t block, cons
           columns + margins.left + margins.right, channels};
 }
 
-// Reads blocks of at most `block` channels.
 template <typename E>
-Plan plan_of(const Geometry& s, bool mirrored, int64_t rows, int64_t columns,
-             int64_t block = kBlock<E>) {
+Plan plan_of(const Geometry& s, bool mirrored, int64_t rows, int64_t columns) {
   constexpr int64_t lanes = kLanes<Accumulate<E>>, factor = kFactor<E>;
   const Margins live = margins_of(s), margins = mirrored ? live.mirrored() : live;
   const int64_t reads = mirrored ? s.channels_out : s.channels_in;
   const int64_t writes = mirrored ? s.channels_in : s.channels_out;
-  Plan plan{s, mirrored, factor, layout_of(s, reads, block, margins, rows, columns), {}, {}, {0}};
+  Plan plan{s,  mirrored, factor, layout_of(s, reads, kBlock<E>, margins, rows, columns),
+            {}, {},       {0}};
   plan.writes = blocks_of(writes, s.groups, kBlock<E>);
   for (int64_t g = 0; g < s.groups; ++g) plan.segments.push_back(segments_of(plan, g));
   for (const Block& block : plan.writes) {
