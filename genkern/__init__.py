@@ -6,6 +6,7 @@ from genkern.ops.gan_loss import gan_d_loss, gan_g_loss
 from genkern.ops.gated_activation import gated_activation
 from genkern.ops.gaussian import gaussian_kl, gaussian_kl_rsample, gaussian_rsample
 from genkern.ops.masked_conv2d import masked_conv2d
+from genkern.ops.pixel_cross_entropy import pixel_cross_entropy
 from genkern.ops.row_lstm import row_lstm, row_lstm_step
 
 __version__ = "0.1.0"
@@ -20,6 +21,7 @@ __all__ = [
     "last_backend",
     "masked_conv2d",
     "nn",
+    "pixel_cross_entropy",
     "row_lstm",
     "row_lstm_step",
     "use_backend",
