@@ -114,12 +114,12 @@ void for_chunks(const Head<A>& head, const F& f) {
 
 // Per-pixel numbers of one block and all colours: [colour][pixel of the block].
 template <typename A>
-struct BlockColumns {
+struct HeadColumns {
   static constexpr int64_t kSize = kPanels * kPanel<A>;
   std::vector<A> maximum, total, picked;
   std::vector<Index<A>> target;
 
-  explicit BlockColumns(int64_t colours)
+  explicit HeadColumns(int64_t colours)
       : maximum(colours * kSize),
         total(colours * kSize),
         picked(colours * kSize),
@@ -132,7 +132,7 @@ bool head_forward(const Tensor& features, const Layout& s, const Head<Accumulate
                   const Targets& targets, const Tensor& nats, Accumulate<T>* maximum,
                   Accumulate<T>* scale) {
   using A = Accumulate<T>;
-  constexpr int64_t kSize = BlockColumns<A>::kSize;
+  constexpr int64_t kSize = HeadColumns<A>::kSize;
   const PixelBlocks<A> blocks{s.N, s.pixels};
   std::vector<double> parts(blocks.count());
   std::atomic<bool> good = true;
@@ -140,7 +140,7 @@ bool head_forward(const Tensor& features, const Layout& s, const Head<Accumulate
   parallel_for(0, blocks.count(), kWork / (work + 1) + 1, [&](int64_t unit, int64_t end) {
     const Scratch<A> x(features, kPanels * head.features * kPanel<A>);
     const Scratch<A> logits(features, kChunkLevels * kPanel<A>);
-    BlockColumns<A> columns(head.colours);
+    HeadColumns<A> columns(head.colours);
     for (; unit < end; ++unit) {
       const int64_t n = blocks.image(unit), first = blocks.first(unit), count = blocks.size(unit);
       const T* image = data<const T>(features) + n * s.n + first * s.pixel;

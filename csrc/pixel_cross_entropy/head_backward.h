@@ -29,7 +29,7 @@ int64_t parts_of(const PixelBlocks<A>& blocks, int64_t features) {
 template <typename T>
 class HeadBackward {
   using A = Accumulate<T>;
-  static constexpr int64_t P = kPanel<A>, kSize = BlockColumns<A>::kSize;
+  static constexpr int64_t P = kPanel<A>, kSize = HeadColumns<A>::kSize;
 
  public:
   HeadBackward(const Tensor& like, const Head<A>& head, const Targets& targets,
@@ -62,7 +62,7 @@ class HeadBackward {
 
  private:
   int64_t columns_of(int64_t panel) const { return std::min(P, count_ - panel * P); }
-  A* slopes(int64_t panel) { return slopes_.get() + panel * kChunkLevels * P; }
+  A* slopes_of(int64_t panel) { return slopes_.get() + panel * kChunkLevels * P; }
 
   void load(A upstream) {
     const Layout& s = pass_.s;
@@ -88,11 +88,12 @@ class HeadBackward {
   }
 
   void make_slopes(int64_t c, int64_t level, int64_t levels, int64_t i) {
-    A* a = slopes(i);
+    A* a = slopes_of(i);
     make_logits(head_, c, level, levels, x_.get() + i * P * head_.features, a);
     const int64_t at = c * kSize + i * P, live = columns_of(i);
-    write_slopes(Rows<const A>{a, P, level, levels}, P, &columns_.target[at], &columns_.maximum[at],
-                 &columns_.total[at], upstream_, a, P);
+    const Slopes<A> slopes{&columns_.target[at], &columns_.maximum[at], &columns_.total[at],
+                           upstream_};
+    write_slopes(Rows<const A>{a, P, level, levels}, P, slopes, a, P);
     for (int64_t l = 0; l < levels && live < P; ++l)
       std::fill(a + l * P + live, a + (l + 1) * P, A(0));
   }
@@ -101,7 +102,7 @@ class HeadBackward {
     const A* packed = head_.packed + c * head_.levels * head_.features;
     A* to = d_x_.get() + i * P * head_.features;
     core::for_each_tile<kTileRows<A>>(head_.seen(c), [&]<int M>(int64_t k, TileSize<M>) {
-      features_tile<A, M>(packed + k * head_.levels + level * M, levels, slopes(i), to + k * P);
+      features_tile<A, M>(packed + k * head_.levels + level * M, levels, slopes_of(i), to + k * P);
     });
   }
 
@@ -111,7 +112,7 @@ class HeadBackward {
       A* to = pass_.d_weight + part * size + (k * rows + row * P);
       const A* x = turned_.get() + k * kSize;
       core::for_each_tile<kTileRows<A>>(levels, [&]<int M>(int64_t l, TileSize<M>) {
-        weight_tile<A, M>(slopes(0) + l * P, kChunkLevels * P, panels_, x, to + l * P);
+        weight_tile<A, M>(slopes_of(0) + l * P, kChunkLevels * P, panels_, x, to + l * P);
       });
     }
   }
@@ -120,7 +121,7 @@ class HeadBackward {
     for (int64_t l = 0; l < levels; ++l) {
       Vec<A> sum{};
       for (int64_t i = 0; i < panels_; ++i)
-        sum += core::load(slopes(i) + l * P) + core::load(slopes(i) + l * P + kLanes<A>);
+        sum += core::load(slopes_of(i) + l * P) + core::load(slopes_of(i) + l * P + kLanes<A>);
       to[l] += core::sum_lanes(sum);
     }
   }
@@ -137,7 +138,7 @@ class HeadBackward {
   const Targets& targets_;
   const HeadPass<T>& pass_;
   Scratch<A> x_, turned_, d_x_, slopes_;
-  BlockColumns<A> columns_;
+  HeadColumns<A> columns_;
   int64_t n_, first_, count_, panels_;
   A upstream_;
 };

@@ -68,7 +68,7 @@ void for_tiles(const T* data, const Layout& s, const Block& b, Accumulate<T>* bu
 }
 
 template <typename A>
-struct Columns {
+struct BlockColumns {
   alignas(64) A maximum[kPixels], total[kPixels], picked[kPixels];
   alignas(64) Index<A> target[kPixels];
 
@@ -90,7 +90,7 @@ bool logits_forward(const Tensor& logits, const Layout& s, const Targets& target
   std::vector<double> parts(blocks.count());
   std::atomic<bool> good = true;
   parallel_for(0, blocks.count(), blocks.grain(), [&](int64_t unit, int64_t end) {
-    Columns<A> columns;
+    BlockColumns<A> columns;
     TileBuffer<A> buffer;
     for (; unit < end; ++unit) {
       const Block b = blocks.at(unit);
@@ -115,7 +115,7 @@ void logits_backward(const Tensor& logits, const Layout& s, const Targets& targe
   using A = Accumulate<T>;
   const LogitBlocks<A> blocks(s);
   parallel_for(0, blocks.count(), blocks.grain(), [&](int64_t unit, int64_t end) {
-    Columns<A> columns;
+    BlockColumns<A> columns;
     TileBuffer<A> buffer, result;
     for (; unit < end; ++unit) {
       const Block b = blocks.at(unit);
@@ -126,7 +126,7 @@ void logits_backward(const Tensor& logits, const Layout& s, const Targets& targe
       for_tiles(data<const T>(logits), s, b, buffer.data, [&](const Rows<const A>& rows) {
         T* at = place(data<T>(d_logits), to, b, rows.first);
         const auto slopes = [&](A* d, int64_t stride) {
-          write_slopes(rows, b.padded, columns.target, columns.maximum, columns.total, up, d,
+          write_slopes(rows, b.padded, {columns.target, columns.maximum, columns.total, up}, d,
                        stride);
         };
         if constexpr (std::is_same_v<T, A>)

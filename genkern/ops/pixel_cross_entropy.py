@@ -35,10 +35,8 @@ def _gradients(upstream, features, weight, bias, *rest):
 def _reference(features, weight, bias, target, masked, channels_last):
     dtype = features.dtype
     if dtype in spec.HALF:  # in single precision, rounded once
-        features, weight, bias = (
-            t if t is None else t.float() for t in (features, weight, bias)
-        )
-    return reference.forward(features, target, weight, bias, masked).to(dtype)
+        features, weight, bias = (t if t is None else t.float() for t in (features, weight, bias))
+    return (reference.forward(features, target, weight, bias, masked).to(dtype),)
 
 
 def _flops(features, weight, bias, target, masked, channels_last, save=False) -> int:
@@ -211,13 +209,13 @@ def pixel_cross_entropy(
         checks.check_bool(_OP, "masked", masked)
         if weight is None:
             raise ValueError(f"{_OP}: masked must be False where weight is None; got True")
-    if reduction != "none":
+    if type(reduction) is not str or reduction != "none":
         checks.check_option(_OP, "reduction", reduction, checks.REDUCTIONS)
     if features.ndim == 5:
         features = features.transpose(1, 2)
     channels_last = features.ndim == 4 and spec.is_channels_last(features)
     try:
-        nats = _pixel_cross_entropy(features, weight, bias, target, masked, channels_last)
+        (nats,) = _pixel_cross_entropy(features, weight, bias, target, masked, channels_last)
     except (RuntimeError, IndexError):
         _explain(target, levels)
         raise
