@@ -82,6 +82,7 @@ std::tuple<Tensor, Tensor, Tensor> pixel_cross_entropy_backward(
   const int64_t colours = target.size(1);
   const Layout s = layout_of(x, weight ? 1 : colours);
   const Targets targets(target, weight ? weight->size(0) / colours : s.rows);
+  const Tensor saved[] = {dense(maximum), dense(scale)};
   needs_weight &= weight.has_value(), needs_bias &= bias.has_value();
   Tensor d_x = needs_features ? new_like(given, channels_last) : absent(x);
   Tensor d_weight = needs_weight ? new_zeros_like(*weight) : absent(x);
@@ -89,8 +90,11 @@ std::tuple<Tensor, Tensor, Tensor> pixel_cross_entropy_backward(
   const Layout to = needs_features ? layout_of(d_x, s.C) : s;
   dispatch_floating(x, [&]<typename T>(T) {
     using A = Accumulate<T>;
-    const A *m = data<const A>(maximum), *r = data<const A>(scale);
-    if (!weight) return logits_backward<T>(x, s, targets, m, r, reader<A>(d), d_x, to);
+    const A *m = data<const A>(saved[0]), *r = data<const A>(saved[1]);
+    if (!weight) {
+      if (needs_features) logits_backward<T>(x, s, targets, m, r, reader<A>(d), d_x, to);
+      return;
+    }
     const LoadedHead<T> head(*weight, bias, colours, masked);
     const HeadPass<T> pass{
         data<const T>(x), s,      m, r, reader<A>(d), needs_features ? data<T>(d_x) : nullptr, to,

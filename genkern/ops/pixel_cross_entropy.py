@@ -22,14 +22,15 @@ def _results(features, weight, bias, target, masked, channels_last, save):
 
 def _gradients(upstream, features, weight, bias, *rest):
     channels_last, needs_features, needs_weight, needs_bias = rest[-4:]
-    d_features, nothing = features.new_empty(0), features.new_empty(0)
-    if needs_features and features.ndim == 4:
+    if not needs_features:
+        d_features = features.new_empty(0)
+    elif features.ndim == 4:
         d_features = spec.empty_image(features, features.shape[1], channels_last)
-    elif needs_features:
+    else:
         d_features = features.new_empty(features.shape)
-    d_weight = torch.empty_like(weight) if needs_weight and weight is not None else nothing
-    d_bias = bias.new_empty(bias.shape) if needs_bias and bias is not None else nothing
-    return d_features, d_weight, d_bias
+    with_weight, with_bias = weight is not None and needs_weight, bias is not None and needs_bias
+    d_weight = torch.empty_like(weight) if with_weight else features.new_empty(0)
+    return d_features, d_weight, features.new_empty(bias.shape if with_bias else 0)
 
 
 def _reference(features, weight, bias, target, masked, channels_last):

@@ -49,7 +49,7 @@ def _of_logits(x, target, nats, maximum, scale):
     pixel_cross_entropy_logits_kernel[launch.programs(plan.OP, x.shape[0] * colours * blocks)](
         x, target, nats, maximum, scale,
         colours, levels, pixels, blocks, *plan.logit_strides(x, colours),
-        DTYPE=accumulator(x.dtype), BP=plan.PIXELS, BL=plan.LEVELS, num_warps=4,
+        DTYPE=accumulator(x.dtype), BP=plan.PIXELS, BL=plan.levels_of(x), num_warps=4,
     )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ def _of_logits(upstream, x, target, maximum, scale, d_x):
         upstream, x, target, maximum, scale, d_x,
         colours, levels, pixels, blocks, upstream.stride(0),
         *plan.logit_strides(x, colours), *plan.logit_strides(d_x, colours),
-        DTYPE=accumulator(x.dtype), BP=plan.PIXELS, BL=plan.LEVELS, num_warps=4,
+        DTYPE=accumulator(x.dtype), BP=plan.PIXELS, BL=plan.levels_of(x), num_warps=4,
     )  # fmt: skip
 
 
@@ -156,5 +156,5 @@ def backward(
         head = _Head(x, dense_weight, dense_bias, target, masked)
         with launch.on(x):
             _of_head(head, upstream_0, maximum, scale, d_x, d_weight, d_bias)
-    nothing = features.new_empty(0)
-    return tuple(nothing if d is None else d for d in (d_x, d_weight, d_bias))  # type: ignore
+    found = (features.new_empty(0) if d is None else d for d in (d_x, d_weight, d_bias))
+    return tuple(found)  # type: ignore[return-value]

@@ -53,7 +53,9 @@ def pixel_offsets(o_q, pixels, x_n, x_p):
 @triton.jit
 def logits(p_x, p_w, p_b, o_x, m_q, o_l, m_l, c, levels, K, x_k, F: tl.constexpr, T: tl.constexpr):
     """a (BP, BL) of levels o_l of colour c."""
-    b_acc = tl.zeros((T.pixels, T.levels), F.ACC)
+    BP: tl.constexpr = T.pixels
+    BL: tl.constexpr = T.levels
+    b_acc = tl.zeros((BP, BL), F.ACC)
     o_r = c * levels + o_l
     k = K * 0
     end = seen(c, K, F)
@@ -143,7 +145,9 @@ def pixel_cross_entropy_features_kernel(
     o_k = i % tiles * T.levels + tl.arange(0, T.levels)
     o_q = begin + i // tiles * T.pixels + tl.arange(0, T.pixels)
     m_q = o_q < end
-    b_acc = tl.zeros((T.pixels, T.levels), F.ACC)
+    BP: tl.constexpr = T.pixels
+    BL: tl.constexpr = T.levels
+    b_acc = tl.zeros((BP, BL), F.ACC)
     for c in range(F.COLOURS):
         m_k = o_k < seen(c, K, F)
         level = levels * 0
@@ -179,8 +183,10 @@ def pixel_cross_entropy_weight_kernel(
     m_r, m_k = o_r < rows, o_k < K
     q = begin + (end - begin) * s // splits
     last = begin + (end - begin) * (s + 1) // splits
-    b_acc = tl.zeros((T.pixels, T.levels), F.ACC)
-    b_bias = tl.zeros((T.pixels,), F.ACC)
+    BP: tl.constexpr = T.pixels
+    BL: tl.constexpr = T.levels
+    b_acc = tl.zeros((BP, BL), F.ACC)
+    b_bias = tl.zeros((BP,), F.ACC)
     while q < last:
         o_q = q + tl.arange(0, T.features)
         m_q = o_q < last

@@ -13,7 +13,7 @@ from genkern.triton_kernels.core.elementary import accumulator
 OP = "pixel_cross_entropy"
 CHUNK_BYTES = 32 << 20  # of the gradients of logits that are there at once
 SPLITS = 16  # parts of the pixels of a chunk, each with a gradient of the weight
-PIXELS, LEVELS = 64, 32  # a tile of logits that are there
+PIXELS = 64  # of a tile of logits that are there
 
 
 class Facts(NamedTuple):
@@ -81,6 +81,11 @@ def one_run(image: torch.Tensor, channels_last: bool) -> torch.Tensor:
         return image
     format = torch.channels_last if channels_last else torch.contiguous_format
     return image.contiguous(memory_format=format)
+
+
+def levels_of(x: torch.Tensor) -> int:
+    """Levels of a tile of logits that are there: a thread holds few numbers and many offsets."""
+    return 8 if x.element_size() == 8 else 16
 
 
 def chunk_pixels(rows: int, itemsize: int) -> int:
