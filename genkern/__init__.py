@@ -9,6 +9,7 @@ from genkern.ops.gated_activation import gated_activation
 from genkern.ops.gaussian import gaussian_kl, gaussian_kl_rsample, gaussian_rsample
 from genkern.ops.masked_conv2d import masked_conv2d
 from genkern.ops.masked_linear import masked_linear
+from genkern.ops.pixel_cross_entropy import pixel_cross_entropy
 from genkern.ops.row_lstm import row_lstm, row_lstm_step
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ __all__ = [
     "masked_conv2d",
     "masked_linear",
     "nn",
+    "pixel_cross_entropy",
     "row_lstm",
     "row_lstm_step",
     "testing",

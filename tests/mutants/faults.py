@@ -25,6 +25,7 @@ GAN = "tests/gan_loss/values.py"
 GAUSSIAN = "tests/gaussian/values.py"
 LINEAR = "tests/masked_linear/values.py"
 ELU = "tests/concat_elu/values.py"
+PIXELS = "tests/pixel_cross_entropy/values.py"
 VECMATH = "tests/core/test_vecmath.py"
 RING = "boundaries_of_the_ring"
 
@@ -348,5 +349,35 @@ FAULTS = [
         "std::min(each, count * length - row * length - i));",
         ELU,
         "sizes_around_the_chunks",
+        "what the levels before have added is not rescaled",
+        "csrc/pixel_cross_entropy/pixel_cross_entropy.h",
+        "for (int v = 0; v < NV; ++v) total[v] *= scale[v];",
+        "",
+        PIXELS,
+        "around_the_blocks",
+    ),
+    Fault(
+        "the pixels that fill up a panel have slopes",
+        "csrc/pixel_cross_entropy/head_backward.h",
+        "l < levels && live < P;",
+        "l < levels && live < 0;",
+        PIXELS,
+        "around_the_blocks",
+    ),
+    Fault(
+        "the first block of every further part is skipped",
+        "csrc/pixel_cross_entropy/head_backward.h",
+        "int64_t unit = blocks.count() * part / parts,",
+        "int64_t unit = blocks.count() * part / parts + (part > 0),",
+        PIXELS,
+        "around_the_blocks",
+    ),
+    Fault(
+        "a colour sees the features of the next one",
+        "csrc/pixel_cross_entropy/head.h",
+        "return masked ? (features * (colour + 1)",
+        "return masked ? (features * std::min(colour + 2, colours)",
+        PIXELS,
+        "does_not_see",
     ),
 ]
