@@ -2,6 +2,10 @@
 
 from genkern import nn
 from genkern.library import last_backend, use_backend
+from genkern.ops.discretized_logistic_mixture import (
+    discretized_logistic_mixture_nll,
+    discretized_logistic_mixture_sample,
+)
 from genkern.ops.gan_loss import gan_d_loss, gan_g_loss
 from genkern.ops.gated_activation import gated_activation
 from genkern.ops.gaussian import gaussian_kl, gaussian_kl_rsample, gaussian_rsample
@@ -11,6 +15,8 @@ from genkern.ops.row_lstm import row_lstm, row_lstm_step
 __version__ = "0.1.0"
 
 __all__ = [
+    "discretized_logistic_mixture_nll",
+    "discretized_logistic_mixture_sample",
     "gan_d_loss",
     "gan_g_loss",
     "gated_activation",

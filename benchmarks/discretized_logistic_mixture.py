@@ -1,0 +1,107 @@
+"""The discretized logistic mixture against the loss and the sampler of PixelCNN++ as PyTorch code.
+
+`eager` is the usual loss: float targets in [-1, 1], a difference of sigmoids, and where that is
+below 1e-5 a density in its place. The gate compares at log-scales where the two agree. Work, an
+elementary function counted as one FLOP: of a component and colour forward 5 functions and 25 sums
+and products, backward these again and 30 more. Compulsory traffic: forward reads the parameters,
+backward reads them and writes their gradients. Equivalent library call: none.
+"""
+
+import torch
+import torch.nn.functional as F
+
+import genkern
+from benchmarks.core.case import Case, Target
+from genkern.reference import discretized_logistic_mixture as reference
+
+
+def _parameters(params, target, levels):
+    """Logits (N, K, H, W); centred x, inverse scales and log-scales (N, 3, K, H, W)."""
+    N, C, H, W = params.shape
+    K = C // 10
+    x = (2 * target.to(params.dtype) / (levels - 1) - 1)[:, :, None].expand(N, 3, K, H, W)
+    rest = params[:, K:].reshape(N, 3, 3, K, H, W)
+    means, log_scales = rest[:, :, 0], rest[:, :, 1].clamp(min=-7.0)
+    coefficients = torch.tanh(rest[:, :, 2])
+    green = means[:, 1] + coefficients[:, 0] * x[:, 0]
+    blue = means[:, 2] + coefficients[:, 1] * x[:, 0] + coefficients[:, 2] * x[:, 1]
+    means = torch.stack([means[:, 0], green, blue], 1)
+    return params[:, :K], x, x - means, torch.exp(-log_scales), log_scales
+
+
+def eager_nll(params, target, levels=256):
+    logits, x, centred, inverse, log_scales = _parameters(params, target, levels)
+    plus = inverse * (centred + 1 / (levels - 1))
+    minus = inverse * (centred - 1 / (levels - 1))
+    delta = torch.sigmoid(plus) - torch.sigmoid(minus)
+    middle = inverse * centred
+    density = middle - log_scales - 2 * F.softplus(middle) - torch.log(x.new_tensor(levels / 2))
+    inner = torch.where(delta > 1e-5, torch.log(delta.clamp(min=1e-12)), density)
+    log_p = torch.where(x > 0.999, -F.softplus(minus), inner)
+    log_p = torch.where(x < -0.999, plus - F.softplus(plus), log_p)
+    joint = log_p.sum(1) + torch.log_softmax(logits, 1)
+    return -torch.logsumexp(joint, 1).flatten(1).sum(1)
+
+
+def eager_sample(params, levels=256):
+    N, C, H, W = params.shape
+    K = C // 10
+    gumbel = -torch.log(-torch.log(torch.rand_like(params[:, :K]).clamp(1e-5, 1 - 1e-5)))
+    chosen = F.one_hot((params[:, :K] + gumbel).argmax(1), K).movedim(-1, 1).to(params.dtype)
+    rest = (params[:, K:].reshape(N, 3, 3, K, H, W) * chosen[:, None, None]).sum(3)
+    scales, k = torch.exp(rest[:, :, 1].clamp(min=-7.0)), torch.tanh(rest[:, :, 2])
+    u = torch.rand_like(scales).clamp(1e-5, 1 - 1e-5)
+    x = rest[:, :, 0] + scales * (torch.log(u) - torch.log1p(-u))
+    red = x[:, 0].clamp(-1, 1)
+    green = (x[:, 1] + k[:, 0] * red).clamp(-1, 1)
+    blue = (x[:, 2] + k[:, 1] * red + k[:, 2] * green).clamp(-1, 1)
+    x = torch.stack([red, green, blue], 1)
+    return ((x + 1) * (levels - 1) / 2).round().to(torch.uint8)
+
+
+def _shaped(N: int, K: int, side: int):
+    """Parameters as of a trained model: means over the range, log-scales around -2.5."""
+
+    def inputs():
+        params = torch.randn(N, 10, K, side, side) * 0.5
+        params[:, 2::3] = params[:, 2::3] * 0.6 - 2.5
+        return {"params": params.flatten(1, 2)}
+
+    return inputs
+
+
+def nll_case(N: int, K: int, side: int, **rest) -> Case:
+    generator = torch.Generator().manual_seed(3)
+    # Between the edges: there the usual loss takes 0.999 for the last level.
+    target = torch.randint(1, 255, (N, 3, side, side), generator=generator, dtype=torch.uint8)
+    of = lambda params: target.to(params.device)  # noqa: E731
+    components, pixels = N * K * side * side, side * side
+    return Case(
+        family="discretized_logistic_mixture",
+        op="discretized_logistic_mixture_nll",
+        shape=f"N{N} {side}x{side} RGB, {K} mixtures",
+        inputs=_shaped(N, K, side),
+        genkern=lambda p: genkern.discretized_logistic_mixture_nll(p, of(p)),
+        eager=lambda p: eager_nll(p, of(p)),
+        reference=lambda p: reference.nll(p, of(p), 256),
+        outputs=("nll",),
+        flops=(90.0 * components, 180.0 * components),
+        elements=(10.0 * components, 20.0 * components),
+        terms={"nll": 3 * pixels, "d_params": 3 * K},
+        **rest,
+    )
+
+
+def cases() -> list[Case]:
+    return [
+        nll_case(16, 10, 32, targets={"forward_backward": Target(8)}, quick=True),
+        nll_case(4, 5, 13),
+        nll_case(1, 1, 2, overhead=True, quick=True),
+    ]
+
+
+def scaling() -> dict[str, list[tuple[int, Case]]]:
+    return {
+        "batch": [(n, nll_case(n, 10, 32)) for n in (1, 2, 4, 8, 16, 32)],
+        "channels": [(10 * k, nll_case(16, k, 16)) for k in (1, 2, 5, 10, 20)],
+    }
