@@ -7,6 +7,8 @@ and products, backward these again and 30 more. Compulsory traffic: forward read
 backward reads them and writes their gradients. Equivalent library call: none.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -15,32 +17,42 @@ from benchmarks.core.case import Case, Target
 from genkern.reference import discretized_logistic_mixture as reference
 
 
-def _parameters(params, target, levels):
-    """Logits (N, K, H, W); centred x, inverse scales and log-scales (N, 3, K, H, W)."""
-    N, C, H, W = params.shape
-    K = C // 10
-    x = (2 * target.to(params.dtype) / (levels - 1) - 1)[:, :, None].expand(N, 3, K, H, W)
-    rest = params[:, K:].reshape(N, 3, 3, K, H, W)
-    means, log_scales = rest[:, :, 0], rest[:, :, 1].clamp(min=-7.0)
-    coefficients = torch.tanh(rest[:, :, 2])
-    green = means[:, 1] + coefficients[:, 0] * x[:, 0]
-    blue = means[:, 2] + coefficients[:, 1] * x[:, 0] + coefficients[:, 2] * x[:, 1]
-    means = torch.stack([means[:, 0], green, blue], 1)
-    return params[:, :K], x, x - means, torch.exp(-log_scales), log_scales
+def log_softmax(x):
+    m = x.max(-1, keepdim=True).values
+    return x - m - torch.log(torch.sum(torch.exp(x - m), -1, keepdim=True))
+
+
+def log_sum_exp(x):
+    m = x.max(-1).values
+    return m + torch.log(torch.sum(torch.exp(x - m.unsqueeze(-1)), -1))
 
 
 def eager_nll(params, target, levels=256):
-    logits, x, centred, inverse, log_scales = _parameters(params, target, levels)
+    """Channels last, masks as numbers, every step a tensor: as ports of the first code have it."""
+    x = (2 * target.to(params.dtype) / (levels - 1) - 1).permute(0, 2, 3, 1)
+    last = params.permute(0, 2, 3, 1)
+    K = last.shape[-1] // 10
+    logits, rest = last[..., :K], last[..., K:].reshape(*x.shape, 3 * K)
+    means, log_scales = rest[..., :K], torch.clamp(rest[..., K : 2 * K], min=-7.0)
+    coefficients = torch.tanh(rest[..., 2 * K :])
+    x = x.unsqueeze(-1) + torch.zeros_like(means)
+    green = means[..., 1, :] + coefficients[..., 0, :] * x[..., 0, :]
+    blue = means[..., 2, :] + coefficients[..., 1, :] * x[..., 0, :]
+    blue = blue + coefficients[..., 2, :] * x[..., 1, :]
+    means = torch.stack([means[..., 0, :], green, blue], 3)
+    centred, inverse = x - means, torch.exp(-log_scales)
     plus = inverse * (centred + 1 / (levels - 1))
     minus = inverse * (centred - 1 / (levels - 1))
     delta = torch.sigmoid(plus) - torch.sigmoid(minus)
+    log_plus, log_minus = plus - F.softplus(plus), -F.softplus(minus)
     middle = inverse * centred
-    density = middle - log_scales - 2 * F.softplus(middle) - torch.log(x.new_tensor(levels / 2))
-    inner = torch.where(delta > 1e-5, torch.log(delta.clamp(min=1e-12)), density)
-    log_p = torch.where(x > 0.999, -F.softplus(minus), inner)
-    log_p = torch.where(x < -0.999, plus - F.softplus(plus), log_p)
-    joint = log_p.sum(1) + torch.log_softmax(logits, 1)
-    return -torch.logsumexp(joint, 1).flatten(1).sum(1)
+    density = middle - log_scales - 2 * F.softplus(middle) - math.log((levels - 1) / 2)
+    is_wide, is_last, is_first = ((c).to(x.dtype) for c in (delta > 1e-5, x > 0.999, x < -0.999))
+    inner = is_wide * torch.log(delta.clamp(min=1e-12)) + (1 - is_wide) * density
+    log_p = is_last * log_minus + (1 - is_last) * inner
+    log_p = is_first * log_plus + (1 - is_first) * log_p
+    joint = torch.sum(log_p, 3) + log_softmax(logits)
+    return -torch.sum(log_sum_exp(joint), (1, 2))
 
 
 def eager_sample(params, levels=256):

@@ -20,8 +20,8 @@ namespace {
 
 using core::Bins;
 using core::kPixels;
+using core::Pixels;
 using core::Reader;
-using core::Vec;
 using core::Writer;
 using torch::headeronly::ScalarType;
 using MaybeTensor = std::optional<Tensor>;
@@ -48,6 +48,10 @@ Tensor in_format(const Tensor& t, bool channels_last) {
   return channels_last ? dense_channels_last(t) : dense(t);
 }
 
+Tensor new_image(const Tensor& like, bool channels_last) {
+  return channels_last ? new_channels_last(like, like.sizes()) : new_large(like, like.sizes());
+}
+
 Blocks blocks_of(const Tensor& params, bool channels_last) {
   return {params.size(0), params.size(1), params.size(2) * params.size(3), channels_last};
 }
@@ -61,16 +65,18 @@ class Workspace {
         planes_(like, size_, /*zero=*/true),
         gradients_(like, with_gradients ? size_ : 0),
         rows_(like, blocks.channels_last ? size_ : 0),
-        sums_(like, K * core::kLanes<A>) {}
+        joint_(like, K * kPixels),
+        weights_(like, K * kPixels) {}
 
   A* planes() const { return planes_.get(); }
   A* gradients() const { return gradients_.get(); }
   A* rows() const { return rows_.get(); }
-  Vec<A>* sums() const { return reinterpret_cast<Vec<A>*>(sums_.get()); }
+  A* joint() const { return joint_.get(); }
+  A* weights() const { return weights_.get(); }
 
  private:
   int64_t size_;
-  Scratch<A> planes_, gradients_, rows_, sums_;
+  Scratch<A> planes_, gradients_, rows_, joint_, weights_;
 };
 
 template <typename A>
@@ -114,14 +120,15 @@ class Targets {
       : tensor_(dense(target)), levels_(levels), bad_(levels) {}
 
   template <typename A>
-  void load(const Blocks& blocks, int64_t unit, int64_t colours, A* x) const {
+  void load(const Blocks& blocks, int64_t unit, int64_t colours, Pixels<A>* x,
+            Pixels<double>* wide) const {
     switch (tensor_.scalar_type()) {
       case ScalarType::Byte:
-        return load_as<uint8_t>(blocks, unit, colours, x);
+        return load_as<uint8_t>(blocks, unit, colours, x, wide);
       case ScalarType::Int:
-        return load_as<int32_t>(blocks, unit, colours, x);
+        return load_as<int32_t>(blocks, unit, colours, x, wide);
       default:
-        return load_as<int64_t>(blocks, unit, colours, x);
+        return load_as<int64_t>(blocks, unit, colours, x, wide);
     }
   }
   void check() const {
@@ -133,7 +140,8 @@ class Targets {
  private:
   static constexpr int64_t kTooLarge = INT64_MIN;
   template <typename T, typename A>
-  void load_as(const Blocks& blocks, int64_t unit, int64_t colours, A* x) const {
+  void load_as(const Blocks& blocks, int64_t unit, int64_t colours, Pixels<A>* x,
+               Pixels<double>* wide) const {
     const T* from = static_cast<const T*>(tensor_.const_data_ptr());
     const int64_t n = blocks.image(unit), begin = blocks.begin(unit), count = blocks.count(unit);
     for (int64_t c = 0; c < colours; ++c) {
@@ -141,7 +149,7 @@ class Targets {
       for (int64_t p = 0; p < count; ++p) {
         const int64_t v = values[p];
         if (uint64_t(v) >= uint64_t(levels_)) bad_ = v == levels_ ? kTooLarge : v;
-        x[c * kPixels + p] = A(2 * v - (levels_ - 1));
+        wide[c].at[p] = double(2 * v - (levels_ - 1)), x[c].at[p] = A(wide[c].at[p]);
       }
     }
   }
@@ -151,27 +159,25 @@ class Targets {
   mutable std::atomic<int64_t> bad_;
 };
 
-template <typename A>
-struct Pixels {
-  alignas(64) A data[3 * kPixels] = {};
-};
-
-template <int kColours, typename A>
+// With somewhere to put them, also the gradients of the nats.
+template <bool kGradients, int kColours, typename A>
 void forward(const Tensor& params, const Blocks& blocks, const Targets& targets, int64_t levels,
-             const Writer<A>& to) {
+             const Writer<A>& to, const Writer<A>& gradients) {
   const int64_t K = blocks.C / core::Planes<kColours>::kCount;
   const Bins<A> bins(levels);
   std::vector<double> partial(blocks.units());
   parallel_for(0, blocks.units(), blocks.grain(), [&](int64_t unit, int64_t end) {
-    const Workspace<A> work(params, blocks, K, /*with_gradients=*/false);
-    Pixels<A> x, nats;
+    const Workspace<A> work(params, blocks, K, kGradients);
+    Pixels<A> x[kColours], nats;
+    Pixels<double> wide[kColours];
     for (; unit < end; ++unit) {
       const int64_t count = blocks.count(unit);
       load_planes(reader<A>(params), blocks, unit, blocks.C, work);
-      targets.load(blocks, unit, kColours, x.data);
-      core::mixture_block<false, kColours>(work.planes(), K, x.data, count, bins, work.sums(),
-                                           nats.data, A(0), static_cast<A*>(nullptr));
-      partial[unit] = core::sum<A>(count, [](auto v) { return v; }, nats.data);
+      targets.load(blocks, unit, kColours, x, wide);
+      const core::Block<kColours, A> block{work.planes(), work.gradients(), K, count, x, wide};
+      core::mixture_block<kGradients>(block, bins, work.joint(), work.weights(), nats.at);
+      partial[unit] = core::sum<A>(count, [](auto v) { return v; }, nats.at);
+      if (kGradients) store_planes(gradients, blocks, unit, work);
     }
   });
   targets.check();
@@ -183,21 +189,21 @@ void forward(const Tensor& params, const Blocks& blocks, const Targets& targets,
   }
 }
 
-template <int kColours, typename A>
-void backward(const Tensor& params, const Blocks& blocks, const Targets& targets, int64_t levels,
-              const Reader<A>& upstream, const Writer<A>& to) {
-  const int64_t K = blocks.C / core::Planes<kColours>::kCount;
-  const Bins<A> bins(levels);
-  parallel_for(0, blocks.units(), blocks.grain(), [&](int64_t unit, int64_t end) {
-    const Workspace<A> work(params, blocks, K, /*with_gradients=*/true);
-    Pixels<A> x;
+// d[n] = upstream[n] * gradients[n]
+template <typename A>
+void scale(const Reader<A>& gradients, const Reader<A>& upstream, int64_t N, int64_t size,
+           const Writer<A>& to) {
+  const int64_t chunks = (size + core::kChunk - 1) / core::kChunk;
+  parallel_for(0, N * chunks, core::block_size(4, 1), [&](int64_t unit, int64_t end) {
+    core::Buffer<A> from_buffer, to_buffer;
     for (; unit < end; ++unit) {
-      load_planes(reader<A>(params), blocks, unit, blocks.C, work);
-      targets.load(blocks, unit, kColours, x.data);
-      core::mixture_block<true, kColours>(work.planes(), K, x.data, blocks.count(unit), bins,
-                                          work.sums(), static_cast<A*>(nullptr),
-                                          upstream[blocks.image(unit)], work.gradients());
-      store_planes(to, blocks, unit, work);
+      const int64_t begin = unit % chunks * core::kChunk, first = unit / chunks * size + begin;
+      const int64_t count = std::min(core::kChunk, size - begin);
+      const A factor = upstream[unit / chunks];
+      const A* from = gradients.at(first, count, from_buffer.data);
+      A* result = to.at(first, to_buffer.data);
+      core::map(count, result, [factor](auto v) { return factor * v; }, from);
+      to.put(first, count, result);
     }
   });
 }
@@ -226,7 +232,8 @@ class Noise {
 // The colours of the pixels of a block, one after the other: x of those drawn goes into the means.
 template <int kColours, typename A>
 void draw_block(const Reader<A>& params, const Blocks& blocks, int64_t unit, int64_t K,
-                const int32_t* chosen, const A* u, const Bins<A>& bins, A temperature, A* v) {
+                const int32_t* chosen, const Pixels<A>* u, const Bins<A>& bins, A temperature,
+                Pixels<A>* v) {
   using P = core::Planes<kColours>;
   const int64_t n = blocks.image(unit), begin = blocks.begin(unit), count = blocks.count(unit);
   const auto parameter = [&](int plane, int64_t p) {
@@ -234,15 +241,15 @@ void draw_block(const Reader<A>& params, const Blocks& blocks, int64_t unit, int
   };
   Pixels<A> log_scale;
   for (int c = 0; c < kColours; ++c) {
-    A* mean = v + c * kPixels;
+    A* mean = v[c].at;
     for (int64_t p = 0; p < count; ++p) {
-      mean[p] = parameter(P::mean(c), p), log_scale.data[p] = parameter(P::log_scale(c), p);
+      mean[p] = parameter(P::mean(c), p), log_scale.at[p] = parameter(P::log_scale(c), p);
       for (int i = 0; i < c; ++i) {
         const A k = std::tanh(parameter(P::coefficient(i + (c == 2)), p));
-        mean[p] += k * ((2 * v[i * kPixels + p] - bins.last) * bins.half);
+        mean[p] += k * ((2 * v[i].at[p] - bins.last) * bins.half);
       }
     }
-    core::draw_colour(mean, log_scale.data, u + c * kPixels, count, temperature, bins);
+    core::draw_colour(mean, log_scale.at, u[c].at, count, temperature, bins);
   }
 }
 
@@ -255,23 +262,22 @@ void sample(const Tensor& params, const MaybeTensor& noise, const MaybeTensor& s
   uint8_t* bytes = levels <= 256 ? static_cast<uint8_t*>(to.mutable_data_ptr()) : nullptr;
   int32_t* words = levels > 256 ? static_cast<int32_t*>(to.mutable_data_ptr()) : nullptr;
   parallel_for(0, blocks.units(), blocks.grain(), [&](int64_t unit, int64_t end) {
-    const Workspace<A> work(params, blocks, K, /*with_gradients=*/false);
+    const Workspace<A> work(params, blocks, K, /*gradients=*/false);
     Noise<A> source(reader<A>(noise), data<const int64_t>(seed));
-    Pixels<A> drawn;
-    alignas(64) A u[(1 + kColours) * kPixels] = {};
+    Pixels<A> drawn[kColours], u[1 + kColours];
     int32_t chosen[kPixels];
     for (; unit < end; ++unit) {
       const int64_t n = blocks.image(unit), begin = blocks.begin(unit), count = blocks.count(unit);
       for (int64_t j = 0; j <= kColours; ++j)
-        source.copy((n * (1 + kColours) + j) * blocks.pixels + begin, count, u + j * kPixels);
+        source.copy((n * (1 + kColours) + j) * blocks.pixels + begin, count, u[j].at);
       load_planes(reader<A>(params), blocks, unit, K, work);
-      core::choose_components(work.planes(), K, u, count, inverse, work.sums(), chosen);
-      draw_block<kColours>(reader<A>(params), blocks, unit, K, chosen, u + kPixels, bins,
-                           temperature, drawn.data);
+      core::choose_components(work.planes(), K, u[0].at, count, inverse, work.weights(), chosen);
+      draw_block<kColours>(reader<A>(params), blocks, unit, K, chosen, u + 1, bins, temperature,
+                           drawn);
       for (int64_t c = 0; c < kColours; ++c) {
         const int64_t first = (n * kColours + c) * blocks.pixels + begin;
         for (int64_t p = 0; p < count; ++p) {
-          const A v = drawn.data[c * kPixels + p];
+          const A v = drawn[c].at[p];
           if (bytes)
             bytes[first + p] = uint8_t(v);
           else
@@ -291,42 +297,43 @@ void with_colours(int64_t colours, const F& f) {
 
 }  // namespace
 
-std::tuple<Tensor, Tensor> discretized_logistic_mixture_forward(
+std::tuple<Tensor, Tensor, Tensor> discretized_logistic_mixture_forward(
     const Tensor& given, const MaybeTensor& target, const MaybeTensor& noise,
     const MaybeTensor& seed, int64_t levels, int64_t data_channels, double temperature,
-    bool channels_last) {
+    bool channels_last, bool save) {
   const Tensor params = in_format(given, channels_last);
   const Blocks blocks = blocks_of(params, channels_last);
-  Tensor nll = target ? new_tensor(params, {blocks.N}) : absent(params);
-  const auto integers = levels <= 256 || target ? ScalarType::Byte : ScalarType::Int;
   const auto size = params.sizes();
+  const auto integers = levels <= 256 || target ? ScalarType::Byte : ScalarType::Int;
+  Tensor nll = target ? new_tensor(params, {blocks.N}) : absent(params);
   Tensor found = target ? new_tensor(params, {0}, integers)
                         : new_tensor(params, {size[0], data_channels, size[2], size[3]}, integers);
+  Tensor saved =
+      save ? new_large(params, {blocks.N, blocks.C * blocks.pixels}, accumulate_dtype(params))
+           : absent(params);
   dispatch_accumulate(params, [&]<typename A>(A) {
     with_colours(data_channels, [&]<int kColours>(std::integral_constant<int, kColours>) {
-      if (target)
-        forward<kColours>(params, blocks, Targets(*target, levels), levels, writer<A>(nll));
-      else
-        sample<kColours>(params, dense(noise), seed, blocks, levels, A(temperature), found);
+      if (!target)
+        return sample<kColours>(params, dense(noise), seed, blocks, levels, A(temperature), found);
+      const Targets targets(*target, levels);
+      const auto work = save ? &forward<true, kColours, A> : &forward<false, kColours, A>;
+      work(params, blocks, targets, levels, writer<A>(nll), writer<A>(saved, save));
     });
   });
-  return {nll, found};
+  return {nll, found, saved};
 }
 
 Tensor discretized_logistic_mixture_backward(const MaybeTensor& upstream, const MaybeTensor&,
-                                             const Tensor& given, const MaybeTensor& target,
-                                             const MaybeTensor&, const MaybeTensor&, int64_t levels,
-                                             int64_t data_channels, double, bool channels_last,
-                                             bool needs_params) {
-  if (!needs_params) return absent(given);
-  const Tensor params = in_format(given, channels_last), d = dense(*upstream);
-  const auto size = params.sizes();
-  Tensor d_params = channels_last ? new_channels_last(params, size) : new_large(params, size);
+                                             const Tensor& params, const MaybeTensor&,
+                                             const MaybeTensor&, const MaybeTensor&,
+                                             const Tensor& given, int64_t, int64_t, double,
+                                             bool channels_last, bool needs_params) {
+  if (!needs_params) return absent(params);
+  const Tensor saved = dense(given), d = dense(*upstream);
+  Tensor d_params = new_image(params, channels_last);
+  const int64_t N = params.size(0), size = N ? params.numel() / N : 0;
   dispatch_accumulate(params, [&]<typename A>(A) {
-    with_colours(data_channels, [&]<int kColours>(std::integral_constant<int, kColours>) {
-      backward<kColours>(params, blocks_of(params, channels_last), Targets(*target, levels), levels,
-                         reader<A>(d), writer<A>(d_params));
-    });
+    scale(reader<A>(saved), reader<A>(d), N, size, writer<A>(d_params));
   });
   return d_params;
 }

@@ -15,11 +15,15 @@ def _integers(levels: int) -> torch.dtype:
     return torch.uint8 if levels <= 256 else torch.int32
 
 
-def _results(params, target, noise, seed, levels, data_channels, temperature, channels_last):
+def _results(params, target, noise, seed, levels, data_channels, temperature, channels_last, save):
+    nothing = params.new_empty(0)
+    # In the parameters' order in memory; of half precision in float32: losses may be scaled.
+    size = (params.shape[0], params.shape[1] * params.shape[2] * params.shape[3]) if save else (0,)
+    kept = params.new_empty(size, dtype=spec.accumulation(params.dtype) if save else params.dtype)
     if target is not None:
-        return params.new_empty(params.shape[0]), params.new_empty(0, dtype=torch.uint8)
+        return params.new_empty(params.shape[0]), params.new_empty(0, dtype=torch.uint8), kept
     shape = (params.shape[0], data_channels, *params.shape[2:])
-    return params.new_empty(0), params.new_empty(shape, dtype=_integers(levels))
+    return nothing, params.new_empty(shape, dtype=_integers(levels)), kept
 
 
 def _reference(params, target, noise, seed, levels, data_channels, temperature, channels_last):
@@ -55,6 +59,7 @@ _mixture = Family(
     reference=_reference,
     gradients=_gradients,
     constants=3,
+    saved=("gradients",),
 )
 
 
@@ -118,7 +123,8 @@ def discretized_logistic_mixture_nll(
     :math:`m_G = \mu_G + \tanh(a) x_R`, :math:`m_B = \mu_B + \tanh(b) x_R + \tanh(c) x_G`, with x
     of the target. Equivalent to ``-(torch.log_softmax(logits, 1) + log_p.sum(2)).logsumexp(1)``
     summed over the pixels, with log_p the logarithm of the difference without its cancellation:
-    no probability is replaced by a density. The backward pass computes everything again.
+    no probability is replaced by a density. The forward pass forms the gradients as well where they
+    are needed, and keeps them for the backward pass, in the place of ``params``' intermediates.
 
     Args:
         params: (N, 10K, H, W) for RGB: K logits, then for each of R, G, B: K means, K log-scales,

@@ -43,7 +43,10 @@ def log_probability(mean, log_scale, target, levels: int) -> torch.Tensor:
     """
     centred = on_the_grid(target.to(mean.dtype), levels) - mean
     inverse, half = torch.exp(-log_scale), 1 / (levels - 1)
-    above, below = F.logsigmoid(inverse * (centred + half)), F.logsigmoid(inverse * (half - centred))
+    above, below = (
+        F.logsigmoid(inverse * (centred + half)),
+        F.logsigmoid(inverse * (half - centred)),
+    )
     width = (2 * half * inverse).clamp(min=1e-12)
     log_width = math.log(2 * half) - log_scale
     inner = above + below + log_width + torch.log(-torch.expm1(-width) / width)
@@ -69,7 +72,7 @@ def nll(params: torch.Tensor, target: torch.Tensor, levels: int) -> torch.Tensor
 def sample(
     params: torch.Tensor, noise: torch.Tensor, levels: int, colours: int, temperature: float
 ) -> torch.Tensor:
-    """Integers (N, C, H, W) in int64; noise (N, 1 + C, H, W), uniform: the component, the colours."""
+    """Integers (N, C, H, W), int64; noise (N, 1 + C, H, W), uniform: of component and colours."""
     values = params.to(noise.dtype)
     logits, means, log_scales, coefficients = unpack(values, colours)
     largest = logits.amax(1, keepdim=True)
