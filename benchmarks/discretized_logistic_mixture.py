@@ -1,4 +1,4 @@
-"""The discretized logistic mixture against the loss and the sampler of PixelCNN++ as PyTorch code.
+"""The discretized logistic mixture against the loss of PixelCNN++ as PyTorch code.
 
 `eager` is the usual loss: float targets in [-1, 1], a difference of sigmoids, and where that is
 below 1e-5 a density in its place. The gate compares at log-scales where the two agree. Work, an
@@ -53,22 +53,6 @@ def eager_nll(params, target, levels=256):
     log_p = is_first * log_plus + (1 - is_first) * log_p
     joint = torch.sum(log_p, 3) + log_softmax(logits)
     return -torch.sum(log_sum_exp(joint), (1, 2))
-
-
-def eager_sample(params, levels=256):
-    N, C, H, W = params.shape
-    K = C // 10
-    gumbel = -torch.log(-torch.log(torch.rand_like(params[:, :K]).clamp(1e-5, 1 - 1e-5)))
-    chosen = F.one_hot((params[:, :K] + gumbel).argmax(1), K).movedim(-1, 1).to(params.dtype)
-    rest = (params[:, K:].reshape(N, 3, 3, K, H, W) * chosen[:, None, None]).sum(3)
-    scales, k = torch.exp(rest[:, :, 1].clamp(min=-7.0)), torch.tanh(rest[:, :, 2])
-    u = torch.rand_like(scales).clamp(1e-5, 1 - 1e-5)
-    x = rest[:, :, 0] + scales * (torch.log(u) - torch.log1p(-u))
-    red = x[:, 0].clamp(-1, 1)
-    green = (x[:, 1] + k[:, 0] * red).clamp(-1, 1)
-    blue = (x[:, 2] + k[:, 1] * red + k[:, 2] * green).clamp(-1, 1)
-    x = torch.stack([red, green, blue], 1)
-    return ((x + 1) * (levels - 1) / 2).round().to(torch.uint8)
 
 
 def _shaped(N: int, K: int, side: int):

@@ -98,9 +98,7 @@ inline Decay<VecF> decay(VecF y) {
   const VecF power = bit_cast<VecF>((bit_cast<VecI>(shifted) << 23) + 0x3F800000);
   return {power * m + power, (1.0f - power) - power * m};
 }
-inline Decay<Vec<double>> decay(Vec<double> y) {
-  return {exp(-y), 0.0 - expm1(-y)};
-}
+inline Decay<Vec<double>> decay(Vec<double> y) { return {exp(-y), 0.0 - expm1(-y)}; }
 
 // e^-s for s >= -7, within 2 ulp; from s = 87 on as at 87.
 inline VecF inverse_scale(VecF s) {

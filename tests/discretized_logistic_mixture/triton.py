@@ -15,7 +15,7 @@ from tests.core.triton_kit import interpreted, launches
 from tests.discretized_logistic_mixture.values import (
     STEM,
     check,
-    errors_on_the_grid,
+    exact_grid,
     integers,
     near_a_boundary,
     nll,
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 
 
 @given(problems())
-@examples(0.3)
+@examples(0.2)
 def test_nats_and_gradients_match_the_float64_reference(problem):
     log_scales = reference.unpack(problem[0][0].double(), problem[2].shape[1])[2]
     if (log_scales + 7).abs().lt(1e-3).logical_and(log_scales != -7).any():
@@ -37,19 +37,24 @@ def test_nats_and_gradients_match_the_float64_reference(problem):
         check(*problem)
 
 
-@pytest.mark.parametrize("levels, step", [(256, 17), (2, 1)])
-def test_bins_are_within_1e_5_nats_of_fifty_digits(levels, step):
+def test_gradients_of_bins_are_within_1e_4_of_fifty_digits():
+    """In one image, because the interpreter takes its time for each program."""
+    rows, want = exact_grid(256, 37)
+    params = torch.stack([torch.zeros(len(rows)), rows[:, 0], rows[:, 1]])[None, :, None]
+    params = params.float().requires_grad_()
     with interpreted(STEM):
-        nats, (d_mean, d_log_scale) = errors_on_the_grid(levels, step)
-    assert nats < 1e-5 and d_mean < 1e-4 and d_log_scale < 1e-4, (nats, d_mean, d_log_scale)
+        nats = nll(params, rows[:, 2].long()[None, None, None])
+        (grad,) = torch.autograd.grad(nats, params)
+    assert abs(nats.item() / -want[:, 0].sum().item() - 1) < 1e-6
+    off = (grad[0, 1, 0].double() + want[:, 1]).abs() - 1e-33
+    assert (off <= 1e-4 * want[:, 1].abs()).all()
 
 
 def test_several_programs_of_an_image_and_views():
     for colours in (1, 3):
-        params = shaped(torch.randn(2, reference.PARAMETERS[colours] * 2, 5, 60), colours)
-        target = integers((2, colours, 5, 60), 256, torch.uint8)
+        params = shaped(torch.randn(2, reference.PARAMETERS[colours] * 2, 3, 60), colours)
+        target = integers((2, colours, 3, 60), 256, torch.uint8)
         with interpreted(STEM):
-            check([params], [torch.randn(2)], target)
             check([params.to(memory_format=torch.channels_last)], [torch.randn(2)], target)
             check([params[..., ::2]], [torch.randn(2)], target[..., ::2])
 

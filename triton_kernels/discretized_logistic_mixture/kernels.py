@@ -251,8 +251,8 @@ def mixture_sample_kernel(
     seed = 0
     if p_seed is not None:
         seed = tl.load(p_seed)
-    inverse = (1.0 / tl.maximum(temperature, 1e-30)).to(DTYPE)
-    spread = temperature.to(DTYPE)
+    spread = tl.full((1,), temperature, DTYPE)
+    inverse = 1.0 / tl.maximum(spread, 1e-30)
     largest = tl.full((B,), float("-inf"), DTYPE)
     for k in range(K):
         largest = tl.maximum(largest, _plane(p_params, o_x, 0, k, K, x_c, mask, DTYPE))
