@@ -26,6 +26,7 @@ GAUSSIAN = "tests/gaussian/values.py"
 LINEAR = "tests/masked_linear/values.py"
 ELU = "tests/concat_elu/values.py"
 PIXELS = "tests/pixel_cross_entropy/values.py"
+MIXTURE = "tests/discretized_logistic_mixture/values.py"
 VECMATH = "tests/core/test_vecmath.py"
 RING = "boundaries_of_the_ring"
 
@@ -379,5 +380,27 @@ FAULTS = [
         "return masked ? (features * std::min(colour + 2, colours)",
         PIXELS,
         "does_not_see",
+        "the width of a bin is lost where its centre is near",
+        "csrc/discretized_logistic_mixture/discretized_logistic_mixture.h",
+        "other = near ? e * centre.rest : other;",
+        "",
+        MIXTURE,
+        "every_bin",
+    ),
+    Fault(
+        "infinite times no slope at all is NaN",
+        "csrc/discretized_logistic_mixture/discretized_logistic_mixture.h",
+        "max(min(end ? -g : abs(Z), splat(A(1e30))), splat(A(-1e30)))",
+        "(end ? -g : abs(Z))",
+        MIXTURE,
+        "limits_and_never_nan",
+    ),
+    Fault(
+        "the last level is no edge of the allowed targets",
+        "csrc/discretized_logistic_mixture/cpu.cpp",
+        "uint64_t(v) >= uint64_t(levels_)",
+        "uint64_t(v) > uint64_t(levels_)",
+        MIXTURE,
+        "no_level_is_an_error",
     ),
 ]
