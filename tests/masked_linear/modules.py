@@ -1,5 +1,7 @@
 """nn.MaskedLinear and the degrees of a MADE."""
 
+import itertools
+
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -10,7 +12,7 @@ from genkern import nn
 
 def made(degrees):
     """Layers of a MADE with these degrees, the output's being those of the input."""
-    sides = zip(degrees[:-1], degrees[1:], strict=True)
+    sides = itertools.pairwise(degrees)
     hidden = [nn.MaskedLinear(len(a), len(b), in_degrees=a, out_degrees=b) for a, b in sides]
     last = nn.MaskedLinear(len(degrees[-1]), len(degrees[0]), strict=True,
                            in_degrees=degrees[-1], out_degrees=degrees[0])  # fmt: skip
