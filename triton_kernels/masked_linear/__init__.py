@@ -17,7 +17,7 @@ from genkern.triton_kernels.masked_linear.kernels import (
 )
 
 _OP = "masked_linear"
-_WARPS, _STAGES = 4, 3
+_WARPS, _STAGES = 8, 3
 
 
 class Facts(NamedTuple):
