@@ -2,15 +2,27 @@
 
 from genkern import nn, testing
 from genkern.library import last_backend, use_backend
+from genkern.ops.concat_elu import concat_elu
+from genkern.ops.diagonal_lstm import diagonal_lstm
+from genkern.ops.discretized_logistic_mixture import (
+    discretized_logistic_mixture_nll,
+    discretized_logistic_mixture_sample,
+)
 from genkern.ops.gan_loss import gan_d_loss, gan_g_loss
 from genkern.ops.gated_activation import gated_activation
 from genkern.ops.gaussian import gaussian_kl, gaussian_kl_rsample, gaussian_rsample
 from genkern.ops.masked_conv2d import masked_conv2d
+from genkern.ops.masked_linear import masked_linear
+from genkern.ops.pixel_cross_entropy import pixel_cross_entropy
 from genkern.ops.row_lstm import row_lstm, row_lstm_step
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "concat_elu",
+    "diagonal_lstm",
+    "discretized_logistic_mixture_nll",
+    "discretized_logistic_mixture_sample",
     "gan_d_loss",
     "gan_g_loss",
     "gated_activation",
@@ -19,7 +31,9 @@ __all__ = [
     "gaussian_rsample",
     "last_backend",
     "masked_conv2d",
+    "masked_linear",
     "nn",
+    "pixel_cross_entropy",
     "row_lstm",
     "row_lstm_step",
     "testing",

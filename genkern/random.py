@@ -60,3 +60,9 @@ def philox_normal(seed: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype
     radius = torch.sqrt(-2.0 * torch.log(u))
     pairs = torch.stack([radius * torch.cos(theta), radius * torch.sin(theta)], dim=1)
     return pairs.flatten()[:count].view(shape).to(dtype)
+
+
+def philox_uniform(seed: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Uniform numbers in (0, 1]: u = 2^-31 fl(word >> 1) + 2^-32 of each word, in float32."""
+    words = philox_words(seed, math.prod(shape))
+    return ((words >> 1).float() * 2.0**-31 + 2.0**-32).view(shape).to(dtype)

@@ -108,6 +108,49 @@ inline void for_vectors(int64_t count, F&& body) {
          [=](A* p, Vec<A> v) { store_partial(p + i, v, count - i); });
 }
 
+namespace detail {
+template <typename A>
+inline Vec<A> load_up_to(const A* p, int64_t count) {
+  return count >= kLanes<A> ? load(p) : load_partial(p, count);
+}
+template <typename A>
+inline void store_up_to(A* p, Vec<A> v, int64_t count) {
+  if (count >= kLanes<A>)
+    store(p, v);
+  else
+    for (int i = 0; i < kLanes<A> && i < count; ++i) p[i] = v[i];
+}
+}  // namespace detail
+
+// The same, two vectors at a time: `body` works on Twin<Vec<A>>, and on Vec<A> in double, which
+// serves no speed.
+template <typename A, typename F>
+  requires std::is_same_v<A, double>
+inline void for_twins(int64_t count, F&& body) {
+  for_vectors<A>(count, body);
+}
+template <typename A, typename F>
+  requires std::is_same_v<A, float>
+inline void for_twins(int64_t count, F&& body) {
+  constexpr int kStep = kLanes<A>;
+  using Both = Twin<Vec<A>>;
+  int64_t i = 0;
+  for (; i + 2 * kStep <= count; i += 2 * kStep)
+    body([i](const A* p) { return Both{load(p + i), load(p + i + kStep)}; },
+         [i](A* p, Both v) { store(p + i, v.a), store(p + i + kStep, v.b); });
+  const int64_t rest = count - i;
+  if (rest == 0) return;
+  body(
+      [=](const A* p) {
+        return Both{detail::load_up_to(p + i, rest),
+                    detail::load_up_to(p + i + kStep, rest - kStep)};
+      },
+      [=](A* p, Both v) {
+        detail::store_up_to(p + i, v.a, rest);
+        detail::store_up_to(p + i + kStep, v.b, rest - kStep);
+      });
+}
+
 // y[i] = f(x[i]...)
 template <typename A, typename F, typename... X>
 inline void map(int64_t count, A* y, const F& f, const X*... x) {
@@ -161,12 +204,17 @@ inline double sum(int64_t count, const F& f, const X*... x) {
 // Sum of p[0, count) in A, in an order that depends on `count` alone.
 template <typename A>
 inline A sum_span(const A* p, int64_t count) {
-  Vec<A> sum{};
+  constexpr int kStep = kLanes<A>;
+  Vec<A> sum{}, more[3]{};  // one sum alone waits for its own additions
   int64_t i = 0;
-  for (; i + kLanes<A> <= count; i += kLanes<A>) sum += load(p + i);
+  for (; i + 4 * kStep <= count; i += 4 * kStep) {
+    sum += load(p + i);
+    for (int k = 0; k < 3; ++k) more[k] += load(p + i + (k + 1) * kStep);
+  }
+  for (; i + kStep <= count; i += kStep) sum += load(p + i);
   A tail = 0;
   for (; i < count; ++i) tail += p[i];
-  return sum_lanes(sum) + tail;
+  return sum_lanes((sum + more[0]) + (more[1] + more[2])) + tail;
 }
 
 // ---- rows ------------------------------------------------------------------------------------

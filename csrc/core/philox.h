@@ -28,34 +28,49 @@ inline VecQ multiply_low_halves(VecQ a, uint32_t b) {
 #endif
 }
 
-// Words of the blocks `counter`, `counter` + 1, ... one block a lane. The rounds hold the even and
-// the odd blocks apart, a word in the low half of 64 bits: what stands in the high half, the high
-// word of an earlier product, no multiplication reads.
-inline void philox(uint64_t seed, uint64_t counter, VecU words[4]) {
-  VecQ c0[2], c1[2], c2[2] = {}, c3[2] = {};
-  for (int odd = 0; odd < 2; ++odd) {
-    VecQ lane;
-    for (int i = 0; i < kLanes<uint64_t>; ++i) lane[i] = 2 * i + odd;
-    c0[odd] = counter + lane;
-    c1[odd] = c0[odd] >> 32;
+// The keys of the ten rounds of a seed, each in every lane: what a round adds is then an operand in
+// memory, and not four instructions.
+struct PhiloxKeys {
+  VecQ even[10], odd[10];
+
+  PhiloxKeys(uint64_t seed) {
+    uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
+    for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u)
+      even[round] = splat(uint64_t(k0)), odd[round] = splat(uint64_t(k1));
   }
-  uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
-  for (int round = 0; round < 10; ++round) {
+};
+
+// Which block stands in a lane, as a distance from the first: so that a 4x4 transpose within
+// groups of four lanes puts the blocks one after the other. For eight lanes: 0 2 4 6 1 3 5 7.
+constexpr int block_in_lane(int lane) { return lane % 4 * (kLanes<float> / 4) + lane / 4; }
+
+// Words of the blocks `counter`, `counter` + 1, ..., one block a lane. The rounds hold the even and
+// the odd lanes apart, a word in the low half of 64 bits: what stands in the high half, the high
+// word of an earlier product, no multiplication reads.
+inline void philox(const PhiloxKeys& keys, uint64_t counter, VecU words[4]) {
+  VecQ c0[2], c1[2], c2[2], c3[2];
+  for (int odd = 0; odd < 2; ++odd) {  // the first round: c2 and c3 are 0
+    VecQ lane;
+    for (int i = 0; i < kLanes<uint64_t>; ++i) lane[i] = uint64_t(block_in_lane(2 * i + odd));
+    const VecQ first = counter + lane, p0 = multiply_low_halves(first, 0xD2511F53u);
+    c0[odd] = (first >> 32) ^ keys.even[0];
+    c1[odd] = VecQ{};
+    c2[odd] = (p0 >> 32) ^ keys.odd[0];
+    c3[odd] = p0;
+  }
+#pragma GCC unroll 9
+  for (int round = 1; round < 10; ++round) {
     for (int odd = 0; odd < 2; ++odd) {  // side by side: one alone waits for its own products
       const VecQ p0 = multiply_low_halves(c0[odd], 0xD2511F53u);
       const VecQ p1 = multiply_low_halves(c2[odd], 0xCD9E8D57u);
-      c0[odd] = (p1 >> 32) ^ c1[odd] ^ k0;
+      c0[odd] = (p1 >> 32) ^ (c1[odd] ^ keys.even[round]);
       c1[odd] = p1;
-      c2[odd] = (p0 >> 32) ^ c3[odd] ^ k1;
+      c2[odd] = (p0 >> 32) ^ (c3[odd] ^ keys.odd[round]);
       c3[odd] = p0;
     }
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
   }
-  const auto join = [](const VecQ c[2]) {
-    return bit_cast<VecU>((c[0] & 0xFFFFFFFFu) | (c[1] << 32));
-  };
-  words[0] = join(c0), words[1] = join(c1), words[2] = join(c2), words[3] = join(c3);
+  words[0] = zip_halves(c0[0], c0[1]), words[1] = zip_halves(c1[0], c1[1]);
+  words[2] = zip_halves(c2[0], c2[1]), words[3] = zip_halves(c3[0], c3[1]);
 }
 
 // r = sqrt(-2 log u), u = (a >> 1) 2^-31 + 2^-32, theta = pi int32(b) 2^-31; within 4 ulp (log,
@@ -65,7 +80,7 @@ inline void box_muller(Twin<VecU> a, Twin<VecU> b, Twin<VecF>& first, Twin<VecF>
     return Twin<VecI>{bit_cast<VecI>(x.a), bit_cast<VecI>(x.b)};
   };
   const Twin<VecF> u = to_float(to_signed(a >> 1)) * 0x1p-31f + 0x1p-32f;
-  const Twin<VecF> square = log_normal(u) * -2.0f;
+  const Twin<VecF> square = minus_2_log_normal(u);
   Twin<VecF> sine, cosine;
   sincospi(to_float(to_signed(b)) * 0x1p-31f, sine, cosine);
   const Twin<VecF> radius = {sqrt(square.a), sqrt(square.b)};
@@ -74,31 +89,32 @@ inline void box_muller(Twin<VecU> a, Twin<VecU> b, Twin<VecF>& first, Twin<VecF>
 }
 
 // The normals 4 counter, ..., 4 counter + kPhiloxElements - 1 of the stream, in that order.
-inline void philox_normals(uint64_t seed, uint64_t counter, float* out) {
+inline void philox_normals(const PhiloxKeys& keys, uint64_t counter, float* out) {
   VecU words[4];
-  philox(seed, counter, words);
+  philox(keys, counter, words);
   Twin<VecF> even, odd;
   box_muller({words[0], words[2]}, {words[1], words[3]}, even, odd);
-  // Two rounds of zipping put the four normals of a block side by side.
-  const VecF even_low = zip_low(even.a, even.b), even_high = zip_high(even.a, even.b);
-  const VecF odd_low = zip_low(odd.a, odd.b), odd_high = zip_high(odd.a, odd.b);
-  store(out, zip_low(even_low, odd_low));
-  store(out + kLanes<float>, zip_high(even_low, odd_low));
-  store(out + 2 * kLanes<float>, zip_low(even_high, odd_high));
-  store(out + 3 * kLanes<float>, zip_high(even_high, odd_high));
+  // The transpose: two rounds of zipping put the four normals of a block side by side.
+  const VecF low[2] = {zip_low(even.a, even.b), zip_low(odd.a, odd.b)};
+  const VecF high[2] = {zip_high(even.a, even.b), zip_high(odd.a, odd.b)};
+  store(out, zip_low(low[0], low[1]));
+  store(out + kLanes<float>, zip_high(low[0], low[1]));
+  store(out + 2 * kLanes<float>, zip_low(high[0], high[1]));
+  store(out + 3 * kLanes<float>, zip_high(high[0], high[1]));
 }
 
 // The same normals in double: from the same words, so they differ by the rounding of float alone.
-inline void philox_normals(uint64_t seed, uint64_t counter, double* out) {
+inline void philox_normals(const PhiloxKeys& keys, uint64_t counter, double* out) {
   VecU words[4];
-  philox(seed, counter, words);
+  philox(keys, counter, words);
   for (int i = 0; i < kLanes<float>; ++i) {
     for (int pair = 0; pair < 4; pair += 2) {
       const float u = float(int32_t(words[pair][i] >> 1)) * 0x1p-31f + 0x1p-32f;
       const double theta = double(float(int32_t(words[pair + 1][i]))) * (M_PI * 0x1p-31);
       const double radius = std::sqrt(-2.0 * std::log(double(u)));
-      out[4 * i + pair] = radius * std::cos(theta);
-      out[4 * i + pair + 1] = radius * std::sin(theta);
+      double* to = out + 4 * block_in_lane(i) + pair;
+      to[0] = radius * std::cos(theta);
+      to[1] = radius * std::sin(theta);
     }
   }
 }
@@ -109,7 +125,7 @@ class NormalStream {
  public:
   static constexpr int kWindow = block_size(1024, 32);
 
-  explicit NormalStream(uint64_t seed) : seed_(seed) {}
+  explicit NormalStream(uint64_t seed) : keys_(seed) {}
 
   // The `count` <= kWindow normals from element `first` on; `end` bounds what is generated ahead.
   const A* get(uint64_t first, int64_t count, uint64_t end) {
@@ -119,13 +135,14 @@ class NormalStream {
       const uint64_t stop = end < begin_ + kWindow ? end : begin_ + kWindow;
       const uint64_t needed = first + count > stop ? first + count : stop;
       for (; end_ < needed; end_ += kPhiloxElements)
-        philox_normals(seed_, end_ / 4, normals_ + (end_ - begin_));
+        philox_normals(keys_, end_ / 4, normals_ + (end_ - begin_));
     }
     return normals_ + (first - begin_);
   }
 
  private:
-  uint64_t seed_, begin_ = 0, end_ = 0;
+  PhiloxKeys keys_;
+  uint64_t begin_ = 0, end_ = 0;
   alignas(64) A normals_[kWindow + 2 * kPhiloxElements];
 };
 

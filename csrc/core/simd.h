@@ -84,26 +84,39 @@ struct Twin {
     requires std::is_arithmetic_v<S>                 \
   inline Twin<V> operator op(Twin<V> x, S y) {       \
     return {x.a op y, x.b op y};                     \
+  }                                                  \
+  template <typename V, typename S>                  \
+    requires std::is_arithmetic_v<S>                 \
+  inline Twin<V> operator op(S x, Twin<V> y) {       \
+    return {x op y.a, x op y.b};                     \
   }
 GENKERN_TWIN(+)
 GENKERN_TWIN(-)
 GENKERN_TWIN(*)
+GENKERN_TWIN(/)
 GENKERN_TWIN(&)
+GENKERN_TWIN(|)
 GENKERN_TWIN(^)
 GENKERN_TWIN(<<)
 GENKERN_TWIN(>>)
 #undef GENKERN_TWIN
 
+// Of a vector or a twin: f of each vector, and the twin of what comes out.
+template <typename F, typename V, typename... More>
+inline auto by_vector(const F& f, V x, More... more) {
+  return f(x, more...);
+}
+template <typename F, typename V, typename... More>
+inline auto by_vector(const F& f, Twin<V> x, More... more) {
+  return Twin<decltype(f(x.a, more.a...))>{f(x.a, more.a...), f(x.b, more.b...)};
+}
+
 inline VecI bits_of(VecF x) { return bit_cast<VecI>(x); }
 inline VecF float_of_bits(VecI x) { return bit_cast<VecF>(x); }
 inline VecF to_float(VecI x) { return __builtin_convertvector(x, VecF); }
-inline VecF select_odd(VecI x, VecF odd, VecF even) { return (x & 1) != 0 ? odd : even; }
 inline Twin<VecI> bits_of(Twin<VecF> x) { return {bits_of(x.a), bits_of(x.b)}; }
 inline Twin<VecF> float_of_bits(Twin<VecI> x) { return {float_of_bits(x.a), float_of_bits(x.b)}; }
 inline Twin<VecF> to_float(Twin<VecI> x) { return {to_float(x.a), to_float(x.b)}; }
-inline Twin<VecF> select_odd(Twin<VecI> x, Twin<VecF> odd, Twin<VecF> even) {
-  return {select_odd(x.a, odd.a, even.a), select_odd(x.b, odd.b, even.b)};
-}
 
 // ---- scalar conversions --------------------------------------------------------------------
 
@@ -226,15 +239,21 @@ namespace detail {
 template <int kStart>
 inline VecI zip_indices() {
   VecI indices;
-  for (int i = 0; i < kLanes<float>; ++i) indices[i] = kStart + i / 2 + (i % 2) * kLanes<float>;
+  for (int i = 0; i < kLanes<float>; ++i)
+    indices[i] = i / 4 * 4 + kStart + i % 4 / 2 + i % 2 * kLanes<float>;
   return indices;
 }
 }  // namespace detail
 
-// a0 b0 a1 b1 ... of the lower and of the upper halves.
+// a0 b0 a1 b1 and a2 b2 a3 b3, in every group of four lanes: what takes one instruction.
 inline VecF zip_low(VecF a, VecF b) { return __builtin_shuffle(a, b, detail::zip_indices<0>()); }
-inline VecF zip_high(VecF a, VecF b) {
-  return __builtin_shuffle(a, b, detail::zip_indices<kLanes<float> / 2>());
+inline VecF zip_high(VecF a, VecF b) { return __builtin_shuffle(a, b, detail::zip_indices<2>()); }
+
+// a0 b0 a2 b2 ...: the low halves of the 64-bit lanes of a and of b.
+inline VecU zip_halves(Vec<uint64_t> a, Vec<uint64_t> b) {
+  VecU indices;
+  for (int i = 0; i < kLanes<float>; ++i) indices[i] = i / 2 * 2 + i % 2 * kLanes<float>;
+  return __builtin_shuffle(bit_cast<VecU>(a), bit_cast<VecU>(b), indices);
 }
 
 // Sum over the lanes, always in the same order.

@@ -17,7 +17,7 @@ inline Vec<double> by_lane(Vec<double> x, F f) {
 }
 
 inline constexpr float kLog2e = 1.44269504f;
-inline constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
+inline constexpr float kLn2 = 0.693147182f, kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
 inline constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
 
 inline VecF power_of_two(VecI n) { return bit_cast<VecF>((n + 127) << 23); }
@@ -47,6 +47,33 @@ inline VecF max(VecF x, VecF bound) { return VecF(_mm_max_ps(__m128(bound), __m1
 inline VecF min(VecF x, VecF bound) { return VecF(_mm_min_ps(__m128(bound), __m128(x))); }
 #endif
 
+// x within [low, high]; NaN stays.
+inline VecF clamp(VecF x, float low, float high) { return min(max(x, splat(low)), splat(high)); }
+inline Twin<VecF> clamp(Twin<VecF> x, float low, float high) {
+  return {clamp(x.a, low, high), clamp(x.b, low, high)};
+}
+// The absolute value of x, the sign of y.
+template <typename V>
+inline V copy_sign(V x, V y) {
+  const auto sign = [](auto u, auto v) {
+    return bit_cast<VecF>(bit_cast<VecI>(abs(u)) | (bit_cast<VecI>(v) & 0x80000000));
+  };
+  return by_vector(sign, x, y);
+}
+template <typename V, typename A>
+inline V at_least(V x, A bound) {
+  return by_vector([bound](auto u) { return max(u, splat(bound)); }, x);
+}
+// y, and 0 where x is below the bound.
+template <typename V, typename A>
+inline V zero_below(A bound, V x, V y) {
+  return by_vector([bound](auto u, auto v) { return u < bound ? decltype(v){} : v; }, x, y);
+}
+template <typename V>
+inline Twin<V> abs(Twin<V> x) {
+  return {abs(x.a), abs(x.b)};
+}
+
 inline VecF sqrt(VecF x) {
 #if defined(GENKERN_AVX512)
   return VecF(_mm512_sqrt_ps(__m512(x)));
@@ -64,6 +91,11 @@ inline Vec<double> sqrt(Vec<double> x) {
 }
 
 namespace detail {
+template <typename V>
+inline V infinite_above(float limit, V x, V y) {
+  return by_vector([limit](auto u, auto v) { return u > limit ? splat(INFINITY) : v; }, x, y);
+}
+
 // x = n ln 2 + r with |r| <= ln 2 / 2; p = (e^r - 1 - r) / r^2; shifted = n + kRound
 struct Reduced {
   VecF shifted, r, p;
@@ -109,45 +141,39 @@ inline Vec<double> expm1(Vec<double> x) {
   return detail::by_lane(x, [](double v) { return std::expm1(v); });
 }
 
-// e^x - 1 - x without cancellation around 0; 4 ulp (near -1/2, where e^x - 1 and x still cancel).
-inline VecF expm1_minus_x(VecF x) {
-  VecF p = splat(2.4801587e-5f);
-  p = p * x + 1.9841270e-4f;
-  p = p * x + 1.3888889e-3f;
-  p = p * x + 8.3333333e-3f;
-  p = p * x + 4.1666667e-2f;
-  p = p * x + 1.6666667e-1f;
-  p = p * x + 0.5f;
-  // The limit at +inf is +inf; the bound is far below the largest number because the compiler may
-  // fuse the product that ends expm1 with this difference.
-  const VecF far = expm1(x) - min(x, splat(1e30f));
-  return abs(x) < 0.5f ? p * x * x : far;
-}
-inline Vec<double> expm1_minus_x(Vec<double> x) { return expm1(x) - min(x, splat(1e300)); }
-
 template <typename V>
-struct Expm1 {
-  V value, minus_x;  // e^x - 1, e^x - 1 - x
+struct Exponentials {
+  V root, half_expm1, half_minus_x;  // e^{x/2}, (e^x - 1) / 2, (e^x - 1 - x) / 2
 };
 
-// Both without cancellation around 0, from a root = e^{x/2} that is there; 4 and 7 ulp.
-inline Expm1<VecF> expm1_of_root(VecF x, VecF root) {
-  VecF p = splat(3.4091696266e-7f);
-  p = p * x + 2.7945758238e-6f;
-  p = p * x + 2.4663357875e-5f;
-  p = p * x + 1.9839811425e-4f;
-  p = p * x + 1.3889859109e-3f;
-  p = p * x + 8.3333342913e-3f;
-  p = p * x + 4.1666644238e-2f;
-  p = p * x + 1.6666666648e-1f;
-  p = p * x + 0.5f;
-  const VecF near = p * x * x, far = root * root - 1.0f;
-  const auto inside = abs(x - 0.25f) < 1.25f;
-  return {inside ? near + x : far, inside ? near : far - min(x, splat(1e30f))};
+// All from one reduction, x = 2 n ln 2 + r with |r| <= ln 2, without cancellation around 0:
+//   q = e^{r/2} - 1 = r / 2 + t,  h = 2^{n - 1},  s = 2^{2n - 1}
+//   e^{x/2} = 2 h (1 + q),  (e^x - 1) / 2 = s (2 q + q^2) + (s - 1/2),
+//   (e^x - 1 - x) / 2 = s (2 t + q^2) + (s - 1/2) (1 + r) - n ln 2
+// where n = 0, the last one is s (2 t + q^2), a sum of what is positive. 1, 2 and 6 ulp; a root
+// below 2^-125.5 is 0. What is not used, the compiler leaves out.
+template <typename V>
+inline Exponentials<V> exponentials(V x) {
+  using namespace detail;
+  constexpr float kBias = kRound + 126;  // the last bits of `shifted` are the exponent of h
+  const V bounded = clamp(x, -175.0f, 179.0f);
+  const V shifted = bounded * (0.5f * kLog2e) + kBias, n = shifted - kBias;
+  const V r = (bounded - n * (2 * kLn2High)) - n * (2 * kLn2Low), r2 = r * r;
+  const V a = r * (1.9875691500e-4f / 128) + 1.3981999507e-3f / 64;
+  const V b = r * (8.3334519073e-3f / 32) + 4.1665795894e-2f / 16;
+  const V c = r * (1.6666665459e-1f / 8) + 5.0000001201e-1f / 4;
+  const V t = ((a * r2 + b) * r2 + c) * r2, q = r * 0.5f + t;
+  const V h = float_of_bits(bits_of(shifted) << 23), half = h * (1.0f + q);
+  const V s = h * (h + h), d = s - 0.5f;
+  const V expm1 = (q * q + (q + q)) * s + d;
+  const V minus_x = (d * r + (q * q + (t + t)) * s) + ((bounded - x) * 0.5f + (d - n * kLn2));
+  // From here on e^x / 2 is beyond the range, and the parts are inf - inf.
+  constexpr float kLargest = 89.41f;
+  return {half + half, infinite_above(kLargest, x, expm1), infinite_above(kLargest, x, minus_x)};
 }
-inline Expm1<Vec<double>> expm1_of_root(Vec<double> x, Vec<double>) {
+inline Exponentials<Vec<double>> exponentials(Vec<double> x) {
   const Vec<double> value = expm1(x);
-  return {value, value - min(x, splat(1e300))};
+  return {exp(0.5 * x), 0.5 * value, 0.5 * (value - min(x, splat(1e300)))};
 }
 
 // log x for normal finite x > 0, 1 ulp.
@@ -268,24 +294,33 @@ inline V softplus(V x) {
   return max(x, V{}) + log1p_finite(exp_minus_abs(x));
 }
 
-// sin(pi t) and cos(pi t) for t in [-1, 1], 2 ulp.
+// -2 log x for normal finite x in (0, 1], 2 ulp.
+template <typename V>
+inline V minus_2_log_normal(V x) {
+  const auto bits = bits_of(x);
+  // m in [sqrt(1/2), sqrt(2)), x = 2^e m, e in units of 2^23
+  const auto e = (bits - 0x3F3504F3) & 0xFF800000;
+  const V f = float_of_bits(bits - e) - 1.0f, f2 = f * f, f4 = f2 * f2;
+  // -2 log(1 + f) = -2 f + f^2 R(f), fitted to the least relative error (3.0e-8)
+  const V a = f * -0.666678965f + 0.999999821f, b = f * -0.399243116f + 0.500035703f;
+  const V c = f * -0.298335612f + 0.331400543f, d = f * -0.174810827f + 0.286198199f;
+  const V r = (d * f2 + c) * f4 + (b * f2 + a);
+  return r * f2 + (to_float(e) * (-2 * 0x1p-23f * detail::kLn2) - f * 2.0f);
+}
+
+// sin(pi t) and cos(pi t) for t in [-1, 1]; 2 ulp. With x = 1/2 - |t|, in [-1/2, 1/2],
+//   cos(pi t) = sin(pi x) = x (2 + S(x^2)),  sin(pi t) = sign(t) cos(pi x) = w (4 + C(x^2)),
+//   w = t (1 - |t|): the roots are factors, hence no quadrants, and no digits lost beside a root.
+// S is small where the cosine is near 1, C where the sine is, so that their rounding is smaller
+// still. Both are fitted to the least relative error of the result (1.1e-8 and 1.3e-9).
 template <typename V>
 inline void sincospi(V t, V& sine, V& cosine) {
-  const V shifted = t * 2.0f + detail::kRound;  // the last bits of its mantissa count quarters
-  const V r = t - (shifted - detail::kRound) * 0.5f;  // exact, in [-1/4, 1/4]
-  const V r2 = r * r;
-  V s = r2 * 8.2145886e-2f - 5.9926453e-1f, c = r2 * -2.5806880e-2f + 2.3533062e-1f;
-  s = s * r2 + 2.5501640f;
-  c = c * r2 - 1.3352628f;
-  s = s * r2 - 5.1677127f;
-  c = c * r2 + 4.0587121f;
-  s = (s * r2 - 8.7422777e-8f) * r + r * 3.1415927f;  // pi in two parts
-  c = c * r2 - 4.9348022f;
-  c = c * r2 + 1.0f;
-  const auto q = bits_of(shifted);
-  const V y = select_odd(q, c, s), x = select_odd(q, s, c);
-  sine = float_of_bits(bits_of(y) ^ ((q & 2) << 30));
-  cosine = float_of_bits(bits_of(x) ^ (((q + 1) & 2) << 30));
+  const V size = abs(t), x = 0.5f - size, x2 = x * x, x4 = x2 * x2, w = t - t * size;
+  const V s = (x4 * 0.0768870041f + (x2 * -0.597918451f + 2.55002165f)) * x4 +
+              (x2 * -5.16770744f + 1.14159262f);
+  const V c = (x4 * 0.0241604615f + (x2 * -0.228745326f + 1.27799165f)) * x4 + x2 * -3.73920822f;
+  cosine = x * s + (x + x);
+  sine = w * c + w * 4.0f;
 }
 
 }  // namespace genkern::core

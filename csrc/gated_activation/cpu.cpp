@@ -97,10 +97,7 @@ void backward(const Inputs<A>& in, const core::Reader<A>& upstream, const core::
         const A* d = upstream.at(row * rows.length() + i, count, up.data);
         A* of_a = d_x.at(at, d_a.data);
         A* of_b = d_x.at(at + rows.distance(), d_b.data);
-        core::for_vectors<A>(count, [&](auto load, auto store) {
-          const auto slope = core::gated_slopes(load(a), load(b));
-          store(of_a, load(d) * slope.a), store(of_b, load(d) * slope.b);
-        });
+        core::gated_backward_chunk(count, a, b, d, of_a, of_b);
         for (const auto& to : {d_x, d_pixels}) {
           to.put(at, count, of_a);
           to.put(at + rows.distance(), count, of_b);
@@ -128,7 +125,7 @@ Tensor gated_activation_forward(const Tensor& given, const MaybeTensor& given_co
         in.for_chunks(row, [&](int64_t at, int64_t count, const A* a, const A* b) {
           const int64_t place = row * in.rows.length() + at - in.rows.begin(row);
           A* values = to.at(place, result.data);
-          core::map(count, values, [](auto u, auto v) { return core::gated(u, v); }, a, b);
+          core::gated_chunk(count, a, b, values);
           to.put(place, count, values);
         });
     });

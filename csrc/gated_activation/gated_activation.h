@@ -30,23 +30,79 @@ struct GatedRows {
 };
 
 template <typename V>
-inline V gated(V a, V b) {
-  return quick_tanh(a) * sigmoid(b);
-}
-
-template <typename V>
 struct GatedSlopes {
   V a, b;  // dy/da, dy/db
 };
 
-// tanh' = 4 f / (1 + f)^2 with f = e^{-2|a|}; sigmoid' = e / (1 + e)^2 with e = e^-|b|: no tail is
-// a difference of numbers that are nearly equal.
+namespace detail {
+// e^r - 1 for r = kTimes x, |r| <= ln 2 / 2: what an exponential is reduced to. 1.4e-8 relative.
+template <int kTimes, typename V>
+inline V reduced_expm1(V x) {
+  constexpr float k1 = kTimes, k2 = k1 * k1, k4 = k2 * k2;
+  const V x2 = x * x;
+  const V a = x * (8.3662523e-3f * k4 * k1) + 4.1667439e-2f * k4;
+  const V b = x * (1.66665465e-1f * k2 * k1) + 4.9999997e-1f * k2;
+  return ((x2 * (1.38702802e-3f * k4 * k2) + a) * x2 + b) * x2 + x * k1;
+}
+}  // namespace detail
+
+// One division for both: y = x P(x^2) / (Q(x^2) (1 + e^-b)), with Q of tanh_ratio below 1, so that
+// the denominator stays finite while e^-b does. Where e^-b is above 2^127.5, y is 0.
+template <typename V>
+inline V gated(V a, V b) {
+  using namespace detail;
+  constexpr float kBias = kRound + 127, kSmall = 0x1p-9f;
+  const V x = clamp(a, -kTanhLimit, kTanhLimit), s = x * x, s2 = s * s;
+  const V p = (s * (kSmall * 1.331716356e-8f) + kSmall * 2.058236426e-5f) * s2 * s +
+              (s * (kSmall * 3.493980192e-3f) + kSmall * 1.337967746e-1f) * s +
+              kSmall * 0.9999999797f;
+  const V q = (s * (kSmall * 7.761311722e-7f) + kSmall * 3.282993939e-4f) * s2 * s +
+              (s * (kSmall * 2.587088233e-2f) + kSmall * 0.46712993f) * s + kSmall;
+  const V v = clamp(b, -88.9f, 88.0f), shifted = v * -kLog2e + kBias;
+  const V minus_r = v + (shifted - kBias) * kLn2;
+  const V power = float_of_bits(bits_of(shifted) << 23);
+  const V e = (1.0f + reduced_expm1<-1>(minus_r)) * power;  // power may be inf
+  return clamp(x * p / (e * q + q), -1.0f, 1.0f);
+}
+inline Vec<double> gated(Vec<double> a, Vec<double> b) { return tanh(a) * sigmoid(b); }
+
+// dy/da = 4 f / (1 + f)^2 / (1 + e), dy/db = +-(1 - f) / (1 + f) e / (1 + e)^2 with f = e^{-2|a|},
+// e = e^-b, and one division: no tail is a difference of numbers that are nearly equal.
 template <typename V>
 inline GatedSlopes<V> gated_slopes(V a, V b) {
-  const V f = exp_minus_abs(2 * a), q = 1 / (1 + f);
-  const V e = exp_minus_abs(b), r = 1 / (1 + e);
-  const V sigmoid = b < 0 ? e * r : r;
-  return {sigmoid * (4 * f * q * q), quick_tanh(a) * (e * r * r)};
+  using namespace detail;
+  // 4 f and not f: where f is subnormal, its slope is not yet 0.
+  constexpr float kBias = kRound + 127, kBiasOf4 = kBias + 2;
+  const V u = at_least(0.0f - abs(a), -44.7f), shifted_f = u * (2 * kLog2e) + kBiasOf4;
+  const V r_f = u - (shifted_f - kBiasOf4) * (0.5f * kLn2);
+  const V four = float_of_bits(bits_of(shifted_f) << 23), one = four * 0.25f;
+  const V q_f = reduced_expm1<2>(r_f), four_f = q_f * four + four, f = four_f * 0.25f;
+  const V v = clamp(b, -88.3f, 88.0f), shifted_e = v * -kLog2e + kBias;
+  const V power = float_of_bits(bits_of(shifted_e) << 23);
+  const V e = reduced_expm1<-1>(v + (shifted_e - kBias) * kLn2) * power + power;
+  const V d_f = 1.0f + f, d_e = 1.0f + e, both = 1.0f / (d_f * d_e);
+  const V tanh_part = copy_sign((1.0f - one) - q_f * one, a);
+  return {both * (four_f * (d_e * both)), both * (tanh_part * (e * (d_f * both)))};
+}
+inline GatedSlopes<Vec<double>> gated_slopes(Vec<double> a, Vec<double> b) {
+  const Vec<double> f = exp_minus_abs(2 * a), q = 1 / (1 + f);
+  const Vec<double> e = exp_minus_abs(b), r = 1 / (1 + e);
+  const Vec<double> sigmoid = b < 0 ? e * r : r;
+  return {sigmoid * (4 * f * q * q), tanh(a) * (e * r * r)};
+}
+
+template <typename A>
+[[gnu::flatten]] void gated_chunk(int64_t count, const A* a, const A* b, A* y) {
+  for_twins<A>(count, [=](auto load, auto store) { store(y, gated(load(a), load(b))); });
+}
+template <typename A>
+[[gnu::flatten]] void gated_backward_chunk(int64_t count, const A* a, const A* b, const A* d_y,
+                                           A* d_a, A* d_b) {
+  for_twins<A>(count, [=](auto load, auto store) {
+    const auto slope = gated_slopes(load(a), load(b));
+    const auto d = load(d_y);
+    store(d_a, d * slope.a), store(d_b, d * slope.b);
+  });
 }
 
 }  // namespace genkern::core

@@ -94,6 +94,25 @@ class Chunks {
   Buffer<A> buffers_[4];
 };
 
+// The loop that forms the KL, and a sample beside it or none.
+template <typename A>
+auto forward_loop(bool prior, bool sample) {
+  using core::gaussian_chunk;
+  if (prior)
+    return sample ? &gaussian_chunk<true, true, true, A> : &gaussian_chunk<true, false, true, A>;
+  return sample ? &gaussian_chunk<true, true, false, A> : &gaussian_chunk<true, false, false, A>;
+}
+template <typename A>
+auto backward_loop(bool kl, bool prior, bool sample) {
+  using core::gaussian_backward_chunk;
+  if (!kl) return &gaussian_backward_chunk<false, true, false, A>;
+  if (prior)
+    return sample ? &gaussian_backward_chunk<true, true, true, A>
+                  : &gaussian_backward_chunk<true, false, true, A>;
+  return sample ? &gaussian_backward_chunk<true, true, false, A>
+                : &gaussian_backward_chunk<true, false, false, A>;
+}
+
 template <typename A>
 void forward(const Inputs& in, const Rows& rows, A free_bits, bool with_kl, const Writer<A>& z,
              core::RowSums<A>& kl) {
@@ -103,9 +122,8 @@ void forward(const Inputs& in, const Rows& rows, A free_bits, bool with_kl, cons
     Buffer<A> terms, z_buffer;
     for (int64_t s = 0; s < passes; ++s) {
       const bool adds_kl = with_kl && s == 0;
-      const auto work = adds_kl ? (in.samples ? &core::gaussian_chunk<true, true, A>
-                                              : &core::gaussian_chunk<true, false, A>)
-                                : &core::gaussian_chunk<false, true, A>;
+      const auto work = adds_kl ? forward_loop<A>(in.prior_mu.has_value(), in.samples)
+                                : &core::gaussian_chunk<false, true, false, A>;
       for (int64_t unit = begin_unit; unit < end_unit; ++unit) {
         const int64_t end = rows.begin(unit) + rows.length(unit);
         for (int64_t e = rows.begin(unit); e < end; e += kRowChunk) {
@@ -140,14 +158,13 @@ template <typename A>
 void backward(const Inputs& in, const Rows& rows, A free_bits, const Reader<A>& d_z,
               const Reader<A>& d_kl, const Gradients<A>& to) {
   const int64_t total = in.mu.numel(), samples = d_z ? in.samples : 0;
-  const auto work = d_kl ? (samples ? &core::gaussian_backward_chunk<true, true, A>
-                                    : &core::gaussian_backward_chunk<true, false, A>)
-                         : (samples ? &core::gaussian_backward_chunk<false, true, A>
-                                    : &core::gaussian_backward_chunk<false, false, A>);
+  const bool prior = in.prior_mu.has_value(), has_floor = d_kl && free_bits > 0;
+  const auto work = backward_loop<A>(bool(d_kl), prior, samples > 0);
+  const auto kl_terms = forward_loop<A>(prior, false);
   parallel_for(0, rows.units(), rows.grain(), [&](int64_t begin_unit, int64_t end_unit) {
     Chunks<A> chunks(in);
     GaussianGradients<A> grad;
-    Buffer<A> d_kl_spread, d_z_buffer, d_eps_buffer;
+    Buffer<A> d_kl_spread, d_kl_above, terms, d_z_buffer, d_eps_buffer;
     if (in.prior_mu && !d_kl) {
       std::fill_n(grad.prior_mu, kRowChunk, A(0));
       std::fill_n(grad.prior_logvar, kRowChunk, A(0));
@@ -158,13 +175,19 @@ void backward(const Inputs& in, const Rows& rows, A free_bits, const Reader<A>& 
       for (int64_t e = rows.begin(unit); e < end; e += kRowChunk) {
         const int64_t count = std::min(kRowChunk, end - e);
         const GaussianChunk<A> q = chunks.at(e, count);
+        if (has_floor) {  // elements at it have no gradient of the KL
+          const auto above = [=](auto kl, auto g) { return core::zero_below(free_bits, kl, g); };
+          kl_terms(q, A(0), nullptr, terms.data, nullptr, count);
+          core::map(count, d_kl_above.data, above, terms.data, d_kl_spread.data);
+        }
+        const A* of_kl = has_floor ? d_kl_above.data : d_kl_spread.data;
         for (int64_t s = 0; s < std::max<int64_t>(1, samples); ++s) {
           const int64_t drawn = s * total + e;
           const A* eps = samples ? chunks.noise.get(drawn, count, (s + 1) * total) : nullptr;
           const A* upstream = samples ? d_z.at(drawn, count, d_z_buffer.data) : nullptr;
           A* d_eps = to.eps ? to.eps.at(drawn, d_eps_buffer.data) : nullptr;
           if (s == 0)
-            work(q, free_bits, d_kl_spread.data, eps, upstream, grad, d_eps, count);
+            work(q, of_kl, eps, upstream, grad, d_eps, count);
           else
             core::gaussian_sample_backward_chunk(q.logvar, eps, upstream, grad, d_eps, count);
           if (samples) to.eps.put(drawn, count, d_eps);

@@ -11,8 +11,10 @@
 //     d_l[i] = d_kl[i] * dKL/dl + d_z[i] * exp(l[i] / 2) * eps[i] / 2;
 //   }
 //
-// The compiled loops differ in what they leave out: kKl, kSample.
+// The compiled loops differ in what they leave out: kKl, kSample, kPrior.
 #pragma once
+#include <limits>
+
 #include "../core/loops.h"
 #include "../core/vecmath.h"
 
@@ -27,28 +29,25 @@ struct GaussianChunk {
 // d times a factor that may be infinite: no distance stays none.
 template <typename V>
 inline V scaled_distance(V d, V factor) {
-  return d == 0 ? V{} : d * factor;
+  return by_vector([](auto u, auto f) { return u == 0 ? decltype(u){} : u * f; }, d, factor);
 }
 
-template <bool kKl, bool kSample, typename A>
-void gaussian_chunk(const GaussianChunk<A>& q, A free_bits, const A* eps, A* terms, A* z,
-                    int64_t count) {
-  for_vectors<A>(count, [&](auto load, auto store) {
-    const Vec<A> mu = load(q.mu), l = load(q.logvar);
-    Vec<A> kl, root;
-    if (kSample) {
-      root = exp(A(0.5) * l);
-      store(z, mu + root * load(eps));
-    }
+template <bool kKl, bool kSample, bool kPrior, typename A>
+[[gnu::flatten]] void gaussian_chunk(const GaussianChunk<A>& q, A free_bits, const A* eps, A* terms,
+                                     A* z, int64_t count) {
+  const A floor = free_bits > 0 ? free_bits : -std::numeric_limits<A>::infinity();
+  for_twins<A>(count, [=](auto load, auto store) {
+    const auto mu = load(q.mu), l = load(q.logvar);
+    using V = std::remove_const_t<decltype(mu)>;
+    if (kSample) store(z, mu + exponentials(l).root * load(eps));
     if (!kKl) return;
-    if (q.prior_mu) {
-      const Vec<A> d = mu - load(q.prior_mu), l2 = load(q.prior_logvar);
-      const Vec<A> u = scaled_distance(d, exp(A(-0.5) * l2));
-      kl = A(0.5) * (u * u + expm1_minus_x(l - l2));
-    } else {
-      kl = A(0.5) * (mu * mu + (kSample ? expm1_of_root(l, root).minus_x : expm1_minus_x(l)));
+    V delta = l, u = mu;
+    if (kPrior) {
+      const V l2 = load(q.prior_logvar);
+      delta = l - l2;
+      u = scaled_distance(mu - load(q.prior_mu), exponentials(A(-1) * l2).root);
     }
-    store(terms, free_bits > 0 ? max(kl, splat(free_bits)) : kl);
+    store(terms, at_least(A(0.5) * u * u + exponentials(delta).half_minus_x, floor));
   });
 }
 
@@ -58,46 +57,35 @@ struct GaussianGradients {
   alignas(64) A mu[kRowChunk], logvar[kRowChunk], prior_mu[kRowChunk], prior_logvar[kRowChunk];
 };
 
-// Elements at their free-bits floor have no gradient of the KL. d_eps may be null.
-template <bool kKl, bool kSample, typename A>
-void gaussian_backward_chunk(const GaussianChunk<A>& q, A free_bits, const A* d_kl, const A* eps,
-                             const A* d_z, GaussianGradients<A>& grad, A* d_eps, int64_t count) {
-  for_vectors<A>(count, [&](auto load, auto store) {
-    const Vec<A> l = load(q.logvar);
-    Vec<A> root, d_mu{}, d_logvar{};
-    if (kSample) root = exp(A(0.5) * l);
+// d_eps may be null.
+template <bool kKl, bool kSample, bool kPrior, typename A>
+[[gnu::flatten]] void gaussian_backward_chunk(const GaussianChunk<A>& q, const A* d_kl,
+                                              const A* eps, const A* d_z,
+                                              GaussianGradients<A>& grad, A* d_eps, int64_t count) {
+  for_twins<A>(count, [=, &grad](auto load, auto store) {
+    const auto l = load(q.logvar);
+    using V = std::remove_const_t<decltype(l)>;
+    V d_mu{}, d_logvar{};
     if (kKl) {
-      const Vec<A> g = load(d_kl);
-      Vec<A> delta = l, u = load(q.mu), scaled = u;  // d e^{-l2 / 2} and d w
-      if (q.prior_mu) {
-        const Vec<A> l2 = load(q.prior_logvar), inverse = exp(A(-0.5) * l2);
+      const V g = load(d_kl);
+      V delta = l, u = load(q.mu), scaled = u;  // d e^{-l2 / 2} and d w
+      if (kPrior) {
+        const V l2 = load(q.prior_logvar), inverse = exponentials(A(-1) * l2).root;
         delta = l - l2;
-        u = scaled_distance(Vec<A>(u - load(q.prior_mu)), inverse);
+        u = scaled_distance(u - load(q.prior_mu), inverse);
         scaled = scaled_distance(u, inverse);
       }
-      Expm1<Vec<A>> e;
-      if (kSample && !q.prior_mu)
-        e = expm1_of_root(l, root);
-      else
-        e = {expm1(delta), free_bits > 0 ? expm1_minus_x(delta) : Vec<A>{}};
-      d_mu = g * scaled;
-      d_logvar = A(0.5) * g * e.value;
-      Vec<A> d_prior_logvar = A(-0.5) * g * (e.value + u * u);
-      if (free_bits > 0) {
-        const auto floored = A(0.5) * (u * u + e.minus_x) < free_bits;
-        d_mu = floored ? Vec<A>{} : d_mu;
-        d_logvar = floored ? Vec<A>{} : d_logvar;
-        d_prior_logvar = floored ? Vec<A>{} : d_prior_logvar;
-      }
-      if (q.prior_mu) {
-        store(grad.prior_mu, -d_mu);
-        store(grad.prior_logvar, d_prior_logvar);
+      d_mu = kPrior ? scaled_distance(g, scaled) : g * scaled;  // g is 0 at the floor
+      d_logvar = g * exponentials(delta).half_expm1;
+      if (kPrior) {
+        store(grad.prior_mu, A(-1) * d_mu);
+        store(grad.prior_logvar, A(-0.5) * (g * u * u) - d_logvar);
       }
     }
     if (kSample) {
-      const Vec<A> g = load(d_z), d_noise = g * root;
-      d_mu += g;
-      d_logvar += A(0.5) * d_noise * load(eps);
+      const V g = load(d_z), d_noise = g * exponentials(l).root;
+      d_mu = d_mu + g;
+      d_logvar = d_logvar + A(0.5) * d_noise * load(eps);
       if (d_eps) store(d_eps, d_noise);
     }
     store(grad.mu, d_mu);
@@ -107,10 +95,11 @@ void gaussian_backward_chunk(const GaussianChunk<A>& q, A free_bits, const A* d_
 
 // Adds the gradient of a further sample of the same elements.
 template <typename A>
-void gaussian_sample_backward_chunk(const A* logvar, const A* eps, const A* d_z,
-                                    GaussianGradients<A>& grad, A* d_eps, int64_t count) {
-  for_vectors<A>(count, [&](auto load, auto store) {
-    const Vec<A> g = load(d_z), d_noise = g * exp(A(0.5) * load(logvar));
+[[gnu::flatten]] void gaussian_sample_backward_chunk(const A* logvar, const A* eps, const A* d_z,
+                                                     GaussianGradients<A>& grad, A* d_eps,
+                                                     int64_t count) {
+  for_twins<A>(count, [&](auto load, auto store) {
+    const auto g = load(d_z), d_noise = g * exponentials(load(logvar)).root;
     store(grad.mu, load(grad.mu) + g);
     store(grad.logvar, load(grad.logvar) + A(0.5) * d_noise * load(eps));
     if (d_eps) store(d_eps, d_noise);

@@ -1,8 +1,18 @@
 """Modules: parameters and options only; the maths is in the ops."""
 
+from genkern.nn.diagonal_lstm import DiagonalBiLSTM
 from genkern.nn.gan_loss import GANLoss
 from genkern.nn.gaussian import GaussianLatent
 from genkern.nn.masked_conv2d import MaskedConv2d
+from genkern.nn.masked_linear import MaskedLinear, made_degrees
 from genkern.nn.row_lstm import RowLSTM
 
-__all__ = ["GANLoss", "GaussianLatent", "MaskedConv2d", "RowLSTM"]
+__all__ = [
+    "DiagonalBiLSTM",
+    "GANLoss",
+    "GaussianLatent",
+    "MaskedConv2d",
+    "MaskedLinear",
+    "RowLSTM",
+    "made_degrees",
+]

@@ -22,6 +22,19 @@ def _check_sizes(features: int, hidden_size: int, kernel_size: int, data_channel
     )
 
 
+def input_gates(layer: MaskedConv2d, input: torch.Tensor) -> torch.Tensor:
+    """The convolution ``layer`` of an LSTM, to the gates o, f, i, g of its units."""
+    if layer.data_channels == 1:
+        return layer(input)
+    # Colours split each gate, so that a unit has one colour. A single convolution would split the
+    # 4h channels, and whole gates would belong to a colour: blue's input gate, say, would let blue
+    # into the units of red.
+    assert layer.bias is not None  # for the type checker: layers of gates are made with a bias
+    options: dict[str, Any] = {"mask_type": layer.mask_type, "data_channels": layer.data_channels}
+    per_gate = zip(layer.weight.chunk(4), layer.bias.chunk(4), strict=True)
+    return torch.cat([masked_conv2d(input, w, b, **options) for w, b in per_gate], dim=1)
+
+
 class RowLSTM(nn.Module):
     """Row LSTM layer: masked 1 x k input-to-state convolution, `genkern.row_lstm`, residual.
 
@@ -107,21 +120,6 @@ class RowLSTM(nn.Module):
             nn.init.zeros_(self.h0)
             nn.init.zeros_(self.c0)
 
-    def _gates(self, input: torch.Tensor) -> torch.Tensor:
-        layer = self.input_to_state
-        if self.data_channels == 1:
-            return layer(input)
-        # Colours split each gate, so that a unit has one colour. A single convolution would split
-        # the 4h channels, and whole gates would belong to a colour: blue's input gate, say, would
-        # let blue into the units of red.
-        assert layer.bias is not None  # for the type checker: the layer is made here, with a bias
-        options: dict[str, Any] = {
-            "mask_type": layer.mask_type,
-            "data_channels": self.data_channels,
-        }
-        per_gate = zip(layer.weight.chunk(4), layer.bias.chunk(4), strict=True)
-        return torch.cat([masked_conv2d(input, w, b, **options) for w, b in per_gate], dim=1)
-
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         checks.check_tensor("RowLSTM", "input", input)
         if input.ndim == 3:
@@ -132,7 +130,7 @@ class RowLSTM(nn.Module):
                 f"RowLSTM: input must have shape (N, {features}, H, W) or ({features}, H, W); "
                 f"got {tuple(input.shape)}"
             )
-        gates = self._gates(input)
+        gates = input_gates(self.input_to_state, input)
         shape = (input.shape[0], self.weight_hh.shape[1], input.shape[3])
         h0 = None if self.h0 is None else self.h0[:, None].expand(shape).to(gates.dtype)
         c0 = None if self.c0 is None else self.c0[:, None].expand(shape).to(gates.dtype)

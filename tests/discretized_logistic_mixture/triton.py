@@ -1,0 +1,114 @@
+"""The Triton kernels of the discretized logistic mixture, interpreted: nats, gradients, samples."""
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+from hypothesis import given
+
+import genkern
+from genkern import random
+from genkern.reference import discretized_logistic_mixture as reference
+from genkern.triton_kernels import discretized_logistic_mixture as launchers
+from tests.core.strategies import examples
+from tests.core.triton_kit import interpreted, launches
+from tests.discretized_logistic_mixture.values import (
+    STEM,
+    check,
+    exact_grid,
+    integers,
+    near_a_boundary,
+    nll,
+    problems,
+    sample,
+    shaped,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
+
+
+@given(problems())
+@examples(0.2)
+def test_nats_and_gradients_match_the_float64_reference(problem):
+    log_scales = reference.unpack(problem[0][0].double(), problem[2].shape[1])[2]
+    if (log_scales + 7).abs().lt(1e-3).logical_and(log_scales != -7).any():
+        return
+    with interpreted(STEM):
+        check(*problem)
+
+
+def test_gradients_of_bins_are_within_1e_4_of_fifty_digits():
+    """In one image, because the interpreter takes its time for each program."""
+    rows, want = exact_grid(256, 37)
+    params = torch.stack([torch.zeros(len(rows)), rows[:, 0], rows[:, 1]])[None, :, None]
+    params = params.float().requires_grad_()
+    with interpreted(STEM):
+        nats = nll(params, rows[:, 2].long()[None, None, None])
+        (grad,) = torch.autograd.grad(nats, params)
+    assert abs(nats.item() / -want[:, 0].sum().item() - 1) < 1e-6
+    off = (grad[0, 1, 0].double() + want[:, 1]).abs() - 1e-33
+    assert (off <= 1e-4 * want[:, 1].abs()).all()
+
+
+def test_several_programs_of_an_image_and_views():
+    for colours in (1, 3):
+        params = shaped(torch.randn(2, reference.PARAMETERS[colours] * 2, 3, 60), colours)
+        target = integers((2, colours, 3, 60), 256, torch.uint8)
+        with interpreted(STEM):
+            check([params.to(memory_format=torch.channels_last)], [torch.randn(2)], target)
+            check([params[..., ::2]], [torch.randn(2)], target[..., ::2])
+
+
+@pytest.mark.parametrize("colours, levels", [(1, 1000), (3, 256)])
+@pytest.mark.parametrize("temperature", [1.0, 0.0])
+def test_samples_are_those_of_the_reference_and_of_the_cpu(colours, levels, temperature):
+    params = shaped(torch.randn(3, reference.PARAMETERS[colours] * 3, 3, 47), colours)
+    options = {"levels": levels, "data_channels": colours, "temperature": temperature}
+    draw = lambda: sample(params, generator=torch.Generator().manual_seed(9), **options)  # noqa: E731
+    seed = random.draw_seed(params.device, torch.Generator().manual_seed(9))
+    noise = random.philox_uniform(seed, (3, 1 + colours, 3, 47), torch.float32)
+    with interpreted(STEM):
+        found = draw()
+        assert torch.equal(found, sample(params, noise=noise, **options))
+    exact = params.double(), noise.double(), levels, colours, temperature
+    close = near_a_boundary(*exact)
+    assert close.float().mean() < 0.2
+    for other in (draw(), reference.sample(*exact)):
+        assert torch.equal(torch.where(close, 0, found.long()), torch.where(close, 0, other.long()))
+
+
+def test_a_target_that_is_no_level_makes_its_image_nan():
+    params, target = torch.randn(3, 30, 2, 3), torch.zeros(3, 3, 2, 3, dtype=torch.int64)
+    target[1, 2, 1, 1], target[2, 0, 0, 0] = 16, -1
+    with interpreted(STEM):
+        assert nll(params, target, levels=16).isnan().tolist() == [False, True, True]
+
+
+def test_one_launch_forward_and_one_backward():
+    params = torch.randn(2, 30, 3, 5, requires_grad=True)
+    target = torch.zeros(2, 3, 3, 5, dtype=torch.uint8)
+    with interpreted(STEM), launches() as names:
+        nll(params, target).sum().backward()
+        genkern.discretized_logistic_mixture_sample(params)
+    assert names == ["mixture_nll_kernel", "mixture_scale_kernel", "mixture_sample_kernel"]
+
+
+@pytest.mark.parametrize("shape", [(0, 30, 3, 4), (2, 30, 0, 4)])
+def test_no_launch_for_empty_sizes(shape):
+    params = torch.ones(shape, requires_grad=True)
+    target = torch.zeros(shape[0], 3, *shape[2:], dtype=torch.uint8)
+    with interpreted(STEM), launches() as names:
+        nats = nll(params, target)
+        nats.sum().backward()
+        assert sample(params).shape == target.shape
+    assert not names and torch.equal(nats, torch.zeros(shape[0])) and params.grad.shape == shape
+
+
+def test_unsupported_arguments_are_named():
+    forward = launchers.LAUNCHERS[f"{STEM}_forward"]
+    params, target = torch.ones(1, 3, 2, 2), torch.zeros(1, 1, 2, 2, dtype=torch.uint8)
+    options = (256, 1, 1.0, False, False)
+    with pytest.raises(RuntimeError, match="target must be on cpu like params; got meta"):
+        forward(params, target.to("meta"), None, None, *options)
+    with pytest.raises(RuntimeError, match=r"params must be one of float32, .* got int32"):
+        forward(params.int(), target, None, None, *options)
