@@ -59,7 +59,9 @@ inline VecF narrow(Twin<Vec<double>> v) {
 #else
   typedef float Part __attribute__((vector_size(kVectorBytes / 2)));
   const Part halves[2] = {__builtin_convertvector(v.a, Part), __builtin_convertvector(v.b, Part)};
-  return bit_cast<VecF>(halves);
+  VecF whole;
+  std::memcpy(&whole, halves, sizeof(whole));
+  return whole;
 #endif
 }
 
