@@ -2,7 +2,7 @@
 
 from genkern.nn.gan_loss import GANLoss
 from genkern.nn.gaussian import GaussianLatent
-from genkern.nn.masked_conv2d import MaskedConv2d
+from genkern.nn.masked_conv2d import MaskedConv2d, contiguous_colours
 from genkern.nn.row_lstm import RowLSTM
 
-__all__ = ["GANLoss", "GaussianLatent", "MaskedConv2d", "RowLSTM"]
+__all__ = ["GANLoss", "GaussianLatent", "MaskedConv2d", "RowLSTM", "contiguous_colours"]
