@@ -9,6 +9,7 @@
 #include <torch/csrc/stable/accelerator.h>
 #endif
 
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -60,6 +61,49 @@ inline Tensor new_zeros_like(const Tensor& like) {
 }
 
 inline int64_t num_threads() { return torch::stable::get_num_threads(); }
+
+// The units of a piece of work that this thread takes: the next one whenever it asks, until none is
+// left.
+class Units {
+ public:
+  Units(std::atomic<int64_t>& next, int64_t count) : next_(next), count_(count) {}
+
+  struct End {};
+  struct Taken {
+    Units& units;
+    int64_t unit;
+    int64_t operator*() const { return unit; }
+    void operator++() { unit = units.take(); }
+    bool operator!=(End) const { return unit < units.count_; }
+  };
+  Taken begin() { return {*this, take()}; }
+  End end() const { return {}; }
+
+ private:
+  int64_t take() { return next_.fetch_add(1, std::memory_order_relaxed); }
+
+  std::atomic<int64_t>& next_;
+  int64_t count_;
+};
+
+// Work in more units than threads, each worth waking a thread if there are `grain` of them: a
+// thread that the system delays (a busy machine) then holds up the others for one unit, not for its
+// share. Whoever takes a unit, and when, must not show in the result.
+//
+//   parallel_units(count, grain, [&](Units units) {
+//     const Scratch<float> scratch(like, size);  // of this thread
+//     for (const int64_t unit : units) work(unit, scratch);
+//   });
+template <typename F>
+void parallel_units(int64_t count, int64_t grain, const F& f) {
+  std::atomic<int64_t> next{0};
+  const int64_t threads = std::min(num_threads(), (count + grain - 1) / grain);
+  if (threads <= 1) return f(Units(next, count));
+  parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+    // Whoever comes when all is taken needs no scratch.
+    if (next.load(std::memory_order_relaxed) < count) f(Units(next, count));
+  });
+}
 
 // An uninitialised result, in huge pages where it holds some and the system gives them on request:
 // a fault of 1 to 3 us for every 4 kB of it can cost as much as the work that fills it.

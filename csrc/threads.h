@@ -24,6 +24,7 @@ namespace genkern {
 template <typename F>
 void for_chunks(int64_t n, const F& f) {
   constexpr int64_t kGrain = core::block_size(4, 1);  // that a thread takes at least: about 10 us
+  constexpr int64_t kTurns = 8;  // of each thread: neighbouring chunks share pages
   const int64_t chunks = (n + core::kChunk - 1) / core::kChunk;
   const auto run = [&](int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; ++c) {
@@ -31,10 +32,11 @@ void for_chunks(int64_t n, const F& f) {
       f(c, first, std::min(core::kChunk, n - first));
     }
   };
-  if (chunks <= kGrain)
-    run(0, chunks);
-  else
-    parallel_for(0, chunks, kGrain, run);
+  if (chunks <= kGrain) return run(0, chunks);
+  const int64_t units = std::min((chunks + kGrain - 1) / kGrain, num_threads() * kTurns);
+  parallel_units(units, 1, [&](Units taken) {
+    for (const int64_t u : taken) run(chunks * u / units, chunks * (u + 1) / units);
+  });
 }
 
 // The sum over the chunks of f(first element, elements), in order: its bits depend on n alone.

@@ -1,92 +1,12 @@
-// Masked convolution and its gradients: tiling, threads, ops. The maths: masked_conv2d.h.
-//
-//   for (group : images that fit into the caches together) {
-//     copy the group into padded scratch;
-//     for (area : its rows, or parts of long ones)              // on threads
-//       for (block : blocks of written channels) {
-//         sums[pixel][channel] = bias[channel];
-//         for (segment : runs of live taps)
-//           for (pixel : area) sums[pixel] += factors of the segment at the pixel * weights;
-//         write the sums to their channels;
-//       }
-//   }
-//
-// Every sum is formed by one thread in an order that depends on the shapes alone.
+// Masked convolution and its gradients: the ops. The maths: masked_conv2d.h; how the work is cut
+// and divided between threads: convolve.h, weight_gradient.h.
+#include "convolve.h"
 #include "weight_gradient.h"
 
 namespace genkern::cpu {
 namespace {
 
 using namespace masked_conv2d;
-
-// Pixels of one block of sums, and packed weights that all of them use at once: what stays in L1.
-constexpr int64_t kPixels = block_size(128, 12);
-constexpr int64_t kFactors = block_size(256, 20);
-// ---- output and gradient of the input ------------------------------------------------------
-
-template <typename E>
-void convolve_area(const Plan& plan, const E* image, const Area& area, const Block& block,
-                   const E* packed, Accumulate<E>* sums) {
-  using A = Accumulate<E>;
-  const auto& runs = plan.segments[block.group];
-  const int64_t vectors = vectors_of(block, kLanes<A>), width = vectors * kLanes<A>;
-  for (const Segment *chunk = runs.data(), *end = chunk + runs.size(); chunk < end;) {
-    const Segment* chunk_end = chunk + 1;
-    while (chunk_end < end &&
-           chunk_end->packed - chunk->packed + chunk_end->length <= kFactors * core::kFactor<E>)
-      ++chunk_end;
-    for (int64_t y = area.y_begin; y < area.y_end; ++y) {
-      const Segment *first = chunk, *last = chunk_end;  // rows outside of the image add nothing
-      while (first < last && y + first->row < 0) ++first;
-      while (first < last && y + (last - 1)->row >= plan.geometry.height) --last;
-      if (first == last) continue;
-      A* row = sums + (y - area.y_begin) * area.width() * width;
-      const int64_t start = y * plan.padded_width + area.x_begin;
-      core::for_each_tile<kTileRows<A>>(area.width(), [&]<int M>(int64_t x, TileSize<M>) {
-        A* to = row + x * width;
-        if (vectors == 1)
-          pixel_tile<E, M, 1>(to, image, start + x, first, last, packed);
-        else
-          pixel_tile<E, M, 2>(to, image, start + x, first, last, packed);
-      });
-    }
-    chunk = chunk_end;
-  }
-}
-
-template <typename T, typename E>
-void convolve(const Plan& plan, const E* images, const E* packed,
-              const std::vector<Accumulate<T>>& bias, int64_t count, Image<T> to) {
-  using A = Accumulate<T>;
-  constexpr int64_t L = kLanes<A>;
-  const Geometry& s = plan.geometry;
-  const int64_t columns = columns_of(s, kPixels);
-  const int64_t work = plan.packed_start.back() * (s.width / columns + 1);
-  parallel_for(0, count * s.height * columns, kWork / (work + 1) + 1, [&](int64_t b, int64_t e) {
-    alignas(64) A sums[kPixels * 2 * L];
-    for_areas(s, kPixels, b, e, [&](int64_t n, const Area& area) {
-      const int64_t pixels = (area.y_end - area.y_begin) * area.width();
-      for (size_t i = 0; i < plan.writes.size(); ++i) {
-        const Block& block = plan.writes[i];
-        const int64_t width = vectors_of(block, L) * L;
-        alignas(64) A start[2 * L] = {};
-        if (!bias.empty()) std::copy_n(bias.data() + block.start, block.width, start);
-        const auto low = core::load(start), high = core::load(start + L);
-        for (int64_t p = 0; p < pixels * width; p += width) {
-          core::store(sums + p, low);
-          if (width > L) core::store(sums + p + L, high);
-        }
-        convolve_area(plan, images + n * plan.image_size(), area, block,
-                      packed + plan.packed_start[i], sums);
-        T* p = to.data + n * to.n + block.start * to.c + area.y_begin * to.y + area.x_begin * to.x;
-        // Several rows follow one another: the result is dense, and they are whole ones.
-        core::deinterleave(sums, width, block.width, pixels, p, to.c, to.x);
-      }
-    });
-  });
-}
-
-// ---- the ops -------------------------------------------------------------------------------
 
 Geometry geometry_of(const Tensor& image, const Tensor& weight, int64_t data_channels,
                      int64_t dilation, bool exclude_centre) {
@@ -106,66 +26,64 @@ void flatten(Geometry& s, const Images&... images) {
 template <typename T, typename E>
 void forward(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
              Geometry s, const Tensor& output) {
-  Image<const T> from(input);
-  Image<T> to(output);
+  const Image<const T> from(input);
+  const Image<T> to(output);
   flatten(s, from, to);
-  const Plan plan = plan_of<E>(s, /*mirrored=*/false);
-  const int64_t N = input.size(0), group = group_size(plan.image_size() * sizeof(E), N);
-  const Scratch<E> images(input, group * plan.image_size());
-  const Scratch<E> packed(input, plan.packed_start.back());
+  const int64_t N = input.size(0);
+  const Cut bands = bands_of(s, N, s.channels_in * int64_t(sizeof(E)));
+  const Plan plan = plan_of<E>(s, /*mirrored=*/false, bands.rows(), bands.columns());
+  const Scratch<E> packed(input, plan.packed_size());
   pack_weight<T>(plan, weight, packed.get());
   std::vector<Accumulate<T>> start(bias ? weight.size(0) : 0);
   for (size_t c = 0; c < start.size(); ++c)
     start[c] = core::to_accumulate(data<const T>(*bias)[int64_t(c) * bias->stride(0)]);
-  for (int64_t n = 0; n < N; n += group, from.data += group * from.n, to.data += group * to.n) {
-    const int64_t count = std::min(group, N - n);
-    load_images(plan, from, count, images.get());
-    convolve<T>(plan, images.get(), packed.get(), start, count, to);
-  }
+  convolve(plan, bands, from, N, packed.get(), start, to, input);
+}
+
+template <typename T, typename E>
+void input_gradient(const Image<const T>& d_output, const Tensor& weight, const Geometry& s,
+                    const Tensor& d_input) {
+  const int64_t N = d_input.size(0);
+  const Cut bands = bands_of(s, N, s.channels_out * int64_t(sizeof(E)));
+  const Plan plan = plan_of<E>(s, /*mirrored=*/true, bands.rows(), bands.columns());
+  const Scratch<E> packed(d_input, plan.packed_size());
+  pack_weight<T>(plan, weight, packed.get());
+  convolve<T, E>(plan, bands, d_output, N, packed.get(), {}, Image<T>(d_input), d_input);
+}
+
+template <typename T, typename E>
+void weight_gradient(const Image<const T>& d_output, const Image<const T>& x, int64_t images,
+                     const Tensor& like, const Geometry& s, Tensor* d_weight, Tensor* d_bias) {
+  using A = Accumulate<T>;
+  constexpr int64_t L = kLanes<A>;
+  const int64_t channels = s.channels_out + (d_weight ? s.channels_in : 0);
+  const Cut bands = bands_of_gradient(s, images, channels * core::kFactor<E> * int64_t(sizeof(E)));
+  const Plan plan = plan_of<E>(s, /*mirrored=*/false, bands.rows(), bands.columns());
+  const Layout d_layout = layout_of<E>(s, s.channels_out, {}, bands.rows(), bands.columns());
+  const auto tasks = tasks_of(plan, d_weight, d_bias);
+  if (tasks.empty()) return;  // no live taps
+  const WeightGradient<T, E> gradient{plan, d_layout, bands, tasks, images, d_weight != nullptr};
+  const int64_t parts = gradient.parts(), apart = gradient.part_size();
+  const Scratch<A> sums(like, parts * apart);
+  gradient.run(x, d_output, like, sums.get());
+  if (d_weight) unpack_weight<T>(plan, sums.get() + gradient.bias_size(), parts, apart, *d_weight);
+  for (size_t i = 0; d_bias && i < plan.writes.size(); ++i)
+    for (int64_t c = 0; c < plan.writes[i].width; ++c) {
+      A sum = 0;
+      for (int64_t part = 0; part < parts; ++part)
+        sum += sums.get()[part * apart + int64_t(i) * 2 * L + c];
+      data<T>(*d_bias)[plan.writes[i].start + c] = core::from_accumulate<T>(sum);
+    }
 }
 
 template <typename T, typename E>
 void backward(const Tensor& d_output, const Tensor& input, const Tensor& weight, Geometry s,
               Tensor* d_input, Tensor* d_weight, Tensor* d_bias) {
-  using A = Accumulate<T>;
-  constexpr int64_t L = kLanes<A>, F = core::kFactor<E>;
-  Image<const T> dy(d_output), x(input);
-  Image<T> dx = d_input ? Image<T>(*d_input) : Image<T>();
+  const Image<const T> dy(d_output), x(input);
   flatten(s, dy, x);  // d_input is dense: one row whenever the others are
-  const Plan plan = plan_of<E>(s, /*mirrored=*/false), d_plan = plan_of<E>(s, /*mirrored=*/true);
-  const auto tasks = tasks_of(plan, d_weight, d_bias);
-  const int64_t N = input.size(0), x_size = d_weight ? plan.image_size() : 0;
-  const int64_t group = group_size((d_plan.image_size() + x_size) * F * sizeof(E), N);
-  const int64_t blocks = int64_t(plan.writes.size());
-  const int64_t pixels_size = F > 1 ? std::max(d_plan.image_size(), x_size) : 0;
-  const Scratch<E> dy_scratch(d_output, group * d_plan.image_size() * F);
-  const Scratch<E> x_scratch(d_output, group * x_size * F);
-  const Scratch<E> pixels_scratch(d_output, group * pixels_size);
-  const Scratch<E> packed(d_output, d_input ? d_plan.packed_start.back() : 0);
-  const Scratch<A> d_packed(d_output, d_weight ? plan.packed_start.back() : 0, /*zero=*/true);
-  const Scratch<A> d_bias_sums(d_output, blocks * 2 * L, /*zero=*/true);
-  E *dy_factors = dy_scratch.get(), *x_factors = x_scratch.get(), *pixels = pixels_scratch.get();
-  if (d_input) pack_weight<T>(d_plan, weight, packed.get());
-  for (int64_t n = 0; n < N; n += group) {
-    const int64_t count = std::min(group, N - n);
-    E* dy_images = F > 1 ? pixels : dy_factors;
-    load_images(d_plan, dy, count, dy_images);
-    if (d_input) convolve<T>(d_plan, dy_images, packed.get(), {}, count, dx);
-    if constexpr (F > 1) pair_pixels(d_plan, dy_images, count, dy_factors);
-    if (d_weight) {
-      E* x_images = F > 1 ? pixels : x_factors;
-      load_images(plan, x, count, x_images);
-      if constexpr (F > 1) pair_pixels(plan, x_images, count, x_factors);
-    }
-    accumulate(plan, d_plan, tasks, count, x_factors, dy_factors, d_packed.get(),
-               d_bias_sums.get());
-    dy.data += group * dy.n, x.data += group * x.n, dx.data += group * dx.n;
-  }
-  if (d_weight) unpack_weight<T>(plan, d_packed.get(), *d_weight);
-  for (int64_t i = 0; d_bias && i < blocks; ++i)
-    for (int64_t c = 0; c < plan.writes[i].width; ++c)
-      data<T>(*d_bias)[plan.writes[i].start + c] =
-          core::from_accumulate<T>(d_bias_sums.get()[i * 2 * L + c]);
+  if (d_input) input_gradient<T, E>(dy, weight, s, *d_input);
+  if (d_weight || d_bias)
+    weight_gradient<T, E>(dy, x, input.size(0), d_output, s, d_weight, d_bias);
 }
 
 }  // namespace

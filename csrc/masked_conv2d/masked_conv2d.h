@@ -8,10 +8,10 @@
 //           if (live(o, i, t)) y[o][p] += w[o][i][t] * x[i][p + t];
 //     }
 //
-// Images are read from scratch copies with the layout [channel block][row][padded column][channel
-// of the block], so that the live taps of a kernel row are one contiguous run of factors, a
-// segment, and the masked ones are in no segment at all. 3 x 3, mask B, a block of 2 channels a, b,
-// padding _, output pixel at the column marked ^:
+// Images are read from scratch copies of a part of them with the layout [channel block][row][padded
+// column][channel of the block], so that the live taps of a kernel row are one contiguous run of
+// factors, a segment, and the masked ones are in no segment at all. 3 x 3, mask B, a block of 2
+// channels a, b, padding _, output pixel at the column marked ^:
 //
 //   row above   _a _b  a0 b0  a1 b1  a2 b2  _a _b       segment 0: 3 taps x 2 channels, offset of
 //                      [---------------------]          its first factor -1 row, -1 column
@@ -52,6 +52,33 @@ inline std::vector<Block> blocks_of(int64_t channels, int64_t groups, int64_t la
   return blocks;
 }
 
+// How far the live taps reach from the output pixel.
+struct Margins {
+  int64_t above = 0, below = 0, left = 0, right = 0;
+
+  Margins mirrored() const { return {below, above, right, left}; }
+};
+
+// Taps further away than the image is large see padding only, and are left out.
+inline Margins margins_of(const Geometry& s) {
+  const int64_t d = s.dilation, a = s.kernel_h / 2, b = s.kernel_w / 2;
+  const int64_t rows = (s.height - 1) / d, columns = (s.width - 1) / d;
+  return {std::min(a, rows) * d, 0, std::min(b, columns) * d,
+          std::min(s.kernel_w - 1 - b, columns) * d};
+}
+
+// A copy of a part of an image, as large as the largest part.
+struct Layout {
+  std::vector<Block> blocks;
+  Margins margins;
+  int64_t rows, columns, channels;
+
+  int64_t size() const { return channels * rows * columns; }
+  int64_t position(const Block& block, int64_t row, int64_t column) const {
+    return block.start * rows * columns + (row * columns + column) * block.width;
+  }
+};
+
 // A run of live taps of one kernel row over one block of the image that is read.
 struct Segment {
   int64_t row;     // from the row of the output pixel to the row that is read
@@ -62,24 +89,19 @@ struct Segment {
   int64_t channel, tap_row, tap_column, tap_step;  // where the weight stands in its tensor
 };
 
-// How one pass reads an image (`reads`) and which channels it makes (`writes`). The mirrored pass
-// makes the gradient of the input: it reads d_output through the taps turned by 180 degrees.
+// How one pass reads parts of an image (`reads`) and which channels it makes (`writes`). The
+// mirrored pass makes the gradient of the input: it reads d_output through the taps turned by 180
+// degrees.
 struct Plan {
   Geometry geometry;
   bool mirrored;
   int64_t factor;  // elements of one
-  int64_t pad_left, padded_width;
-  std::vector<Block> reads, writes;
+  Layout reads;
+  std::vector<Block> writes;
   std::vector<std::vector<Segment>> segments;  // by colour group of the written block
   std::vector<int64_t> packed_start;           // of each written block, in elements; then the end
 
-  int64_t image_size() const {
-    return (mirrored ? geometry.channels_out : geometry.channels_in) * geometry.height *
-           padded_width;
-  }
-  int64_t position(const Block& block, int64_t y, int64_t x) const {
-    return block.start * geometry.height * padded_width + (y * padded_width + x) * block.width;
-  }
+  int64_t packed_size() const { return packed_start.back(); }
 };
 
 inline bool sees(const Plan& plan, int64_t writes, int64_t reads) {
@@ -89,13 +111,11 @@ inline bool sees(const Plan& plan, int64_t writes, int64_t reads) {
 
 inline std::vector<Segment> segments_of(const Plan& plan, int64_t group) {
   const Geometry& s = plan.geometry;
+  const Margins live = margins_of(s);
   const int64_t d = s.dilation, a = s.kernel_h / 2, b = s.kernel_w / 2;
-  // Taps further away than the image is large see padding only.
-  const int64_t reach = (s.width - 1) / d;
-  const int64_t low = std::max<int64_t>(0, b - reach), high = std::min(s.kernel_w - 1, b + reach);
-  const int64_t rows = std::min(a, (s.height - 1) / d);
+  const int64_t low = b - live.left / d, high = b + live.right / d, rows = live.above / d;
   std::vector<Segment> segments;
-  segments.reserve((rows + 1) * plan.reads.size() * (d == 1 ? 1 : high - low + 1));
+  segments.reserve((rows + 1) * plan.reads.blocks.size() * (d == 1 ? 1 : high - low + 1));
   int64_t packed = 0;
   const auto add = [&](int64_t up, const Block& block, int64_t first, int64_t last) {
     const int64_t row = plan.mirrored ? up * d : -up * d;
@@ -104,27 +124,36 @@ inline std::vector<Segment> segments_of(const Plan& plan, int64_t group) {
       const int64_t tap = plan.mirrored ? last - run : first + run;
       const int64_t column = (plan.mirrored ? high - tap : tap - low) * d;
       const int64_t length = (d == 1 ? taps : 1) * block.width;
-      segments.push_back({row, plan.position(block, row, column), block.width, length, packed,
+      segments.push_back({row, plan.reads.position(block, row, column), block.width, length, packed,
                           block.start, a - up, tap, plan.mirrored ? -1 : 1});
       packed += (length + plan.factor - 1) / plan.factor * plan.factor;
     }
   };
   for (int64_t step = 0; step <= rows; ++step) {  // in ascending order of the rows that are read
     const int64_t up = plan.mirrored ? step : rows - step;
-    for (const Block& block : plan.reads)
+    for (const Block& block : plan.reads.blocks)
       add(up, block, low, up > 0 ? high : b - (sees(plan, group, block.group) ? 0 : 1));
   }
   return segments;
 }
 
+// For parts of at most `rows` x `columns` pixels.
 template <typename E>
-Plan plan_of(const Geometry& s, bool mirrored) {
+Layout layout_of(const Geometry& s, int64_t channels, const Margins& margins, int64_t rows,
+                 int64_t columns) {
+  return {blocks_of(channels, s.groups, kLanes<Accumulate<E>>), margins,
+          std::min(s.height, rows + margins.above + margins.below),
+          columns + margins.left + margins.right, channels};
+}
+
+template <typename E>
+Plan plan_of(const Geometry& s, bool mirrored, int64_t rows, int64_t columns) {
   constexpr int64_t lanes = kLanes<Accumulate<E>>, factor = kFactor<E>;
-  const int64_t d = s.dilation, b = s.kernel_w / 2, reach = (s.width - 1) / d;
-  const int64_t left = std::min(b, reach) * d, right = std::min(s.kernel_w - 1 - b, reach) * d;
-  Plan plan{s, mirrored, factor, mirrored ? right : left, s.width + left + right, {}, {}, {}, {0}};
-  plan.reads = blocks_of(mirrored ? s.channels_out : s.channels_in, s.groups, lanes);
-  plan.writes = blocks_of(mirrored ? s.channels_in : s.channels_out, s.groups, lanes);
+  const Margins live = margins_of(s), margins = mirrored ? live.mirrored() : live;
+  const int64_t reads = mirrored ? s.channels_out : s.channels_in;
+  const int64_t writes = mirrored ? s.channels_in : s.channels_out;
+  Plan plan{s, mirrored, factor, layout_of<E>(s, reads, margins, rows, columns), {}, {}, {0}};
+  plan.writes = blocks_of(writes, s.groups, lanes);
   for (int64_t g = 0; g < s.groups; ++g) plan.segments.push_back(segments_of(plan, g));
   for (const Block& block : plan.writes) {
     const auto& runs = plan.segments[block.group];

@@ -18,6 +18,7 @@
 
 #include "../bind.h"
 #include "../core/transpose.h"
+#include "areas.h"
 #include "tiles.h"
 
 namespace genkern::cpu::masked_conv2d {
@@ -30,18 +31,12 @@ using core::block_size;
 
 // Multiplications that are worth waking another thread.
 constexpr int64_t kWork = block_size(1 << 19, 64);
-// Bytes of scratch images per thread, about the L2 cache.
-constexpr int64_t kScratch = block_size(1 << 19, 512);
+// Bytes of one copy of a part of an image: two of them fit into the L2 cache.
+constexpr int64_t kCopyBytes = block_size(1 << 18, 256);
 
 inline Tensor new_image(const Tensor& like, int64_t channels, bool channels_last) {
   const std::array<int64_t, 4> size{like.size(0), channels, like.size(2), like.size(3)};
   return channels_last ? new_channels_last(like, size) : new_large(like, size);
-}
-
-// Images that are worked on together: they share the caches of all threads.
-inline int64_t group_size(int64_t bytes_per_image, int64_t images) {
-  return std::clamp<int64_t>(num_threads() * kScratch / std::max<int64_t>(1, bytes_per_image), 1,
-                             std::max<int64_t>(1, images));
 }
 
 template <typename T>
@@ -53,44 +48,61 @@ struct Image {
   explicit Image(const Tensor& t)
       : data(genkern::data<T>(t)), n(t.stride(0)), c(t.stride(1)), y(t.stride(2)), x(t.stride(3)) {}
   bool is_one_row(int64_t width) const { return y == width * x; }
+  T* at(int64_t image, int64_t channel, int64_t row, int64_t column) const {
+    return data + image * n + channel * c + row * y + column * x;
+  }
+  Image image(int64_t i) const {
+    Image one = *this;
+    one.data += i * n;
+    return one;
+  }
 };
 
+// A copy of a part of an image: the row and the column of the image that its first output pixel
+// stands for.
+template <typename E>
+struct Copy {
+  const E* data;
+  int64_t top, left, columns;
+
+  int64_t pixel(int64_t y, int64_t x) const { return (y - top) * columns + x - left; }
+};
+
+// Copies an area of an image and what taps reach around it: zeros beside the image, but no rows
+// above or below it.
 template <typename T, typename E>
-void load_images(const Plan& plan, Image<const T> from, int64_t count, E* to) {
-  const Geometry& s = plan.geometry;
-  const int64_t H = s.height, W = s.width, padded = plan.padded_width;
-  const int64_t blocks = int64_t(plan.reads.size());
-  const int64_t grain = kWork / (8 * W * 2 * kLanes<Accumulate<T>>)+1;
-  parallel_for(0, count * blocks * H, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t y = i % H, n = i / H / blocks;
-      const Block& block = plan.reads[i / H % blocks];
-      auto* row = to + n * plan.image_size() + plan.position(block, y, 0);
-      auto* inside = row + plan.pad_left * block.width;
-      std::fill(row, inside, E{});
-      core::interleave(from.data + n * from.n + block.start * from.c + y * from.y, from.c, from.x,
-                       block.width, W, inside);
-      std::fill(inside + W * block.width, row + padded * block.width, E{});
+Copy<E> load_area(const Layout& layout, const Geometry& s, const Image<const T>& from,
+                  const Area& area, E* to) {
+  const Margins& margins = layout.margins;
+  const int64_t top = std::max<int64_t>(0, area.y_begin - margins.above);
+  const int64_t bottom = std::min(s.height, area.y_end + margins.below);
+  const int64_t left = area.x_begin - margins.left, right = area.x_end + margins.right;
+  const int64_t begin = std::max<int64_t>(0, left), end = std::min(s.width, right);
+  for (const Block& block : layout.blocks)
+    for (int64_t y = top; y < bottom; ++y) {
+      E* row = to + layout.position(block, y - top, 0);
+      E* inside = std::fill_n(row, (begin - left) * block.width, E{});
+      core::interleave(from.data + block.start * from.c + y * from.y + begin * from.x, from.c,
+                       from.x, block.width, end - begin, inside);
+      std::fill_n(inside + (end - begin) * block.width, (right - end) * block.width, E{});
     }
-  });
+  return {to, top, area.x_begin, layout.columns};
 }
 
 // to[i] = elements i of a pixel and of the next one, as one factor:
 //
-//   images   a0 b0  a1 b1  a2 b2        to   a0 a1  b0 b1 | a1 a2  b1 b2 | a2 0  b2 0
+//   copy   a0 b0  a1 b1  a2 b2        to   a0 a1  b0 b1 | a1 a2  b1 b2 | a2 0  b2 0
 //
 // The last pixel of a row is always the odd one.
-inline void pair_pixels(const Plan& plan, const core::BFloat16* images, int64_t count,
-                        core::BFloat16* to) {
+inline Copy<core::BFloat16> pair_pixels(const Layout& layout, const Area& area,
+                                        const Copy<core::BFloat16>& copy, core::BFloat16* to) {
   constexpr int64_t L = kLanes<float>;
-  const int64_t H = plan.geometry.height, blocks = int64_t(plan.reads.size());
-  const int64_t grain = kWork / (8 * plan.padded_width * 2 * L) + 1;
-  parallel_for(0, count * blocks * H, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const Block& block = plan.reads[i / H % blocks];
-      const int64_t start = i / H / blocks * plan.image_size() + plan.position(block, i % H, 0);
-      const int64_t length = (plan.padded_width - 1) * block.width;
-      const core::BFloat16 *first = images + start, *next = first + block.width;
+  const int64_t rows = std::min(layout.rows, area.height() + layout.margins.above);
+  const int64_t columns = area.width() + layout.margins.left + layout.margins.right;
+  for (const Block& block : layout.blocks)
+    for (int64_t y = 0; y < rows; ++y) {
+      const int64_t start = layout.position(block, y, 0), length = (columns - 1) * block.width;
+      const core::BFloat16 *first = copy.data + start, *next = first + block.width;
       core::BFloat16* pairs = to + 2 * start;
       int64_t e = 0;
       for (; e + L <= length; e += L) {
@@ -100,7 +112,7 @@ inline void pair_pixels(const Plan& plan, const core::BFloat16* images, int64_t 
       for (; e < length; ++e) pairs[2 * e] = first[e], pairs[2 * e + 1] = next[e];
       for (; e < length + block.width; ++e) pairs[2 * e] = first[e], pairs[2 * e + 1] = {};
     }
-  });
+  return {to, copy.top, copy.left, copy.columns};
 }
 
 struct Weight {
@@ -135,13 +147,13 @@ void for_elements(const Plan& plan, size_t index, const Weight& strides, int64_t
   }
 }
 
-// Calls f for ranges of written blocks, on several threads if the weight is large.
+// Calls f for the written blocks, on several threads if the weight is large.
 template <typename F>
 void for_blocks(const Plan& plan, F&& f) {
-  const int64_t blocks = int64_t(plan.writes.size());
-  const int64_t grain = kWork * blocks / (8 * plan.packed_start.back() + 1) + 1;
-  parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) f(size_t(i));
+  const int64_t count = int64_t(plan.writes.size());
+  const int64_t grain = kWork * count / (8 * plan.packed_size() + 1) + 1;
+  parallel_units(count, grain, [&](Units blocks) {
+    for (const int64_t i : blocks) f(size_t(i));
   });
 }
 
@@ -161,16 +173,24 @@ void pack_weight(const Plan& plan, const Tensor& weight, E* to) {
   });
 }
 
-// The live taps; the others keep their values.
+// The live taps of the sum of `parts` packed weights, `apart` elements apart; the others keep their
+// values.
 template <typename T>
-void unpack_weight(const Plan& plan, const Accumulate<T>* from, const Tensor& weight) {
+void unpack_weight(const Plan& plan, const Accumulate<T>* from, int64_t parts, int64_t apart,
+                   const Tensor& weight) {
+  using A = Accumulate<T>;
+  constexpr int64_t L = kLanes<A>;
   const Weight strides(plan, weight);
   T* to = data<T>(weight);
   for_blocks(plan, [&](size_t i) {
-    const int64_t channels = plan.writes[i].width, apart = strides.write;
-    for_elements(plan, i, strides, kLanes<Accumulate<T>>, 1, [=](int64_t position, int64_t offset) {
-      for (int64_t c = 0; c < channels; ++c)
-        to[offset + c * apart] = core::from_accumulate<T>(from[position + c]);
+    const Block& block = plan.writes[i];
+    const int64_t width = vectors_of(block, L) * L;
+    for_elements(plan, i, strides, L, 1, [=](int64_t position, int64_t offset) {
+      A sums[2 * L] = {};
+      for (int64_t part = 0; part < parts; ++part)
+        for (int64_t c = 0; c < width; ++c) sums[c] += from[part * apart + position + c];
+      for (int64_t c = 0; c < block.width; ++c)
+        to[offset + c * strides.write] = core::from_accumulate<T>(sums[c]);
     });
   });
 }

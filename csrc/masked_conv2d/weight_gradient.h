@@ -1,17 +1,31 @@
-// The gradients of the weight and the bias, divided by segments and not by pixels: a task adds up
-// all pixels of all images.
+// The gradients of the weight and the bias:
 //
-//   for (task : parts of a segment, for a block)                // on threads
-//     for (area) for (pixel : area)
-//       d_weight[factor][channel] += factors at the pixel (x) d_output[pixel][channel];
+//   for (part : runs of bands)                                      // on threads
+//     for (share : shares of the tasks)                             // on threads, if parts are few
+//       for (band : bands of the part)
+//         for (strip : areas of the band)
+//           for (task : parts of segments, for a block)
+//             for (pixel : strip)
+//               sum[part][factor][channel] += factors at the pixel (x) d_output[pixel][channel];
+//   d_weight = sum[0] + sum[1] + ...
+//
+// Bands, parts and strips, and with them the bits of the result, follow from the shapes alone; how
+// many shares there are does not matter to them.
 #pragma once
-#include "areas.h"
+#include <bit>
+
+#include "packing.h"
 
 namespace genkern::cpu::masked_conv2d {
 
 // Pixels of one partial sum of a weight gradient, factors of one task of it.
 constexpr int64_t kStripPixels = block_size(256, 12);
 constexpr int64_t kTaskFactors = block_size(48, 10);
+// Parts that are summed apart, if their sums take no more than so many bytes.
+constexpr int64_t kParts = block_size(32, 5);
+constexpr int64_t kPartsBytes = block_size(4 << 20, 4096);
+// Units of work that a thread should find: parts, or shares of them.
+constexpr int64_t kTurns = 8;
 
 struct Task {
   size_t block;
@@ -24,7 +38,7 @@ inline std::vector<Task> tasks_of(const Plan& plan, bool with_weight, bool with_
   for (size_t i = 0; i < plan.writes.size(); ++i) {
     if (with_bias) tasks.push_back({i, nullptr, 0, 0});
     for (const Segment& s : plan.segments[plan.writes[i].group]) {
-      const int64_t parts = (s.length + kTaskFactors - 1) / kTaskFactors;
+      const int64_t parts = ceil_div(s.length, kTaskFactors);
       for (int64_t part = 0; with_weight && part < parts; ++part)
         tasks.push_back({i, &s, s.length * part / parts, s.length * (part + 1) / parts});
     }
@@ -32,49 +46,125 @@ inline std::vector<Task> tasks_of(const Plan& plan, bool with_weight, bool with_
   return tasks;
 }
 
-template <typename E>
-void accumulate_task(const Plan& plan, const Plan& d_plan, const Task& task, const Area& area,
-                     const E* x, const E* d_output, Accumulate<E>* d_packed,
-                     Accumulate<E>* d_bias) {
-  using A = Accumulate<E>;
-  constexpr int64_t L = kLanes<A>;
-  const Block& block = plan.writes[task.block];
-  const int64_t vectors = vectors_of(block, L), row = task.segment ? task.segment->row : 0;
-  const int64_t y = std::max(area.y_begin, -row), rows = area.y_end - y;
-  if (rows <= 0) return;
-  Strip strip{rows, area.width(), 0, 0, d_plan.padded_width * block.width, block.width};
-  const E* d =
-      d_output + d_plan.position(block, y, d_plan.pad_left + area.x_begin) * core::kFactor<E>;
-  if (!task.segment) return bias_tile(d_bias + task.block * 2 * L, d, vectors, strip);
-  const Segment& s = *task.segment;
-  strip.x_row = plan.padded_width * s.width;
-  strip.x_pixel = s.width;
-  const int64_t from = s.offset + (y * plan.padded_width + area.x_begin) * s.width;
-  A* to = d_packed + plan.packed_start[task.block] + s.packed * vectors * L;
-  const int64_t end = task.end - task.begin;
-  core::for_each_tile<kTileRows<A>>(end, [&]<int M>(int64_t factor, TileSize<M>) {
-    const int64_t first = task.begin + factor;
-    const E* column = x + (from + first) * core::kFactor<E>;
-    if (vectors == 1)
-      weight_tile<E, M, 1>(to + first * L, column, d, strip);
-    else
-      weight_tile<E, M, 2>(to + first * 2 * L, column, d, strip);
-  });
+// Bands of an image for the gradient of the weight.
+inline Cut bands_of_gradient(const Geometry& s, int64_t images, int64_t bytes_per_pixel) {
+  const int64_t fit = 2 * kCopyBytes / bytes_per_pixel;
+  const int64_t apart = std::max(kStripPixels, images * s.height * s.width / kParts);
+  return Cut({0, s.height, 0, s.width}, std::max<int64_t>(1, std::min(fit, apart)));
 }
 
-template <typename E>
-void accumulate(const Plan& plan, const Plan& d_plan, const std::vector<Task>& tasks, int64_t count,
-                const E* x, const E* d_output, Accumulate<E>* d_packed, Accumulate<E>* d_bias) {
-  const Geometry& s = plan.geometry;
-  const int64_t work = count * s.height * s.width * kTaskFactors * 2 * kLanes<Accumulate<E>>;
-  const int64_t units = count * s.height * columns_of(s, kStripPixels);
-  parallel_for(0, int64_t(tasks.size()), kWork / (work + 1) + 1, [&](int64_t begin, int64_t end) {
-    for_areas(s, kStripPixels, 0, units, [&](int64_t n, const Area& area) {
-      for (int64_t i = begin; i < end; ++i)
-        accumulate_task(plan, d_plan, tasks[i], area, x + n * plan.image_size() * core::kFactor<E>,
-                        d_output + n * d_plan.image_size() * core::kFactor<E>, d_packed, d_bias);
+// T: what is stored, E: what is multiplied.
+template <typename T, typename E>
+struct WeightGradient {
+  using A = Accumulate<E>;
+  static constexpr int64_t L = kLanes<A>, F = core::kFactor<E>;
+
+  const Plan& plan;
+  const Layout& d_layout;  // of d_output, without margins
+  const Cut& bands;
+  const std::vector<Task>& tasks;
+  int64_t images;
+  bool with_weight;
+
+  int64_t bias_size() const { return int64_t(plan.writes.size()) * 2 * L; }
+  int64_t part_size() const { return (with_weight ? plan.packed_size() : 0) + bias_size(); }
+  int64_t bands_of_a_part() const {
+    const int64_t bytes = part_size() * int64_t(sizeof(A)), count = images * bands.parts();
+    // A power of two: as many parts for every thread where the images and the threads are such.
+    const int64_t group = ceil_div(count, std::clamp<int64_t>(kPartsBytes / bytes, 1, kParts));
+    return int64_t(std::bit_ceil(uint64_t(group)));
+  }
+  int64_t parts() const { return ceil_div(images * bands.parts(), bands_of_a_part()); }
+
+  // A part: the sums of the bias, then the packed ones of the weight.
+  A* sums_of(const Task& task, A* part) const {
+    if (!task.segment) return part + task.block * 2 * L;
+    const int64_t width = vectors_of(plan.writes[task.block], L) * L;
+    return part + bias_size() + plan.packed_start[task.block] +
+           (task.segment->packed + task.begin) * width;
+  }
+
+  void clear(const Task& task, A* part) const {
+    const int64_t width = vectors_of(plan.writes[task.block], L) * L;
+    std::fill_n(sums_of(task, part), task.segment ? (task.end - task.begin) * width : 2 * L, A(0));
+  }
+
+  void accumulate(const Task& task, const Area& area, const Copy<E>& x, const Copy<E>& d_output,
+                  A* part) const {
+    const Block& block = plan.writes[task.block];
+    const int64_t vectors = vectors_of(block, L), row = task.segment ? task.segment->row : 0;
+    const int64_t y = std::max(area.y_begin, -row), rows = area.y_end - y;
+    if (rows <= 0) return;
+    Strip strip{rows, area.width(), 0, 0, d_output.columns * block.width, block.width};
+    const E* d =
+        d_output.data +
+        (d_layout.position(block, 0, 0) + d_output.pixel(y, area.x_begin) * block.width) * F;
+    A* sums = sums_of(task, part);
+    if (!task.segment) return bias_tile(sums, d, vectors, strip);
+    const Segment& s = *task.segment;
+    strip.x_row = x.columns * s.width;
+    strip.x_pixel = s.width;
+    const E* factors = x.data + (s.offset + x.pixel(y, area.x_begin) * s.width + task.begin) * F;
+    core::for_each_tile<kTileRows<A>>(
+        task.end - task.begin, [&]<int M>(int64_t first, std::integral_constant<int, M>) {
+          if (vectors == 1)
+            weight_tile<E, M, 1>(sums + first * L, factors + first * F, d, strip);
+          else
+            weight_tile<E, M, 2>(sums + first * 2 * L, factors + first * F, d, strip);
+        });
+  }
+
+  // Scratch of a thread: copies of pixels, and, where a factor is a pair of them, of these.
+  struct Memory {
+    Scratch<E> x, d_output, pixels;
+  };
+  Memory new_memory(const Tensor& like) const {
+    const int64_t x = with_weight ? plan.reads.size() : 0, d_output = d_layout.size();
+    return {Scratch<E>(like, x * F), Scratch<E>(like, d_output * F),
+            Scratch<E>(like, F > 1 ? std::max(x, d_output) : 0)};
+  }
+
+  Copy<E> load(const Layout& layout, const Image<const T>& image, const Area& band,
+               const Scratch<E>& to, const Memory& memory) const {
+    E* pixels = F > 1 ? memory.pixels.get() : to.get();
+    const Copy<E> copy = load_area(layout, plan.geometry, image, band, pixels);
+    if constexpr (F > 1)
+      return pair_pixels(layout, band, copy, to.get());
+    else
+      return copy;
+  }
+
+  void run(const Image<const T>& x, const Image<const T>& d_output, const Tensor& like,
+           A* sums) const {
+    const int64_t count = int64_t(tasks.size()), group = bands_of_a_part();
+    // A share loads its bands again: unless threads would be idle, that may cost a few per cent.
+    const int64_t worth = plan.packed_size() / (256 * (plan.reads.channels + d_layout.channels));
+    const int64_t wanted = std::min(worth, ceil_div(kTurns * num_threads(), parts()));
+    const int64_t shares = std::min(count, std::max(wanted, ceil_div(num_threads(), parts())));
+    const int64_t pixels = bands.rows() * bands.columns() * group;
+    const int64_t work = pixels * (with_weight ? plan.packed_size() : bias_size()) / shares;
+    parallel_units(parts() * shares, kWork / (work + 1) + 1, [&](Units units) {
+      const Memory memory = new_memory(like);
+      for (const int64_t unit : units) {
+        A* part = sums + unit / shares * part_size();
+        const int64_t share = unit % shares, first = unit / shares * group;
+        const int64_t begin = count * share / shares, end = count * (share + 1) / shares;
+        for (int64_t i = begin; i < end; ++i) clear(tasks[i], part);
+        const int64_t last = std::min(first + group, images * bands.parts());
+        for (int64_t b = first; b < last; ++b) {
+          const int64_t n = b / bands.parts();
+          const Area band = bands[b % bands.parts()];
+          Copy<E> pixels_in{};
+          if (with_weight) pixels_in = load(plan.reads, x.image(n), band, memory.x, memory);
+          const Copy<E> d = load(d_layout, d_output.image(n), band, memory.d_output, memory);
+          const Cut strips(band, kStripPixels);
+          for (int64_t strip = 0; strip < strips.parts(); ++strip)
+            for (int64_t i = begin; i < end; ++i)
+              accumulate(tasks[i], strips[strip], pixels_in, d, part);
+        }
+      }
     });
-  });
-}
+  }
+};
 
 }  // namespace genkern::cpu::masked_conv2d

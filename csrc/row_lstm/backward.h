@@ -115,16 +115,16 @@ struct Backward {
   void rows(const Ring<E>& ring, int64_t first, int64_t count, int64_t begin, int64_t end) const {
     if (rl::split_rows(s, num_threads())) {
       for (int64_t r = end - 1; r >= begin; --r)
-        parallel_for(0, count * pairs(), 1, [&](int64_t i, int64_t stop) {
+        parallel_units(count * pairs(), 1, [&](Units units) {
           const Scratch<A> scratch(like, 4 * s.W * L);
-          for (; i < stop; ++i)
+          for (const int64_t i : units)
             pair_of_blocks(ring, i / pairs(), first + i / pairs(), r, i % pairs(), scratch.get());
         });
       return;
     }
-    parallel_for(0, count, 1, [&](int64_t i, int64_t stop) {
+    parallel_units(count, 1, [&](Units images) {
       const Scratch<A> scratch(like, 4 * s.W * L);
-      for (; i < stop; ++i)
+      for (const int64_t i : images)
         for (int64_t r = end - 1; r >= begin; --r)
           for (int64_t p = 0; p < pairs(); ++p)
             pair_of_blocks(ring, i, first + i, r, p, scratch.get());
@@ -178,10 +178,10 @@ struct Backward {
   // weight gradient along with it.
   void run_images() const {
     const int64_t tiles = s.blocks() * s.blocks();
-    parallel_for(0, s.N, 1, [&](int64_t n, int64_t stop) {
+    parallel_units(s.N, 1, [&](Units images) {
       const Ring<E> ring = make_ring(1);
       const Scratch<A> scratch(like, 4 * s.W * L);
-      for (; n < stop; ++n) {
+      for (const int64_t n : images) {
         const auto add = [&](int64_t begin, int64_t end) {
           if constexpr (F > 1) ring.pair_rows(0, begin, end);
           for (int64_t t = 0; t < tiles; ++t)
@@ -210,11 +210,11 @@ struct Backward {
       const int64_t count = std::min(images, s.N - first), groups = this->groups();
       const auto add = [&](int64_t begin, int64_t end) {
         if constexpr (F > 1)
-          parallel_for(0, count, 1, [&](int64_t image, int64_t stop) {
-            for (; image < stop; ++image) ring.pair_rows(image, begin, end);
+          parallel_units(count, 1, [&](Units images) {
+            for (const int64_t image : images) ring.pair_rows(image, begin, end);
           });
-        parallel_for(0, groups * tiles, 1, [&](int64_t i, int64_t stop) {
-          for (; i < stop; ++i) {
+        parallel_units(groups * tiles, 1, [&](Units units) {
+          for (const int64_t i : units) {
             const int64_t g = i / tiles;
             correlate(ring, count * g / groups, count * (g + 1) / groups, begin, end, i % tiles,
                       d_weight + g * s.weight_size());
@@ -227,14 +227,14 @@ struct Backward {
         if (d_weight) add(begin + 1, std::min(end + 1, s.H));
       }
       if (d_h0 || d_c0)
-        parallel_for(0, count * pairs(), 1, [&](int64_t i, int64_t stop) {
+        parallel_units(count * pairs(), 1, [&](Units units) {
           const Scratch<A> scratch(like, 2 * s.W * L);
-          for (; i < stop; ++i)
+          for (const int64_t i : units)
             initial_state(ring, i / pairs(), first + i / pairs(), i % pairs(), scratch.get());
         });
       if (!d_weight || !h0) continue;
-      parallel_for(0, count, 1, [&](int64_t image, int64_t stop) {
-        for (; image < stop; ++image) load_h0(ring, image, first + image);
+      parallel_units(count, 1, [&](Units images) {
+        for (const int64_t image : images) load_h0(ring, image, first + image);
       });
       add(0, 1);
     }

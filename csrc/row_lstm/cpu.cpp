@@ -88,9 +88,9 @@ struct Forward {
   void run() const {
     const int64_t blocks = s.blocks(), sums = s.W * 4 * L;
     if (!rl::split_rows(s, num_threads())) {
-      parallel_for(0, s.N, 1, [&](int64_t begin, int64_t end) {
+      parallel_units(s.N, 1, [&](Units images) {
         const Scratch<A> memory(like, image_size()), scratch(like, sums);
-        for (int64_t n = begin; n < end; ++n) {
+        for (const int64_t n : images) {
           const Image image = begin_image(n, memory.get());
           for (int64_t r = 0; r < s.H; ++r)
             for (int64_t b = 0; b < blocks; ++b) block(image, n, r, b, scratch.get());
@@ -103,9 +103,9 @@ struct Forward {
     for (int64_t n = 0; n < s.N; ++n)
       images.push_back(begin_image(n, memory.get() + n * image_size()));
     for (int64_t r = 0; r < s.H; ++r)
-      parallel_for(0, s.N * blocks, 1, [&](int64_t begin, int64_t end) {
+      parallel_units(s.N * blocks, 1, [&](Units units) {
         const Scratch<A> scratch(like, sums);
-        for (int64_t i = begin; i < end; ++i)
+        for (const int64_t i : units)
           block(images[i / blocks], i / blocks, r, i % blocks, scratch.get());
       });
   }
@@ -133,8 +133,8 @@ Results row_lstm_forward(const Tensor& given_input_gates, const Tensor& given_we
     core::dispatch_factors<T>([&]<typename E>(E) {
       const Scratch<E> packed(weight_hh, s.weight_size(), /*zero=*/true);
       const T* weight = data<const T>(weight_hh);
-      parallel_for(0, s.blocks(), 1, [&](int64_t begin, int64_t end) {
-        for (int64_t b = begin; b < end; ++b)
+      parallel_units(s.blocks(), 1, [&](Units blocks) {
+        for (const int64_t b : blocks)
           rl::for_each_weight<core::kFactor<E>>(s, b, [&](int64_t from, int64_t to) {
             packed.get()[to] = core::element<E>(weight[from]);
           });

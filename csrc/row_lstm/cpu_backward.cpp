@@ -9,8 +9,8 @@ namespace {
 template <typename T>
 void unpack(const rl::Shape<Accumulate<T>>& s, const Accumulate<T>* packed, int64_t groups,
             T* d_weight) {
-  parallel_for(0, s.blocks(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b)
+  parallel_units(s.blocks(), 1, [&](Units blocks) {
+    for (const int64_t b : blocks)
       rl::for_each_weight<1>(s, b, [&](int64_t to, int64_t from) {
         Accumulate<T> sum = 0;
         for (int64_t g = 0; g < groups; ++g) sum += packed[g * s.weight_size() + from];
@@ -51,8 +51,8 @@ Gradients row_lstm_backward(const std::optional<Tensor>& given_d_h,
     core::dispatch_factors<T>([&]<typename E>(E) {
       const Scratch<E> packed(weight_hh, s.weight_size());
       const T* weight = data<const T>(weight_hh);
-      parallel_for(0, (s.blocks() + 1) / 2, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t p = begin; p < end; ++p) rl::pack_transposed(s, p, weight, packed.get());
+      parallel_units((s.blocks() + 1) / 2, 1, [&](Units pairs) {
+        for (const int64_t p : pairs) rl::pack_transposed(s, p, weight, packed.get());
       });
       Backward<T, E> work{s,
                           weight_hh,
