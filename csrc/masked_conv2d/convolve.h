@@ -21,14 +21,13 @@ namespace genkern::cpu::masked_conv2d {
 constexpr int64_t kPixels = block_size(128, 12);
 constexpr int64_t kFactors = block_size(256, 20);
 
-// Bands of an image for a pass that reads `channels`: some for every thread, and small enough for a
-// copy of one to stay in the cache.
-inline Cut bands_of(const Geometry& s, int64_t images, int64_t bytes_per_pixel) {
+// Bands of an area of an image for a pass that reads `channels`: some for every thread, and small
+// enough for a copy of one to stay in the cache.
+inline Cut bands_of(const Area& area, int64_t images, int64_t bytes_per_pixel) {
   constexpr int64_t kTurns = 8;
   const int64_t fit = kCopyBytes / std::max<int64_t>(1, bytes_per_pixel);  // no channels
-  const int64_t turn = images * s.height * s.width / (kTurns * num_threads());
-  return Cut({0, s.height, 0, s.width},
-             std::max<int64_t>(1, std::min(fit, std::max(kPixels / 2, turn))));
+  const int64_t turn = images * area.pixels() / (kTurns * num_threads());
+  return Cut(area, std::max<int64_t>(1, std::min(fit, std::max(kPixels / 2, turn))));
 }
 
 template <typename E>

@@ -34,8 +34,9 @@ constexpr int64_t kWork = block_size(1 << 19, 64);
 // Bytes of one copy of a part of an image: two of them fit into the L2 cache.
 constexpr int64_t kCopyBytes = block_size(1 << 18, 256);
 
-inline Tensor new_image(const Tensor& like, int64_t channels, bool channels_last) {
-  const std::array<int64_t, 4> size{like.size(0), channels, like.size(2), like.size(3)};
+inline Tensor new_image(const Tensor& like, int64_t channels, int64_t height, int64_t width,
+                        bool channels_last) {
+  const std::array<int64_t, 4> size{like.size(0), channels, height, width};
   return channels_last ? new_channels_last(like, size) : new_large(like, size);
 }
 
