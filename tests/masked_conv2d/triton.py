@@ -19,7 +19,6 @@ from genkern.triton_kernels import masked_conv2d as kernels
 from genkern.triton_kernels.core import launch
 from genkern.triton_kernels.masked_conv2d import plan
 from tests.core.triton_kit import interpreted, launches, only_program, resolved, sparse
-
 from tests.masked_conv2d.values import MASK_TYPES, bits, mask_of
 from tests.masked_conv2d.values import options as drawn_options
 
