@@ -1,6 +1,7 @@
 // Masked convolution and its gradients: the ops. The maths: masked_conv2d.h; how the work is cut
 // and divided between threads: convolve.h, weight_gradient.h.
 #include "convolve.h"
+#include "few_channels.h"
 #include "weight_gradient.h"
 
 namespace genkern::cpu {
@@ -28,60 +29,29 @@ void flatten(Geometry& s, const Images&... images) {
 
 template <typename T, typename E>
 void forward(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
-             Geometry s, Area area, const Tensor& output) {
+             const Geometry& s, const Area& area, const Tensor& output) {
   const Image<const T> from(input);
-  Image<T> to(output);
-  if (area.pixels() == s.height * s.width) {
-    flatten(s, from, to);
-    area = area_of(s);
-  }
-  to.data -= area.y_begin * to.y + area.x_begin * to.x;  // where pixel (0, 0) would stand
+  const Image<T> to = Image<T>(output).from(area);
   const int64_t N = input.size(0);
-  const Cut bands = bands_of(area, N, s.channels_in * int64_t(sizeof(E)));
-  const Plan plan = plan_of<E>(s, /*mirrored=*/false, bands.rows(), bands.columns());
-  const Scratch<E> packed(input, plan.packed_size());
-  pack_weight<T>(plan, weight, packed.get());
-  std::vector<Accumulate<T>> start(bias ? weight.size(0) : 0);
-  for (size_t c = 0; c < start.size(); ++c)
-    start[c] = core::to_accumulate(data<const T>(*bias)[int64_t(c) * bias->stride(0)]);
-  convolve(plan, bands, from, N, packed.get(), start, to, input);
-}
-
-template <typename T, typename E>
-void input_gradient(const Image<const T>& d_output, const Tensor& weight, const Geometry& s,
-                    const Tensor& d_input) {
-  const int64_t N = d_input.size(0);
-  const Cut bands = bands_of(area_of(s), N, s.channels_out * int64_t(sizeof(E)));
-  const Plan plan = plan_of<E>(s, /*mirrored=*/true, bands.rows(), bands.columns());
-  const Scratch<E> packed(d_input, plan.packed_size());
-  pack_weight<T>(plan, weight, packed.get());
-  convolve<T, E>(plan, bands, d_output, N, packed.get(), {}, Image<T>(d_input), d_input);
-}
-
-template <typename T, typename E>
-void weight_gradient(const Image<const T>& d_output, const Image<const T>& x, int64_t images,
-                     const Tensor& like, const Geometry& s, Tensor* d_weight, Tensor* d_bias) {
-  using A = Accumulate<T>;
-  constexpr int64_t L = kLanes<A>;
-  const int64_t channels = s.channels_out + (d_weight ? s.channels_in : 0);
-  const Cut bands = bands_of_gradient(s, images, channels * core::kFactor<E> * int64_t(sizeof(E)));
-  const Plan plan = plan_of<E>(s, /*mirrored=*/false, bands.rows(), bands.columns());
-  const Layout d_layout =
-      layout_of<E>(s, s.channels_out, s.parts, {}, bands.rows(), bands.columns());
-  const auto tasks = tasks_of(plan, d_weight, d_bias);
-  if (tasks.empty()) return;  // no live taps
-  const WeightGradient<T, E> gradient{plan, d_layout, bands, tasks, images, d_weight != nullptr};
-  const int64_t parts = gradient.parts(), apart = gradient.part_size();
-  const Scratch<A> sums(like, parts * apart);
-  gradient.run(x, d_output, like, sums.get());
-  if (d_weight) unpack_weight<T>(plan, sums.get() + gradient.bias_size(), parts, apart, *d_weight);
-  for (size_t i = 0; d_bias && i < plan.writes.size(); ++i)
-    for (int64_t c = 0; c < plan.writes[i].width; ++c) {
-      A sum = 0;
-      for (int64_t part = 0; part < parts; ++part)
-        sum += sums.get()[part * apart + int64_t(i) * 2 * L + c];
-      data<T>(*d_bias)[plan.writes[i].start + c] = core::from_accumulate<T>(sum);
-    }
+  std::vector<Accumulate<T>> start(s.channels_out);
+  for (int64_t c = 0; bias && c < s.channels_out; ++c)
+    start[c] = core::to_accumulate(data<const T>(*bias)[c * bias->stride(0)]);
+  Geometry row = s;
+  flatten(row, from);  // the output is dense: one row whenever the input is
+  if (!has_few_channels<T>(row, to)) {
+    if (area.pixels() != s.height * s.width)
+      return convolve<T, E>(s, /*mirrored=*/false, area, from, N, weight, start, to);
+    return convolve<T, E>(row, /*mirrored=*/false, area_of(row), from, N, weight, start, to);
+  }
+  if (area.pixels() == s.height * s.width)
+    return convolve_few_channels(row, area_of(row), from, N, weight, start, to);
+  if (row.width == s.width) return convolve_few_channels_of(s, area, from, N, weight, start, to);
+  for (int64_t y = area.y_begin; y < area.y_end; ++y) {  // rows of a window follow one another
+    const Area part{0, 1, y * s.width + area.x_begin, y * s.width + area.x_end};
+    Image<T> line = to;
+    line.data += y * (to.y - s.width);
+    convolve_few_channels_of(row, part, from, N, weight, start, line);
+  }
 }
 
 template <typename T, typename E>
@@ -89,9 +59,15 @@ void backward(const Tensor& d_output, const Tensor& input, const Tensor& weight,
               Tensor* d_input, Tensor* d_weight, Tensor* d_bias) {
   const Image<const T> dy(d_output), x(input);
   flatten(s, dy, x);  // d_input is dense: one row whenever the others are
-  if (d_input) input_gradient<T, E>(dy, weight, s, *d_input);
-  if (d_weight || d_bias)
-    weight_gradient<T, E>(dy, x, input.size(0), d_output, s, d_weight, d_bias);
+  const int64_t N = input.size(0);
+  if (d_input) {
+    const std::vector<Accumulate<T>> zeros(s.channels_in);
+    convolve<T, E>(s, /*mirrored=*/true, area_of(s), dy, N, weight, zeros, Image<T>(*d_input));
+  }
+  if (d_weight && has_few_channels<T>(s, dy))
+    few_channels_gradient(s, dy, x, N, d_output, *d_weight, d_bias);
+  else if (d_weight || d_bias)
+    weight_gradient<T, E>(s, dy, x, N, d_output, d_weight, d_bias);
 }
 
 }  // namespace

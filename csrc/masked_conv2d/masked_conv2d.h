@@ -54,15 +54,15 @@ struct Geometry {
   }
 };
 
-// Contiguous channels of one colour group, at most two vectors wide.
+// Contiguous channels of one colour group.
 struct Block {
   int64_t start, width, group;
 };
 
-// The channels of each group of each part in blocks of two registers, the last one of a group maybe
-// narrower.
+// The channels of each group of each part in blocks of at most `widest`, the last one of a group
+// maybe narrower.
 inline std::vector<Block> blocks_of(int64_t channels, int64_t groups, int64_t parts,
-                                    int64_t lanes) {
+                                    int64_t widest) {
   std::vector<Block> blocks;
   const int64_t size = channels / parts;
   int64_t start = 0;
@@ -70,13 +70,17 @@ inline std::vector<Block> blocks_of(int64_t channels, int64_t groups, int64_t pa
     for (int64_t g = 0; g < groups; ++g) {
       const int64_t end = part * size + (size * (g + 1) + groups - 1) / groups;
       while (start < end) {
-        const int64_t width = std::min(2 * lanes, end - start);
+        const int64_t width = std::min(widest, end - start);
         blocks.push_back({start, width, g});
         start += width;
       }
     }
   return blocks;
 }
+
+// Channels of a block: two registers of sums, and of the factors that are read.
+template <typename E>
+inline constexpr int64_t kBlock = 2 * kLanes<Accumulate<E>>;
 
 // How far the live taps reach from the output pixel.
 struct Margins {
@@ -167,24 +171,25 @@ inline std::vector<Segment> segments_of(const Plan& plan, int64_t group) {
 }
 
 // For parts of at most `rows` x `columns` pixels.
-template <typename E>
-Layout layout_of(const Geometry& s, int64_t channels, int64_t parts, const Margins& margins,
-                 int64_t rows, int64_t columns) {
-  return {blocks_of(channels, s.groups, parts, kLanes<Accumulate<E>>), margins,
+inline Layout layout_of(const Geometry& s, int64_t channels, int64_t parts, int64_t block,
+                        const Margins& margins, int64_t rows, int64_t columns) {
+  return {blocks_of(channels, s.groups, parts, block), margins,
           std::min(s.height, rows + margins.above + margins.below),
           columns + margins.left + margins.right, channels};
 }
 
+// Reads blocks of at most `block` channels.
 template <typename E>
-Plan plan_of(const Geometry& s, bool mirrored, int64_t rows, int64_t columns) {
+Plan plan_of(const Geometry& s, bool mirrored, int64_t rows, int64_t columns,
+             int64_t block = kBlock<E>) {
   constexpr int64_t lanes = kLanes<Accumulate<E>>, factor = kFactor<E>;
   const Margins live = margins_of(s), margins = mirrored ? live.mirrored() : live;
   const int64_t reads = mirrored ? s.channels_out : s.channels_in;
   const int64_t writes = mirrored ? s.channels_in : s.channels_out;
   const int64_t reads_parts = mirrored ? s.parts : 1, writes_parts = mirrored ? 1 : s.parts;
-  const Layout layout = layout_of<E>(s, reads, reads_parts, margins, rows, columns);
+  const Layout layout = layout_of(s, reads, reads_parts, block, margins, rows, columns);
   Plan plan{s, mirrored, factor, layout, {}, {}, {0}};
-  plan.writes = blocks_of(writes, s.groups, writes_parts, lanes);
+  plan.writes = blocks_of(writes, s.groups, writes_parts, kBlock<E>);
   for (int64_t g = 0; g < s.groups; ++g) plan.segments.push_back(segments_of(plan, g));
   for (const Block& block : plan.writes) {
     const auto& runs = plan.segments[block.group];

@@ -48,9 +48,17 @@ struct Image {
   Image() = default;
   explicit Image(const Tensor& t)
       : data(genkern::data<T>(t)), n(t.stride(0)), c(t.stride(1)), y(t.stride(2)), x(t.stride(3)) {}
+  // Dense rows.
+  Image(T* first, int64_t n_, int64_t c_, int64_t y_) : data(first), n(n_), c(c_), y(y_), x(1) {}
   bool is_one_row(int64_t width) const { return y == width * x; }
   T* at(int64_t image, int64_t channel, int64_t row, int64_t column) const {
     return data + image * n + channel * c + row * y + column * x;
+  }
+  // Of an image that is there in an area alone, whose first pixel `data` is.
+  Image from(const Area& area) const {
+    Image all = *this;
+    all.data -= area.y_begin * y + area.x_begin * x;
+    return all;
   }
   Image image(int64_t i) const {
     Image one = *this;

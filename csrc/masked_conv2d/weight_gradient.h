@@ -46,11 +46,19 @@ inline std::vector<Task> tasks_of(const Plan& plan, bool with_weight, bool with_
   return tasks;
 }
 
-// Bands of an image for the gradient of the weight.
-inline Cut bands_of_gradient(const Geometry& s, int64_t images, int64_t bytes_per_pixel) {
+// Pixels of a band of an image for the gradient of the weight, at most.
+inline int64_t pixels_of_gradient_bands(const Geometry& s, int64_t images,
+                                        int64_t bytes_per_pixel) {
   const int64_t fit = 2 * kCopyBytes / bytes_per_pixel;
   const int64_t apart = std::max(kStripPixels, images * s.height * s.width / kParts);
-  return Cut({0, s.height, 0, s.width}, std::max<int64_t>(1, std::min(fit, apart)));
+  return std::max<int64_t>(1, std::min(fit, apart));
+}
+
+// Bands that are summed together, of so many. A power of two: as many parts for every thread where
+// the images and the threads are such.
+inline int64_t bands_of_parts(int64_t bands, int64_t bytes_of_a_part) {
+  const int64_t parts = std::clamp<int64_t>(kPartsBytes / bytes_of_a_part, 1, kParts);
+  return int64_t(std::bit_ceil(uint64_t(ceil_div(bands, parts))));
 }
 
 // T: what is stored, E: what is multiplied.
@@ -69,10 +77,7 @@ struct WeightGradient {
   int64_t bias_size() const { return int64_t(plan.writes.size()) * 2 * L; }
   int64_t part_size() const { return (with_weight ? plan.packed_size() : 0) + bias_size(); }
   int64_t bands_of_a_part() const {
-    const int64_t bytes = part_size() * int64_t(sizeof(A)), count = images * bands.parts();
-    // A power of two: as many parts for every thread where the images and the threads are such.
-    const int64_t group = ceil_div(count, std::clamp<int64_t>(kPartsBytes / bytes, 1, kParts));
-    return int64_t(std::bit_ceil(uint64_t(group)));
+    return bands_of_parts(images * bands.parts(), part_size() * int64_t(sizeof(A)));
   }
   int64_t parts() const { return ceil_div(images * bands.parts(), bands_of_a_part()); }
 
@@ -166,5 +171,40 @@ struct WeightGradient {
     });
   }
 };
+
+// The sums of all parts: of each the bias, then the packed weight.
+template <typename T>
+void add_parts(const Plan& plan, const Accumulate<T>* sums, int64_t parts, int64_t apart,
+               const Tensor* d_weight, const Tensor* d_bias) {
+  using A = Accumulate<T>;
+  constexpr int64_t kBias = 2 * kLanes<A>;
+  const int64_t blocks = int64_t(plan.writes.size());
+  if (d_weight) unpack_weight<T>(plan, sums + blocks * kBias, parts, apart, *d_weight);
+  for (int64_t i = 0; d_bias && i < blocks; ++i)
+    for (int64_t c = 0; c < plan.writes[i].width; ++c) {
+      A sum = 0;
+      for (int64_t part = 0; part < parts; ++part) sum += sums[part * apart + i * kBias + c];
+      data<T>(*d_bias)[plan.writes[i].start + c] = core::from_accumulate<T>(sum);
+    }
+}
+
+template <typename T, typename E>
+void weight_gradient(const Geometry& s, const Image<const T>& d_output, const Image<const T>& x,
+                     int64_t images, const Tensor& like, Tensor* d_weight, Tensor* d_bias) {
+  using A = Accumulate<T>;
+  const int64_t channels = s.channels_out + (d_weight ? s.channels_in : 0);
+  const int64_t bytes = channels * core::kFactor<E> * int64_t(sizeof(E));
+  const Cut bands({0, s.height, 0, s.width}, pixels_of_gradient_bands(s, images, bytes));
+  const Plan plan = plan_of<E>(s, /*mirrored=*/false, bands.rows(), bands.columns());
+  const Layout d_layout =
+      layout_of(s, s.channels_out, s.parts, kBlock<E>, {}, bands.rows(), bands.columns());
+  const auto tasks = tasks_of(plan, d_weight, d_bias);
+  if (tasks.empty()) return;  // no live taps
+  const WeightGradient<T, E> gradient{plan, d_layout, bands, tasks, images, d_weight != nullptr};
+  const int64_t parts = gradient.parts(), apart = gradient.part_size();
+  const Scratch<A> sums(like, parts * apart);
+  gradient.run(x, d_output, like, sums.get());
+  add_parts<T>(plan, sums.get(), parts, apart, d_weight, d_bias);
+}
 
 }  // namespace genkern::cpu::masked_conv2d

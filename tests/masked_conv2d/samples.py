@@ -5,7 +5,7 @@ import torch
 import genkern
 from genkern import nn
 from tests.core.samples import Module, Peak, Sample, Samples, forward_backward, leaves
-from tests.masked_conv2d import values
+from tests.masked_conv2d import test_forms, values
 from tests.masked_conv2d.values import check, fused, plain
 
 FLOAT = 4  # bytes
@@ -50,6 +50,7 @@ LARGE = [
     sample("groups of images", (9, 6, 8, 8), 9, (3, 3), groups=3),
     sample("A, 5x5, colours", (2, 17, 6, 19), 35, (5, 5), "A", 3),
     sample("A, 7x7", (1, 1, 9, 29), 9, (7, 7), "A"),
+    sample("few channels, colours", (5, 3, 11, 23), 20, (3, 5), "A", 3),
     sample("dilated", (2, 9, 5, 18), 17, (3, 3), "B", 2, 2),
     sample("channels last", (2, 8, 4, 17), 33, (3, 3), last=True),
     sample("1x1", (2, 32, 4, 16), 40, (1, 1)),
@@ -154,7 +155,7 @@ SAMPLES = Samples(
         values.test_each_pixel_reaches_exactly_the_later_ones_that_the_mask_allows,
         values.test_masked_taps_are_never_read_and_get_no_gradient,
         values.test_a_pixel_that_no_tap_meets_stays_out_of_the_gradients,
-        values.test_a_window_has_the_bits_of_the_whole_output,
+        test_forms.test_a_window_has_the_bits_of_the_whole_output,
     ],
     autocast="product",
     errors=ERRORS,

@@ -197,11 +197,8 @@ def test_sum_of_the_output_sends_an_expanded_gradient():
 
 @pytest.mark.parametrize("needs", [(a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1)])
 def test_only_the_gradients_that_are_needed(needs):
-    input, weight, upstream = (
-        torch.randn(2, 3, 4, 5),
-        torch.randn(6, 3, 3, 3),
-        torch.randn(2, 6, 4, 5),
-    )
+    shapes = (2, 3, 4, 5), (6, 3, 3, 3), (2, 6, 4, 5)
+    input, weight, upstream = map(torch.randn, shapes)
     with launches() as names:
         got = backward(upstream, input, weight, needs=tuple(map(bool, needs)))
     assert len(names) == (any(needs) + (needs[1] or needs[2]))
@@ -222,11 +219,8 @@ def test_empty_images_launch_nothing(shape):
 
 
 def test_without_live_taps_the_output_is_the_bias():
-    input, weight, bias = (
-        torch.randn(2, 3, 4, 5),
-        torch.full((6, 3, 1, 1), math.nan),
-        torch.randn(6),
-    )
+    input, weight, bias = torch.randn(2, 3, 4, 5), torch.empty(6, 3, 1, 1), torch.randn(6)
+    weight.fill_(math.nan)
     output = forward(input, weight, bias, "A")
     assert torch.equal(output, bias[:, None, None].expand_as(output))
     d_input, d_weight, d_bias = backward(torch.ones_like(output), input, weight, "A")
@@ -234,11 +228,8 @@ def test_without_live_taps_the_output_is_the_bias():
 
 
 def test_the_same_bits_again():
-    input, weight, upstream = (
-        torch.randn(9, 5, 8, 9),
-        torch.randn(6, 5, 3, 3),
-        torch.randn(9, 6, 8, 9),
-    )
+    shapes = (9, 5, 8, 9), (6, 5, 3, 3), (9, 6, 8, 9)
+    input, weight, upstream = map(torch.randn, shapes)
     for once, again in zip(*(backward(upstream, input, weight) for _ in range(2)), strict=True):
         assert torch.equal(once, again)
 

@@ -18,6 +18,7 @@ class Fault(NamedTuple):
 
 
 CONV = "tests/masked_conv2d/values.py"
+PARTS = "bands_and_parts"
 LSTM = "tests/row_lstm/values.py"
 GAN = "tests/gan_loss/values.py"
 GAUSSIAN = "tests/gaussian/values.py"
@@ -39,24 +40,41 @@ FAULTS = [
         "size_t(count) * sizeof(E) + 2 * core::kVectorBytes",
         "size_t(count) * sizeof(E)",
         CONV,
-        "groups_of_images",
+        PARTS,
     ),
     Fault(
-        "the second group of images of the input's gradient lands on the first",
-        "csrc/masked_conv2d/cpu.cpp",
-        ", dx.data += group * dx.n",
-        "",
+        "every image of a masked convolution lands on the first",
+        "csrc/masked_conv2d/convolve.h",
+        "to.at(n, block.start,",
+        "to.at(0, block.start,",
         CONV,
-        "groups_of_images",
-    ),
-    Fault(
-        "the second group of images of the input's gradient, large blocks",
-        "csrc/masked_conv2d/cpu.cpp",
-        ", dx.data += group * dx.n",
-        "",
-        CONV,
-        "groups_of_images",
+        PARTS,
         "avx2",
+    ),
+    Fault(
+        "a band reads one row too few above it",
+        "csrc/masked_conv2d/packing.h",
+        "area.y_begin - margins.above)",
+        "area.y_begin - margins.above + 1)",
+        CONV,
+        PARTS,
+    ),
+    Fault(
+        "the last part of the weight's gradient is left out",
+        "csrc/masked_conv2d/packing.h",
+        "for (int64_t part = 0; part < parts; ++part)",
+        "for (int64_t part = 0; part + 1 < parts; ++part)",
+        CONV,
+        PARTS,
+        "avx2",
+    ),
+    Fault(
+        "pixels of the last two registers of a row count twice",
+        "csrc/masked_conv2d/few_channels.h",
+        "(L - rest)",
+        "(0)",
+        CONV,
+        PARTS,
     ),
     Fault(
         "lanes without a unit get a gradient",
