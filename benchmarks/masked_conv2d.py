@@ -122,12 +122,12 @@ PADDINGS = {  # left, right, top, bottom of the forms without dead taps
 def form_case(
     N: int,
     C: int,
-    O: int,
+    O: int,  # noqa: E741
     side: int,
     kh: int,
     kw: int,
     mask_type: str,
-    **options,  # noqa: E741
+    **options,
 ) -> Case:
     """A layer without dead taps against what public code writes in its place."""
     left, right, top, bottom = PADDINGS[mask_type](kh, kw)
