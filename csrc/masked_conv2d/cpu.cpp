@@ -1,7 +1,8 @@
 // Masked convolution and its gradients: the ops. The maths: masked_conv2d.h; how the work is cut
-// and divided between threads: convolve.h, weight_gradient.h.
+// and divided between threads: convolve.h, weight_gradient.h and, for
+// first layers, one_channel.h.
 #include "convolve.h"
-#include "few_channels.h"
+#include "one_channel.h"
 #include "weight_gradient.h"
 
 namespace genkern::cpu {
@@ -38,19 +39,20 @@ void forward(const Tensor& input, const Tensor& weight, const std::optional<Tens
     start[c] = core::to_accumulate(data<const T>(*bias)[c * bias->stride(0)]);
   Geometry row = s;
   flatten(row, from);  // the output is dense: one row whenever the input is
-  if (!has_few_channels<T>(row, to)) {
-    if (area.pixels() != s.height * s.width)
-      return convolve<T, E>(s, /*mirrored=*/false, area, from, N, weight, start, to);
-    return convolve<T, E>(row, /*mirrored=*/false, area_of(row), from, N, weight, start, to);
+  Image<T> dense = to;
+  dense.y = row.width * to.x;
+  const bool is_whole = area.pixels() == s.height * s.width;
+  if (!has_one_channel<T>(row, dense)) {
+    if (is_whole) return convolve<T, E>(row, false, area_of(row), from, N, weight, start, to);
+    return convolve<T, E>(s, /*mirrored=*/false, area, from, N, weight, start, to);
   }
-  if (area.pixels() == s.height * s.width)
-    return convolve_few_channels(row, area_of(row), from, N, weight, start, to);
-  if (row.width == s.width) return convolve_few_channels_of(s, area, from, N, weight, start, to);
+  if (is_whole) return convolve_one_channel(row, area_of(row), from, N, weight, start, to);
+  if (row.width == s.width) return convolve_part(s, area, from, N, weight, start, to);
   for (int64_t y = area.y_begin; y < area.y_end; ++y) {  // rows of a window follow one another
     const Area part{0, 1, y * s.width + area.x_begin, y * s.width + area.x_end};
     Image<T> line = to;
     line.data += y * (to.y - s.width);
-    convolve_few_channels_of(row, part, from, N, weight, start, line);
+    convolve_part(row, part, from, N, weight, start, line);
   }
 }
 
@@ -64,8 +66,8 @@ void backward(const Tensor& d_output, const Tensor& input, const Tensor& weight,
     const std::vector<Accumulate<T>> zeros(s.channels_in);
     convolve<T, E>(s, /*mirrored=*/true, area_of(s), dy, N, weight, zeros, Image<T>(*d_input));
   }
-  if (d_weight && has_few_channels<T>(s, dy))
-    few_channels_gradient(s, dy, x, N, d_output, *d_weight, d_bias);
+  if (d_weight && has_one_channel<T>(s, dy))
+    one_channel_gradient(s, dy, x, N, d_output, *d_weight, d_bias);
   else if (d_weight || d_bias)
     weight_gradient<T, E>(s, dy, x, N, d_output, d_weight, d_bias);
 }

@@ -178,16 +178,14 @@ inline Layout layout_of(const Geometry& s, int64_t channels, int64_t parts, int6
           columns + margins.left + margins.right, channels};
 }
 
-// Reads blocks of at most `block` channels.
 template <typename E>
-Plan plan_of(const Geometry& s, bool mirrored, int64_t rows, int64_t columns,
-             int64_t block = kBlock<E>) {
+Plan plan_of(const Geometry& s, bool mirrored, int64_t rows, int64_t columns) {
   constexpr int64_t lanes = kLanes<Accumulate<E>>, factor = kFactor<E>;
   const Margins live = margins_of(s), margins = mirrored ? live.mirrored() : live;
   const int64_t reads = mirrored ? s.channels_out : s.channels_in;
   const int64_t writes = mirrored ? s.channels_in : s.channels_out;
   const int64_t reads_parts = mirrored ? s.parts : 1, writes_parts = mirrored ? 1 : s.parts;
-  const Layout layout = layout_of(s, reads, reads_parts, block, margins, rows, columns);
+  const Layout layout = layout_of(s, reads, reads_parts, kBlock<E>, margins, rows, columns);
   Plan plan{s, mirrored, factor, layout, {}, {}, {0}};
   plan.writes = blocks_of(writes, s.groups, writes_parts, kBlock<E>);
   for (int64_t g = 0; g < s.groups; ++g) plan.segments.push_back(segments_of(plan, g));

@@ -50,7 +50,7 @@ LARGE = [
     sample("groups of images", (9, 6, 8, 8), 9, (3, 3), groups=3),
     sample("A, 5x5, colours", (2, 17, 6, 19), 35, (5, 5), "A", 3),
     sample("A, 7x7", (1, 1, 9, 29), 9, (7, 7), "A"),
-    sample("few channels, colours", (5, 3, 11, 23), 20, (3, 5), "A", 3),
+    sample("one channel, parts", (5, 1, 19, 23), 20, (3, 5), "A"),
     sample("dilated", (2, 9, 5, 18), 17, (3, 3), "B", 2, 2),
     sample("channels last", (2, 8, 4, 17), 33, (3, 3), last=True),
     sample("1x1", (2, 32, 4, 16), 40, (1, 1)),

@@ -116,7 +116,7 @@ def test_a_window_has_the_bits_of_the_whole_output(problem, data):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("mask_type", MASK_TYPES)
 def test_every_pixel_by_itself_has_the_bits_of_the_whole(mask_type, dtype):
-    for C, kernel, last in ((3, (3, 3), 0), (2, (1, 1), 0), (20, (2, 3), 1), (40, (1, 1), 0)):
+    for C, kernel, last in ((1, (3, 3), 0), (1, (1, 1), 0), (20, (2, 3), 1), (40, (1, 1), 0)):
         x, w = torch.randn(2, C, 4, 19).to(dtype), torch.randn(9, C, *kernel).to(dtype)
         x = x.contiguous(memory_format=torch.channels_last) if last else x
         whole = genkern.masked_conv2d(x, w, mask_type=mask_type)
