@@ -94,8 +94,10 @@ def test_values_and_every_gradient_match_the_float64_reference(problem, last):
 
 @given(problems(), st.booleans(), st.data())
 @examples(0.25)
-def test_a_window_has_the_bits_of_the_whole_output(problem, last, data):
+def test_a_window_is_that_part_of_the_whole_output(problem, last, data):
+    """Of integers, whose sums are exact: the interpreter's products of matrices round by row."""
     inputs, _, options = problem
+    inputs = [torch.randint_like(x, -4, 5) for x in inputs]
     ends = [
         sorted(data.draw(st.integers(0, size)) for _ in range(2)) for size in inputs[0].shape[2:]
     ]
