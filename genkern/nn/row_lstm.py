@@ -21,19 +21,6 @@ def _check_sizes(features: int, hidden_size: int, kernel_size: int, data_channel
     )
 
 
-def input_gates(layer: MaskedConv2d, input: torch.Tensor) -> torch.Tensor:
-    """The convolution ``layer`` of an LSTM, to the gates o, f, i, g of its units."""
-    if layer.data_channels == 1:
-        return layer(input)
-    # Colours split each gate, so that a unit has one colour. A single convolution would split the
-    # 4h channels, and whole gates would belong to a colour: blue's input gate, say, would let blue
-    # into the units of red.
-    assert layer.bias is not None  # for the type checker: layers of gates are made with a bias
-    options: dict[str, Any] = {"mask_type": layer.mask_type, "data_channels": layer.data_channels}
-    per_gate = zip(layer.weight.chunk(4), layer.bias.chunk(4), strict=True)
-    return torch.cat([masked_conv2d(input, w, b, **options) for w, b in per_gate], dim=1)
-
-
 class RowLSTM(nn.Module):
     """Row LSTM layer: masked 1 x k input-to-state convolution, `genkern.row_lstm`, residual.
 
