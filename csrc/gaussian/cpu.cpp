@@ -105,7 +105,9 @@ auto forward_loop(bool prior, bool sample) {
 template <typename A>
 auto backward_loop(bool kl, bool prior, bool sample) {
   using core::gaussian_backward_chunk;
-  if (!kl) return &gaussian_backward_chunk<false, true, false, A>;
+  if (!kl)
+    return sample ? &gaussian_backward_chunk<false, true, false, A>
+                  : &gaussian_backward_chunk<false, false, false, A>;
   if (prior)
     return sample ? &gaussian_backward_chunk<true, true, true, A>
                   : &gaussian_backward_chunk<true, false, true, A>;
