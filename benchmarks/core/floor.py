@@ -77,6 +77,7 @@ def _with_backward(forward: Callable, arguments: list, backward: Callable, rest:
         def backward(ctx, *upstream):
             assert ctx.saved_tensors
             found = backward(*rest)
+            found = (found,) if isinstance(found, torch.Tensor) else found
             return *(d if need else None for d, need in zip(found, needs, strict=True)), *others
 
     used = [i for i, wanted in enumerate(results) if wanted]

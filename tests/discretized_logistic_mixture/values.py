@@ -292,9 +292,11 @@ def test_wide_scales_agree_with_the_usual_loss():
 
 
 def near_a_boundary(params, noise, levels, colours, temperature):
-    """Pixels whose samples change when the noise is moved a little."""
-    moved = [reference.sample(params, noise * (1 + e) + a, levels, colours, temperature)
-             for e, a in ((0, 0), (2e-5, 0), (-2e-5, 0), (0, 1e-6), (0, -1e-6))]  # fmt: skip
+    """Pixels whose samples change when the noise or the parameters are moved a little."""
+    moves = ((0, 0, 0), (2e-5, 0, 0), (-2e-5, 0, 0), (0, 1e-6, 0), (0, -1e-6, 0))
+    moves += ((0, 0, 1e-6), (0, 0, -1e-6))
+    moved = [reference.sample(params * (1 + p), noise * (1 + e) + a, levels, colours, temperature)
+             for e, a, p in moves]  # fmt: skip
     return functools.reduce(torch.logical_or, [m != moved[0] for m in moved]).any(1, keepdim=True)
 
 
