@@ -79,7 +79,7 @@ def cases() -> list[Case]:
     target = {"forward_backward": Target(5)}
     return [
         recurrence_case(16, 16, 28, targets=target, compiled=True, quick=True),
-        recurrence_case(16, 64, 28, targets=target),
+        recurrence_case(16, 64, 28, targets=target, headline=True),
         recurrence_case(16, 128, 32, targets=target),
         recurrence_case(1, 64, 28),
         recurrence_case(3, 17, 13),

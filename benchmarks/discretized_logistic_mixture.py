@@ -84,13 +84,15 @@ def nll_case(N: int, K: int, side: int, **rest) -> Case:
         flops=(90.0 * components, 180.0 * components),
         elements=(10.0 * components, 20.0 * components),
         terms={"nll": 3 * pixels, "d_params": 3 * K},
+        # A difference of sigmoids: its gradients are wrong from the second or third digit on.
+        slack={"eager": 200.0, "compile": 200.0},
         **rest,
     )
 
 
 def cases() -> list[Case]:
     return [
-        nll_case(16, 10, 32, targets={"forward_backward": Target(8)}, quick=True),
+        nll_case(16, 10, 32, targets={"forward_backward": Target(8)}, quick=True, headline=True),
         nll_case(4, 5, 13),
         nll_case(1, 1, 2, overhead=True, quick=True),
     ]

@@ -19,11 +19,6 @@ def eager(input, weight, bias, mask):
     return F.linear(input, weight * mask, bias)
 
 
-def dense(input, weight, bias, mask):
-    """The product alone, of a weight that is masked already."""
-    return F.linear(input, weight, bias)
-
-
 def fused(in_degrees: torch.Tensor, out_degrees: torch.Tensor, strict: bool) -> Callable:
     def run(input, weight, bias, mask):
         seen, seeing = in_degrees.to(input.device), out_degrees.to(input.device)
@@ -69,8 +64,6 @@ def linear_case(N: int, pixels: int, hidden: int, output: bool = False, **rest) 
         outputs=("output",),
         flops=(products, products * (2 if output else 1)),
         elements=(x + live + y, y + x + live + (x + live if output else 0)),
-        library=dense,
-        library_call="F.linear on the whole weight, without its mask",
         terms={"output": C_in, "d_input": C_out, "d_weight": N, "d_bias": N},
         # The input of a first layer is data: nobody asks for its gradient.
         constants=frozenset({"mask"} if output else {"mask", "input"}),

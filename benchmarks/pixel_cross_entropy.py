@@ -96,7 +96,7 @@ def head_case(
 
 def cases() -> list[Case]:
     return [
-        logits_case(16, 3, 32, 256, targets={"forward_backward": Target(4)}),
+        logits_case(16, 3, 32, 256, targets={"forward_backward": Target(4)}, headline=True),
         logits_case(16, 1, 8, 17, quick=True),
         head_case(16, 3, 32, 256, 64, targets={"forward_backward": Target(1.3)}),
         head_case(16, 3, 32, 256, 256),

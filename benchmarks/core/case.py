@@ -41,6 +41,7 @@ class Case:
         terms: length of the longest sum behind an output or a gradient ("d_" + input); default 1.
         roundings: how often a value is rounded to storage on its way to an output.
         noise: per implementation, the standard normals that it draws after the same seeding.
+        slack: per baseline, a factor on its tolerance: people's formula that loses digits.
         constants: inputs without gradient.
         overhead: the case is so small that what it costs is the call.
         headline: its forward + backward stands in the README.
@@ -61,6 +62,7 @@ class Case:
     terms: Mapping[str, int] = field(default_factory=dict)
     roundings: int = 1
     noise: Mapping[str, Callable] = field(default_factory=dict)
+    slack: Mapping[str, float] = field(default_factory=dict)
     constants: frozenset[str] = frozenset()
     phases: tuple[str, ...] = PHASES
     compiled_phases: tuple[str, ...] = PHASES

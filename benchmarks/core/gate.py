@@ -138,6 +138,7 @@ class Trial:
         root = self.case.terms.get(key, 1) ** 0.5
         scale = want.abs().max().item() if want.numel() else 0.0
         limit = (self.case.roundings * storage + ROUNDING * working * root) * scale + subnormal
+        limit *= self.case.slack.get(name, 1.0)
         error = (got.double() - want).abs().max().item() if want.numel() else 0.0
         if not error <= limit:
             raise RedGate(f"{key}: error {error:.3g}, allowed {limit:.3g}")

@@ -158,4 +158,5 @@ def variants(n: int) -> Iterator[tuple[str, tuple]]:
     yield from _call(torch.float32, False, n, n + 1, 2 * n)
 
 
-SPILL_BYTES = {"masked_linear_forward_kernel": 40}  # float64, whatever its tile
+# In float64, whatever the tile.
+SPILL_BYTES = {"masked_linear_forward_kernel": 40, "masked_linear_backward_kernel": 40}
