@@ -191,12 +191,10 @@ class PixelCNNPP(MixtureModel):
     def initialise(self, images: torch.Tensor) -> None:
         """Lengths of the weights and biases from a batch, layer after layer."""
         added = {block.second for block in self.modules() if isinstance(block, GatedResnet)}
-        layers = [layer for layer in self.modules() if is_parametrized(layer, "weight")]
         hooks = [
-            layer.register_forward_hook(
-                functools.partial(standardise, 0.1 if layer in added else 1)
-            )
-            for layer in layers
+            layer.register_forward_hook(standardise(0.1 if layer in added else 1.0))
+            for layer in self.modules()
+            if is_parametrized(layer, "weight")
         ]
         self.at(images)
         for hook in hooks:
