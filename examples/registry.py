@@ -87,7 +87,7 @@ MODELS = {
     ),
     "multi_scale": Entry(
         "examples.autoregressive.multi_scale:MultiScalePixelRNN",
-        *(2000, 2e-3, 64),
+        *(1200, 2e-3, 64),
         small={"hidden": 8, "layers": 1, "condition": 8},
         exact=True,
     ),
@@ -105,7 +105,7 @@ MODELS = {
     ),
     "pixel_cnn_pp": Entry(
         "examples.autoregressive.pixel_cnn_pp:PixelCNNPP",
-        *(2000, 2e-3, 64),
+        *(1000, 2e-3, 64),
         small={"hidden": 8, "components": 2},
         exact=True,
         limits={"scales": Number(int, 1, 10), "dropout": Number(float, 0, 1, below=True)},

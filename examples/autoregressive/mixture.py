@@ -5,6 +5,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 
 import torch
+from torch.nn.utils import parametrize
 
 import genkern
 from examples.autoregressive.raster import Place, RasterModel
@@ -99,10 +100,11 @@ class MixtureModel(RasterModel):
         device = next(self.parameters()).device
         images = torch.zeros(num_samples, C, H, W, dtype=torch.uint8, device=device)
         options = {"levels": self.spec.levels, "data_channels": C, "temperature": temperature}
-        for row, col in itertools.product(range(H), range(W)):
-            params = self.at(images)[:, :, row : row + 1, col : col + 1]
-            drawn = genkern.discretized_logistic_mixture_sample(
-                params, generator=generator, **options
-            )
-            images[:, :, row, col] = drawn[:, :, 0, 0]
+        with parametrize.cached():  # weights that are normalised at each use
+            for row, col in itertools.product(range(H), range(W)):
+                params = self.at(images)[:, :, row : row + 1, col : col + 1]
+                drawn = genkern.discretized_logistic_mixture_sample(
+                    params, generator=generator, **options
+                )
+                images[:, :, row, col] = drawn[:, :, 0, 0]
         return images
