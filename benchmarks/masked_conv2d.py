@@ -113,6 +113,59 @@ def conv_case(
     )
 
 
+PADDINGS = {  # left, right, top, bottom of the forms without dead taps
+    "rows": lambda kh, kw: (kw // 2, kw - 1 - kw // 2, kh - 1, 0),
+    "left": lambda kh, kw: (kw - 1, 0, kh - 1, 0),
+}
+
+
+def form_case(
+    N: int,
+    C: int,
+    O: int,  # noqa: E741
+    side: int,
+    kh: int,
+    kw: int,
+    mask_type: str,
+    **options,
+) -> Case:
+    """A layer without dead taps against what public code writes in its place."""
+    left, right, top, bottom = PADDINGS[mask_type](kh, kw)
+    rows = sum(side - min(y, side) for y in range(kh))
+    columns = sum(side - min(abs(x - left), side) for x in range(kw))
+    forward = 2.0 * N * C * O * rows * columns
+    pixels, w = N * side * side, float(O * C * kh * kw)
+    x, y = pixels * C, pixels * O
+
+    def padded_and_cropped(x, weight, bias):
+        padding = (top, max(left, right))
+        return F.conv2d(x, weight, bias, padding=padding)[:, :, :side, :side]
+
+    def padded(x, weight, bias):
+        return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias)
+
+    def inputs():
+        x = torch.randn(N, C, side, side)
+        return {"x": x, "weight": uniform(O, C, kh, kw), "bias": torch.randn(O)}
+
+    return Case(
+        family="masked_conv2d",
+        op="masked_conv2d",
+        shape=f"N{N} C{C} O{O} {side}x{side} k{kh}x{kw} {mask_type}",
+        inputs=inputs,
+        genkern=lambda *tensors: genkern.masked_conv2d(*tensors, mask_type=mask_type),
+        eager=padded_and_cropped,
+        reference=lambda *tensors: reference.forward(*tensors, mask_type),
+        outputs=("y",),
+        flops=(forward, 2 * forward),
+        elements=(x + w + y, y + 2 * x + 2 * w),
+        library=padded,
+        library_call="F.conv2d on an input that F.pad has shifted",
+        terms={"y": C * kh * kw, "d_x": O * kh * kw, "d_weight": pixels, "d_bias": pixels},
+        **options,
+    )
+
+
 def cases() -> list[Case]:
     def at_least(ratio: float) -> dict[str, Target]:
         return {"forward_backward": Target(ratio)}
@@ -125,6 +178,8 @@ def cases() -> list[Case]:
         conv_case(16, 1, 64, 28, 7, "A", first_layer=True),
         conv_case(16, 3, 96, 32, 7, "A", data_channels=3, first_layer=True, targets=at_least(1.5)),
         conv_case(16, 96, 96, 32, 3, "B", data_channels=3, targets=at_least(1.5)),
+        form_case(16, 64, 128, 28, 3, 5, "rows"),
+        form_case(16, 64, 128, 28, 1, 3, "left"),
         conv_case(16, 3, 17, 13, 3, "B"),
         conv_case(1, 64, 64, 28, 3, "B"),
         conv_case(1, 1, 1, 4, 3, "B", overhead=True, quick=True),

@@ -27,14 +27,16 @@
 
 namespace genkern {
 
+using torch::headeronly::ScalarType;
 using torch::stable::contiguous;
+using torch::stable::empty_like;
 using torch::stable::new_zeros;
 using torch::stable::parallel_for;
 using torch::stable::Tensor;
 
 // torch::stable::new_empty looks the op up by name and boxes its arguments at every call.
 inline Tensor new_tensor(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef sizes,
-                         std::optional<torch::headeronly::ScalarType> dtype = std::nullopt) {
+                         std::optional<ScalarType> dtype = std::nullopt) {
   int32_t code = dtype.has_value() ? int32_t(*dtype) : 0;
   AtenTensorHandle handle;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_aten_new_empty(
@@ -54,7 +56,7 @@ inline Tensor new_channels_last(const Tensor& like,
 
 // Zeros with the strides of `like`, if those leave no holes.
 inline Tensor new_zeros_like(const Tensor& like) {
-  Tensor result = torch::stable::empty_like(like);
+  Tensor result = empty_like(like);
   std::memset(result.mutable_data_ptr(), 0,
               size_t(result.numel() * int64_t(result.element_size())));
   return result;
@@ -108,7 +110,7 @@ void parallel_units(int64_t count, int64_t grain, const F& f) {
 // An uninitialised result, in huge pages where it holds some and the system gives them on request:
 // a fault of 1 to 3 us for every 4 kB of it can cost as much as the work that fills it.
 inline Tensor new_large(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef shape,
-                        std::optional<torch::headeronly::ScalarType> dtype = std::nullopt) {
+                        std::optional<ScalarType> dtype = std::nullopt) {
   Tensor result = new_tensor(like, shape, dtype);
 #if defined(MADV_HUGEPAGE)
   constexpr uintptr_t kHugePage = 2 << 20;
@@ -155,7 +157,7 @@ class ScratchMemory {
     if (bytes < kLarge)
       small_.reset(::operator new(bytes, std::align_val_t(kLine)));
     else
-      large_ = new_tensor(like, {int64_t(bytes)}, torch::headeronly::ScalarType::Byte);
+      large_ = new_tensor(like, {int64_t(bytes)}, ScalarType::Byte);
   }
   void* get() const { return small_ ? small_.get() : large_->mutable_data_ptr(); }
 
@@ -185,7 +187,6 @@ class Scratch {
 
 // The dtype of core::Accumulate of the element type of `t`.
 inline auto accumulate_dtype(const Tensor& t) {
-  using torch::headeronly::ScalarType;
   return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
@@ -269,7 +270,7 @@ decltype(auto) dispatch_floating(const Tensor& t, F&& f) {
 // Calls f(A{}) with the type that the elements of `t` are summed in: float or double.
 template <typename F>
 decltype(auto) dispatch_accumulate(const Tensor& t, F&& f) {
-  if (t.scalar_type() == torch::headeronly::ScalarType::Double) return f(double{});
+  if (t.scalar_type() == ScalarType::Double) return f(double{});
   return f(float{});
 }
 
@@ -297,7 +298,6 @@ core::Writer<A> writer(const Tensor& t, bool wanted = true) {
 // The header of a torch without CUDA leaves this declaration out.
 extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device, void** stream);
 
-using torch::headeronly::ScalarType;
 using torch::stable::accelerator::DeviceGuard;
 
 inline void* current_stream(int32_t device) {

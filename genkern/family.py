@@ -61,14 +61,16 @@ class Family:
             schema = (
                 f"{inputs}, bool save) -> ({', '.join(['Tensor'] * (self.results + len(saved)))})"
             )
-        self.forward = library.define(f"{name}_forward{schema}", results)
+        self.forward = library.define(name, f"{name}_forward{schema}", results)
         names = [a.rpartition(" ")[2] for a in tensors[: self.differentiable]]
         words = [f"Tensor? upstream_{i}" for i in range(self.results)]
         words += [*tensors, *(f"Tensor {b}" for b in saved), *options]
         words += [f"bool needs_{n}" for n in names]
         found = ", ".join(["Tensor"] * len(names))
         self.backward = library.define(
-            f"{name}_backward({', '.join(words)}) -> ({found})", gradients or self._empty_gradients
+            name,
+            f"{name}_backward({', '.join(words)}) -> ({found})",
+            gradients or self._empty_gradients,
         )
         self.function = _function(self)
         self.flops = flops

@@ -81,10 +81,10 @@ def load_compiled() -> tuple[Compiled | None, str]:
 compiled, compiled_error = load_compiled()
 
 
-def define(schema: str, fake: Callable) -> torch._ops.OpOverload:
+def define(family: str, schema: str, fake: Callable) -> torch._ops.OpOverload:
     """Declares ``genkern::<schema>``, with the shape function ``fake`` for meta and tracing."""
     name = schema.partition("(")[0]
-    _families.add(name.removesuffix("_forward").removesuffix("_backward"))
+    _families.add(family)
     _LIBRARY.define(schema)
     torch.library.register_fake(f"genkern::{name}", fake, lib=_LIBRARY)
     return getattr(torch.ops.genkern, name).default

@@ -315,7 +315,12 @@ inline V minus_2_log_normal(V x) {
 // still. Both are fitted to the least relative error of the result (1.1e-8 and 1.3e-9).
 template <typename V>
 inline void sincospi(V t, V& sine, V& cosine) {
-  const V size = abs(t), x = 0.5f - size, x2 = x * x, x4 = x2 * x2, w = t - t * size;
+  const V size = abs(t), x = 0.5f - size, x2 = x * x, x4 = x2 * x2;
+#if defined(__FMA__)
+  const V w = t - t * size;
+#else
+  const V w = t * (1.0f - size);  // t * size, rounded, would cost all digits beside a root
+#endif
   const V s = (x4 * 0.0768870041f + (x2 * -0.597918451f + 2.55002165f)) * x4 +
               (x2 * -5.16770744f + 1.14159262f);
   const V c = (x4 * 0.0241604615f + (x2 * -0.228745326f + 1.27799165f)) * x4 + x2 * -3.73920822f;

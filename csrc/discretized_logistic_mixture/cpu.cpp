@@ -23,7 +23,6 @@ using core::kPixels;
 using core::Pixels;
 using core::Reader;
 using core::Writer;
-using torch::headeronly::ScalarType;
 using MaybeTensor = std::optional<Tensor>;
 
 // Images (N, C, pixels) cut into blocks.

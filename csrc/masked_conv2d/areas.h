@@ -18,6 +18,8 @@ struct Area {
   int64_t pixels() const { return height() * width(); }
 };
 
+inline Area area_of(const core::masked_conv2d::Geometry& s) { return {0, s.height, 0, s.width}; }
+
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // An area in nearly equal parts of at most `pixels`: whole rows, or parts of one.

@@ -21,12 +21,12 @@ namespace genkern::cpu::masked_conv2d {
 constexpr int64_t kPixels = block_size(128, 12);
 constexpr int64_t kFactors = block_size(256, 20);
 
-// Pixels of a band of an image, at most: some bands for every thread, and small enough for a copy
-// of one to stay in the cache.
-inline int64_t pixels_of_bands(const Geometry& s, int64_t images, int64_t bytes_per_pixel) {
+// Pixels of a band of an area of an image, at most: some bands for every thread, and small enough
+// for a copy of one to stay in the cache.
+inline int64_t pixels_of_bands(const Area& area, int64_t images, int64_t bytes_per_pixel) {
   constexpr int64_t kTurns = 8;
   const int64_t fit = kCopyBytes / std::max<int64_t>(1, bytes_per_pixel);  // maybe no channels
-  const int64_t turn = images * s.height * s.width / (kTurns * num_threads());
+  const int64_t turn = images * area.pixels() / (kTurns * num_threads());
   return std::max<int64_t>(1, std::min(fit, std::max(kPixels / 2, turn)));
 }
 
@@ -84,13 +84,14 @@ void start_sums(const A* bias, int64_t channels, int64_t pixels, int64_t width, 
 
 // `bias`: of every channel that is written.
 template <typename T, typename E>
-void convolve(const Geometry& s, bool mirrored, const Image<const T>& from, int64_t images,
-              const Tensor& weight, const std::vector<Accumulate<T>>& bias, const Image<T>& to) {
+void convolve(const Geometry& s, bool mirrored, const Area& all, const Image<const T>& from,
+              int64_t images, const Tensor& weight, const std::vector<Accumulate<T>>& bias,
+              const Image<T>& to) {
   using A = Accumulate<T>;
   constexpr int64_t L = kLanes<A>;
   const int64_t channels = mirrored ? s.channels_out : s.channels_in;
   const int64_t bytes = channels * int64_t(sizeof(E));
-  const Cut bands({0, s.height, 0, s.width}, pixels_of_bands(s, images, bytes));
+  const Cut bands(all, pixels_of_bands(all, images, bytes));
   const Plan plan = plan_of<E>(s, mirrored, bands.rows(), bands.columns());
   const Scratch<E> packed(weight, plan.packed_size());
   pack_weight<T>(plan, weight, packed.get());

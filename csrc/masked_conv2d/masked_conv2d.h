@@ -29,9 +29,29 @@
 
 namespace genkern::core::masked_conv2d {
 
+// In the order of genkern/ops/masked_conv2d.py, which draws them.
+enum class MaskType : int64_t { A, B, rows, rows_above, left, left_before };
+
 struct Geometry {
-  int64_t channels_in, channels_out, height, width, kernel_h, kernel_w, dilation, groups;
-  bool exclude_centre;
+  int64_t channels_in, channels_out, height, width, kernel_h, kernel_w, dilation, groups, parts;
+  MaskType mask;
+
+  // The row and the column of the kernel that stand at the output pixel; maybe one past the last.
+  int64_t row() const {
+    if (mask <= MaskType::B) return kernel_h / 2;
+    return mask == MaskType::rows_above ? kernel_h : kernel_h - 1;
+  }
+  int64_t column() const {
+    if (mask == MaskType::left) return kernel_w - 1;
+    return mask == MaskType::left_before ? kernel_w : kernel_w / 2;
+  }
+  // Whether the tap at the output pixel is the last one, and live by the order of colours.
+  bool has_centre() const { return mask <= MaskType::B || mask == MaskType::left; }
+  // Taps of a row of the kernel that are live for all channels: the first ones.
+  int64_t whole_taps(int64_t kernel_row) const {
+    if (kernel_row > row()) return 0;
+    return has_centre() && kernel_row == row() ? column() : kernel_w;
+  }
 };
 
 // Contiguous channels of one colour group.
@@ -39,15 +59,21 @@ struct Block {
   int64_t start, width, group;
 };
 
-// The channels of each group in blocks of at most `widest`, the last one of a group maybe narrower.
-inline std::vector<Block> blocks_of(int64_t channels, int64_t groups, int64_t widest) {
+// The channels of each group of each part in blocks of at most `widest`, the last one of a group
+// maybe narrower.
+inline std::vector<Block> blocks_of(int64_t channels, int64_t groups, int64_t parts,
+                                    int64_t widest) {
   std::vector<Block> blocks;
+  const int64_t size = channels / parts;
   int64_t start = 0;
-  for (int64_t g = 0; g < groups; ++g)
-    for (const int64_t end = (channels * (g + 1) + groups - 1) / groups; start < end;) {
-      const int64_t width = std::min(widest, end - start);
-      blocks.push_back({start, width, g});
-      start += width;
+  for (int64_t part = 0; part < parts; ++part)
+    for (int64_t g = 0; g < groups; ++g) {
+      const int64_t end = part * size + (size * (g + 1) + groups - 1) / groups;
+      while (start < end) {
+        const int64_t width = std::min(widest, end - start);
+        blocks.push_back({start, width, g});
+        start += width;
+      }
     }
   return blocks;
 }
@@ -65,10 +91,10 @@ struct Margins {
 
 // Taps further away than the image is large see padding only, and are left out.
 inline Margins margins_of(const Geometry& s) {
-  const int64_t d = s.dilation, a = s.kernel_h / 2, b = s.kernel_w / 2;
-  const int64_t rows = (s.height - 1) / d, columns = (s.width - 1) / d;
-  return {std::min(a, rows) * d, 0, std::min(b, columns) * d,
-          std::min(s.kernel_w - 1 - b, columns) * d};
+  const int64_t d = s.dilation, rows = (s.height - 1) / d, columns = (s.width - 1) / d;
+  const int64_t right = std::max<int64_t>(0, s.kernel_w - 1 - s.column());
+  return {std::min(s.row(), rows) * d, 0, std::min(s.column(), columns) * d,
+          std::min(right, columns) * d};
 }
 
 // A copy of a part of an image, as large as the largest part.
@@ -110,13 +136,13 @@ struct Plan {
 
 inline bool sees(const Plan& plan, int64_t writes, int64_t reads) {
   const int64_t out = plan.mirrored ? reads : writes, in = plan.mirrored ? writes : reads;
-  return plan.geometry.exclude_centre ? in < out : in <= out;
+  return plan.geometry.mask == MaskType::A ? in < out : in <= out;
 }
 
 inline std::vector<Segment> segments_of(const Plan& plan, int64_t group) {
   const Geometry& s = plan.geometry;
   const Margins live = margins_of(s);
-  const int64_t d = s.dilation, a = s.kernel_h / 2, b = s.kernel_w / 2;
+  const int64_t d = s.dilation, a = s.row(), b = s.column();
   const int64_t low = b - live.left / d, high = b + live.right / d, rows = live.above / d;
   std::vector<Segment> segments;
   segments.reserve((rows + 1) * plan.reads.blocks.size() * (d == 1 ? 1 : high - low + 1));
@@ -133,18 +159,21 @@ inline std::vector<Segment> segments_of(const Plan& plan, int64_t group) {
       packed += (length + plan.factor - 1) / plan.factor * plan.factor;
     }
   };
-  for (int64_t step = 0; step <= rows; ++step) {  // in ascending order of the rows that are read
-    const int64_t up = plan.mirrored ? step : rows - step;
-    for (const Block& block : plan.reads.blocks)
-      add(up, block, low, up > 0 ? high : b - (sees(plan, group, block.group) ? 0 : 1));
+  const int64_t lowest = std::max<int64_t>(0, a - (s.kernel_h - 1));
+  for (int64_t step = lowest; step <= rows; ++step) {  // in ascending order of the rows read
+    const int64_t up = plan.mirrored ? step : rows - (step - lowest);
+    for (const Block& block : plan.reads.blocks) {
+      const bool centre = up == 0 && s.has_centre() && sees(plan, group, block.group);
+      add(up, block, low, std::min(high, s.whole_taps(a - up) - (centre ? 0 : 1)));
+    }
   }
   return segments;
 }
 
 // For parts of at most `rows` x `columns` pixels.
-inline Layout layout_of(const Geometry& s, int64_t channels, int64_t block, const Margins& margins,
-                        int64_t rows, int64_t columns) {
-  return {blocks_of(channels, s.groups, block), margins,
+inline Layout layout_of(const Geometry& s, int64_t channels, int64_t parts, int64_t block,
+                        const Margins& margins, int64_t rows, int64_t columns) {
+  return {blocks_of(channels, s.groups, parts, block), margins,
           std::min(s.height, rows + margins.above + margins.below),
           columns + margins.left + margins.right, channels};
 }
@@ -155,9 +184,10 @@ Plan plan_of(const Geometry& s, bool mirrored, int64_t rows, int64_t columns) {
   const Margins live = margins_of(s), margins = mirrored ? live.mirrored() : live;
   const int64_t reads = mirrored ? s.channels_out : s.channels_in;
   const int64_t writes = mirrored ? s.channels_in : s.channels_out;
-  Plan plan{s,  mirrored, factor, layout_of(s, reads, kBlock<E>, margins, rows, columns),
-            {}, {},       {0}};
-  plan.writes = blocks_of(writes, s.groups, kBlock<E>);
+  const int64_t reads_parts = mirrored ? s.parts : 1, writes_parts = mirrored ? 1 : s.parts;
+  const Layout layout = layout_of(s, reads, reads_parts, kBlock<E>, margins, rows, columns);
+  Plan plan{s, mirrored, factor, layout, {}, {}, {0}};
+  plan.writes = blocks_of(writes, s.groups, writes_parts, kBlock<E>);
   for (int64_t g = 0; g < s.groups; ++g) plan.segments.push_back(segments_of(plan, g));
   for (const Block& block : plan.writes) {
     const auto& runs = plan.segments[block.group];

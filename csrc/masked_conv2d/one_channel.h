@@ -49,10 +49,10 @@ class Shifted {
   int64_t size() const { return shifts() * apart(); }
 
   // Bands whose copies stay in the first-level cache, and no narrower than four registers.
-  static Cut bands_of(const Geometry& s, int64_t pixels) {
+  static Cut bands_of(const Geometry& s, const Area& area, int64_t pixels) {
     constexpr int64_t kBytes = block_size(24 << 10, 512);
     const int64_t fit = kBytes / (s.kernel_w * int64_t(sizeof(A)));
-    return Cut({0, s.height, 0, s.width}, std::max(std::min(fit, pixels), 4 * int64_t(kLanes<A>)));
+    return Cut(area, std::max(std::min(fit, pixels), 4 * int64_t(kLanes<A>)));
   }
 
   template <typename T>
@@ -73,7 +73,7 @@ class Shifted {
 
   // From a pixel to what the first tap of a segment sees.
   int64_t offset(const Segment& segment) const {
-    const int64_t shift = segment.tap_column - (s_.kernel_w / 2 - margins_.left / s_.dilation);
+    const int64_t shift = segment.tap_column - (s_.column() - margins_.left / s_.dilation);
     return shift * apart() + segment.row * columns_;
   }
   const A* row(int64_t y) const { return data_ + (y - top_) * columns_; }
@@ -140,14 +140,15 @@ void for_registers(int64_t pixels, const F& f) {
   for (; p < pixels; p += L) f(std::min(p, pixels - L), std::integral_constant<int, 1>());
 }
 
+// An area that is at least a register wide, and whose rows follow one another in `to`.
 template <typename T>
-void convolve_one_channel(const Geometry& s, const Image<const T>& from, int64_t images,
-                          const Tensor& weight, const std::vector<Accumulate<T>>& bias,
-                          const Image<T>& to) {
+void convolve_one_channel(const Geometry& s, const Area& area, const Image<const T>& from,
+                          int64_t images, const Tensor& weight,
+                          const std::vector<Accumulate<T>>& bias, const Image<T>& to) {
   using A = Accumulate<T>;
   constexpr int64_t L = kLanes<A>;
   constexpr int kRows = core::kManyRegisters ? 8 : 6;
-  const Cut bands = Shifted<A>::bands_of(s, pixels_of_bands(s, images, 1));
+  const Cut bands = Shifted<A>::bands_of(s, area, pixels_of_bands(area, images, 1));
   const Plan plan = plan_of<A>(s, /*mirrored=*/false, bands.rows(), bands.columns());
   const Scratch<A> packed(weight, plan.packed_size());
   pack_weight<T>(plan, weight, packed.get());
@@ -182,6 +183,25 @@ void convolve_one_channel(const Geometry& s, const Image<const T>& from, int64_t
       }
     }
   });
+}
+
+// An area that may be narrower. Its sums are formed, in their order, as part of one that is not.
+template <typename T>
+void convolve_part(const Geometry& s, const Area& area, const Image<const T>& from, int64_t images,
+                   const Tensor& weight, const std::vector<Accumulate<T>>& bias,
+                   const Image<T>& to) {
+  constexpr int64_t L = kLanes<Accumulate<T>>;
+  if (area.width() >= L) return convolve_one_channel(s, area, from, images, weight, bias, to);
+  const int64_t left = std::min(area.x_begin, s.width - L);
+  const Area wide{area.y_begin, area.y_end, left, left + L};
+  const Scratch<T> memory(weight, images * s.channels_out * wide.pixels());
+  const Image<T> dense(memory.get(), s.channels_out * wide.pixels(), wide.pixels(), L);
+  const Image<T> all = dense.from(wide);
+  convolve_one_channel(s, wide, from, images, weight, bias, all);
+  for (int64_t n = 0; n < images; ++n)
+    for (int64_t c = 0; c < s.channels_out; ++c)
+      for (int64_t y = area.y_begin; y < area.y_end; ++y)
+        std::copy_n(all.at(n, c, y, area.x_begin), area.width(), to.at(n, c, y, area.x_begin));
 }
 
 // ---- gradient of the weight ----------------------------------------------------------------
@@ -339,9 +359,10 @@ void one_channel_gradient(const Geometry& s, const Image<const T>& d_output,
                           const Image<const T>& x, int64_t images, const Tensor& like,
                           const Tensor& d_weight, Tensor* d_bias) {
   using A = Accumulate<T>;
-  const Cut bands = Shifted<A>::bands_of(s, 2 * pixels_of_gradient_bands(s, images, 1));
+  const Cut bands = Shifted<A>::bands_of(s, area_of(s), 2 * pixels_of_gradient_bands(s, images, 1));
   const Plan plan = plan_of<A>(s, /*mirrored=*/false, bands.rows(), bands.columns());
-  const Layout d_layout = layout_of(s, s.channels_out, 1, {}, bands.rows(), bands.columns());
+  const Layout d_layout =
+      layout_of(s, s.channels_out, s.parts, 1, {}, bands.rows(), bands.columns());
   const OneChannelGradient<T> gradient{plan, d_layout, bands, images};
   const int64_t parts = gradient.parts(), apart = gradient.part_size();
   const Scratch<A> sums(like, parts * apart);

@@ -34,8 +34,9 @@ constexpr int64_t kWork = block_size(1 << 19, 64);
 // Bytes of one copy of a part of an image: two of them fit into the L2 cache.
 constexpr int64_t kCopyBytes = block_size(1 << 18, 256);
 
-inline Tensor new_image(const Tensor& like, int64_t channels, bool channels_last) {
-  const std::array<int64_t, 4> size{like.size(0), channels, like.size(2), like.size(3)};
+inline Tensor new_image(const Tensor& like, int64_t channels, int64_t height, int64_t width,
+                        bool channels_last) {
+  const std::array<int64_t, 4> size{like.size(0), channels, height, width};
   return channels_last ? new_channels_last(like, size) : new_large(like, size);
 }
 
@@ -47,9 +48,17 @@ struct Image {
   Image() = default;
   explicit Image(const Tensor& t)
       : data(genkern::data<T>(t)), n(t.stride(0)), c(t.stride(1)), y(t.stride(2)), x(t.stride(3)) {}
+  // Dense rows.
+  Image(T* first, int64_t n_, int64_t c_, int64_t y_) : data(first), n(n_), c(c_), y(y_), x(1) {}
   bool is_one_row(int64_t width) const { return y == width * x; }
   T* at(int64_t image, int64_t channel, int64_t row, int64_t column) const {
     return data + image * n + channel * c + row * y + column * x;
+  }
+  // Of an image that is there in an area alone, whose first pixel `data` is.
+  Image from(const Area& area) const {
+    Image all = *this;
+    all.data -= area.y_begin * y + area.x_begin * x;
+    return all;
   }
   Image image(int64_t i) const {
     Image one = *this;

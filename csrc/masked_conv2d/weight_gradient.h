@@ -197,7 +197,7 @@ void weight_gradient(const Geometry& s, const Image<const T>& d_output, const Im
   const Cut bands({0, s.height, 0, s.width}, pixels_of_gradient_bands(s, images, bytes));
   const Plan plan = plan_of<E>(s, /*mirrored=*/false, bands.rows(), bands.columns());
   const Layout d_layout =
-      layout_of(s, s.channels_out, kBlock<E>, {}, bands.rows(), bands.columns());
+      layout_of(s, s.channels_out, s.parts, kBlock<E>, {}, bands.rows(), bands.columns());
   const auto tasks = tasks_of(plan, d_weight, d_bias);
   if (tasks.empty()) return;  // no live taps
   const WeightGradient<T, E> gradient{plan, d_layout, bands, tasks, images, d_weight != nullptr};

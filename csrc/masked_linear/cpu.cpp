@@ -293,8 +293,7 @@ void bias_gradient(const std::vector<int64_t>& order, const Panels<A>& d_output,
 
 // The strides of the weight; what is large and contiguous in huge pages.
 Tensor gradient_like(const Tensor& weight) {
-  return weight.is_contiguous() ? new_large(weight, weight.sizes())
-                                : torch::stable::empty_like(weight);
+  return weight.is_contiguous() ? new_large(weight, weight.sizes()) : empty_like(weight);
 }
 
 template <typename T>

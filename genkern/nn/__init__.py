@@ -3,7 +3,7 @@
 from genkern.nn.diagonal_lstm import DiagonalBiLSTM
 from genkern.nn.gan_loss import GANLoss
 from genkern.nn.gaussian import GaussianLatent
-from genkern.nn.masked_conv2d import MaskedConv2d
+from genkern.nn.masked_conv2d import MaskedConv2d, contiguous_colours
 from genkern.nn.masked_linear import MaskedLinear, made_degrees
 from genkern.nn.row_lstm import RowLSTM
 
@@ -14,5 +14,6 @@ __all__ = [
     "MaskedConv2d",
     "MaskedLinear",
     "RowLSTM",
+    "contiguous_colours",
     "made_degrees",
 ]

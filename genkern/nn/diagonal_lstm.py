@@ -9,7 +9,6 @@ from torch import nn
 
 from genkern import checks
 from genkern.nn.masked_conv2d import MaskedConv2d
-from genkern.nn.row_lstm import input_gates
 from genkern.ops.diagonal_lstm import diagonal_lstm
 
 
@@ -22,7 +21,8 @@ class _Direction(nn.Module):
         super().__init__()
         place = {"device": options["device"], "dtype": options["dtype"]}
         self.reverse = reverse
-        self.input_to_state = MaskedConv2d(features, 4 * hidden_size, 1, **options)
+        # Colours split each gate, so that a unit has one colour.
+        self.input_to_state = MaskedConv2d(features, 4 * hidden_size, 1, parts=4, **options)
         self.weight_hh = nn.Parameter(torch.empty(4 * hidden_size, hidden_size, 2, **place))
         self.h0 = nn.Parameter(torch.empty(hidden_size, **place)) if learned_state else None
         self.c0 = nn.Parameter(torch.empty(hidden_size, **place)) if learned_state else None
@@ -36,7 +36,7 @@ class _Direction(nn.Module):
             nn.init.zeros_(self.c0)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        gates = input_gates(self.input_to_state, input)
+        gates = self.input_to_state(input)
         shape = (input.shape[0], self.weight_hh.shape[1], input.shape[2])
         h0 = None if self.h0 is None else self.h0[:, None].expand(shape).to(gates.dtype)
         c0 = None if self.c0 is None else self.c0[:, None].expand(shape).to(gates.dtype)

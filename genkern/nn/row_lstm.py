@@ -8,7 +8,6 @@ from torch import nn
 
 from genkern import checks
 from genkern.nn.masked_conv2d import MaskedConv2d
-from genkern.ops.masked_conv2d import masked_conv2d
 from genkern.ops.row_lstm import row_lstm
 
 
@@ -20,19 +19,6 @@ def _check_sizes(features: int, hidden_size: int, kernel_size: int, data_channel
     checks.check_number(
         "RowLSTM", "data_channels", data_channels, minimum=1, maximum=most, integer=True
     )
-
-
-def input_gates(layer: MaskedConv2d, input: torch.Tensor) -> torch.Tensor:
-    """The convolution ``layer`` of an LSTM, to the gates o, f, i, g of its units."""
-    if layer.data_channels == 1:
-        return layer(input)
-    # Colours split each gate, so that a unit has one colour. A single convolution would split the
-    # 4h channels, and whole gates would belong to a colour: blue's input gate, say, would let blue
-    # into the units of red.
-    assert layer.bias is not None  # for the type checker: layers of gates are made with a bias
-    options: dict[str, Any] = {"mask_type": layer.mask_type, "data_channels": layer.data_channels}
-    per_gate = zip(layer.weight.chunk(4), layer.bias.chunk(4), strict=True)
-    return torch.cat([masked_conv2d(input, w, b, **options) for w, b in per_gate], dim=1)
 
 
 class RowLSTM(nn.Module):
@@ -52,6 +38,16 @@ class RowLSTM(nn.Module):
     ``state_dict``: ``input_to_state.weight`` (4h, features, 1, k), ``input_to_state.bias`` (4h),
     ``weight_hh`` (4h, h, k), all in the gate order o, f, i, g, units within a gate, whatever
     ``data_channels``; ``h0``, ``c0`` (h); ``output.weight`` (features, h, 1, 1), ``output.bias``.
+
+    Weights of public code load after what their variant asks for, once. Another order of the gates,
+    say i, g, f, o, is a permutation::
+
+        order = ["igfo".index(gate) for gate in "ofig"]
+        ours = theirs.unflatten(0, (4, -1))[order].flatten(0, 1)  # weights and biases alike
+
+    A bias of the state-to-state convolution is added to ``input_to_state.bias``. A start state for
+    each column is an argument of `genkern.row_lstm`: ``h0`` (N, h, W). A candidate g through a
+    sigmoid is another recurrence, which no change of the weights makes of this one.
 
     Shape: (N, features, H, W) to (N, features or hidden_size, H, W), or both without N.
 
@@ -96,6 +92,7 @@ class RowLSTM(nn.Module):
             (1, kernel_size),
             mask_type=mask_type,
             data_channels=data_channels,
+            parts=4,  # colours split each gate, so that a unit has one colour
             **place,
         )
         self.weight_hh = nn.Parameter(
@@ -130,7 +127,7 @@ class RowLSTM(nn.Module):
                 f"RowLSTM: input must have shape (N, {features}, H, W) or ({features}, H, W); "
                 f"got {tuple(input.shape)}"
             )
-        gates = input_gates(self.input_to_state, input)
+        gates = self.input_to_state(input)
         shape = (input.shape[0], self.weight_hh.shape[1], input.shape[3])
         h0 = None if self.h0 is None else self.h0[:, None].expand(shape).to(gates.dtype)
         c0 = None if self.c0 is None else self.c0[:, None].expand(shape).to(gates.dtype)

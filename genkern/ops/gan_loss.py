@@ -169,7 +169,9 @@ def gan_d_loss(
 
     Equivalent for "bce" to ``F.binary_cross_entropy_with_logits(r, torch.ones_like(r)) +
     F.binary_cross_entropy_with_logits(f, torch.zeros_like(f))``, without its NaN at infinite
-    logits.
+    logits. A script that calls ``F.binary_cross_entropy`` on probabilities drops the sigmoid at the
+    end of its discriminator: values in [0, 1] are valid logits, so one left in is no error, but the
+    "bce" loss then never falls below log(1 + 1/e) + log 2 = 1.006 nats.
 
     Args:
         real_logits: any shape, float32, float64, bfloat16 or float16; any strides. Or a list of

@@ -44,7 +44,7 @@ def interpreted(op: str) -> Iterator[None]:
     launchers = importlib.import_module(f"genkern.triton_kernels.{op}").LAUNCHERS
     family = family_of(op)
     names = {"forward": f"{op}_forward", "backward": f"{op}_backward"}
-    assert set(launchers) == set(names.values()), f"{op}: {sorted(launchers)}"
+    assert set(launchers) >= set(names.values()), f"{op}: {sorted(launchers)}"
     with mock.patch.multiple(family, **{a: resolved(launchers[n]) for a, n in names.items()}):
         yield
 

@@ -64,7 +64,10 @@ def test_several_programs_of_an_image_and_views():
 def test_samples_are_those_of_the_reference_and_of_the_cpu(colours, levels, temperature):
     params = shaped(torch.randn(3, reference.PARAMETERS[colours] * 3, 3, 47), colours)
     options = {"levels": levels, "data_channels": colours, "temperature": temperature}
-    draw = lambda: sample(params, generator=torch.Generator().manual_seed(9), **options)  # noqa: E731
+
+    def draw():
+        return sample(params, generator=torch.Generator().manual_seed(9), **options)
+
     seed = random.draw_seed(params.device, torch.Generator().manual_seed(9))
     noise = random.philox_uniform(seed, (3, 1 + colours, 3, 47), torch.float32)
     with interpreted(STEM):

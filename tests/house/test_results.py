@@ -117,7 +117,7 @@ def test_a_part_is_the_innermost_function_that_is_no_wrapper():
         ("_mm256_mul_ps(__m256, __m256)", "/usr/lib/gcc/12/include/avxintrin.h:317"),
         ("genkern::core::operator*(Vec<float>, Vec<float>)", "/x/csrc/core/simd.h:90"),
         ("auto genkern::exp<float>(float)::{lambda(auto:1)#2}::operator()(float) const",
-         "/x/csrc/gaussian/../core/vecmath.h:12 (discriminator 2)"),
+         "/x/csrc/some_op/../core/vecmath.h:12 (discriminator 2)"),
         ("genkern::map()", "/x/csrc/threads.h:70"),
     ]  # fmt: skip
     assert profile._part(chain) == "core/vecmath.h: exp"

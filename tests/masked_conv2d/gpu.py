@@ -52,7 +52,26 @@ def tensors_on_different_devices_are_named():
     raises(RuntimeError, text, lambda: genkern.masked_conv2d(image, weight))
 
 
-CHECKS = [batches_around_the_limit_of_the_other_grid_axes, tensors_on_different_devices_are_named]
+def windows_have_the_bits_of_the_whole_output():
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        for mask_type, groups in (("A", 3), ("rows", 1), ("left", 2)):
+            image, weight = (
+                torch.randn(3, 24, 20, 31).to(dtype),
+                torch.randn(40, 24, 2, 3).to(dtype),
+            )
+            call = partial(
+                genkern.masked_conv2d, image, weight, mask_type=mask_type, data_channels=groups
+            )
+            whole = call()
+            for rows, columns in (((7, 8), (13, 14)), ((19, 20), (0, 31)), ((3, 9), (5, 30))):
+                window = whole[:, :, slice(*rows), slice(*columns)]
+                assert torch.equal(call(window=(rows, columns)), window), (dtype, mask_type)
+
+
+CHECKS = [
+    batches_around_the_limit_of_the_other_grid_axes, tensors_on_different_devices_are_named,
+    windows_have_the_bits_of_the_whole_output,
+]  # fmt: skip
 
 STEPS = {
     "colours": (

@@ -19,30 +19,37 @@ from genkern.triton_kernels import masked_conv2d as kernels
 from genkern.triton_kernels.core import launch
 from genkern.triton_kernels.masked_conv2d import plan
 from tests.core.triton_kit import interpreted, launches, only_program, resolved, sparse
+from tests.masked_conv2d.values import MASK_TYPES, bits, mask_of
+from tests.masked_conv2d.values import options as drawn_options
 
 # The package has a function of this name.
 parts = importlib.import_module("genkern.triton_kernels.masked_conv2d.backward")
 
 NEEDS = (True, True, True)
+OPTIONS = ("data_channels", "dilation", "parts")
+masks = pytest.mark.parametrize("mask_type", ["A", "B"])
 
 
-def forward(input, weight, bias, exclude_centre=False, groups=1, dilation=1, last=False):
+def ordered(mask_type="B", groups=1, dilation=1, parts=1):
+    """Options as the launchers take them."""
+    return MASK_TYPES.index(mask_type), groups, parts, dilation
+
+
+def forward(input, weight, bias, *options, last=False):
     launcher = resolved(kernels.LAUNCHERS["masked_conv2d_forward"])
-    return launcher(input, weight, bias, exclude_centre, groups, dilation, last)
+    return launcher(input, weight, bias, *ordered(*options), last)
 
 
-def backward(d_output, input, weight, exclude_centre=False, groups=1, dilation=1, last=False,
-             needs=NEEDS):  # fmt: skip
+def backward(d_output, input, weight, *options, last=False, needs=NEEDS):
     launcher = resolved(kernels.LAUNCHERS["masked_conv2d_backward"])
     bias = torch.zeros_like(weight[:, 0, 0, 0])  # only whether there is one matters
-    options = (exclude_centre, groups, dilation, last)
-    return launcher(d_output, input, weight, bias, *options, *needs)
+    return launcher(d_output, input, weight, bias, *ordered(*options), last, *needs)
 
 
-def reference_of(inputs, upstream, exclude_centre, groups, dilation):
+def reference_of(inputs, upstream, *options):
     """Output and gradients of the definition; zeros where nothing depends on an input."""
     leaves = [x.double().requires_grad_() for x in inputs]
-    output = reference.forward(*leaves, "A" if exclude_centre else "B", groups, dilation)
+    output = reference.forward(*leaves, *options)
     grads = torch.autograd.grad(output, leaves, upstream.double(), allow_unused=True)
     zeros = [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, grads, strict=True)]
     return output.detach(), zeros
@@ -51,10 +58,10 @@ def reference_of(inputs, upstream, exclude_centre, groups, dilation):
 def check(inputs, upstream, options, last=False):
     input, weight, _ = inputs
     with launches() as names:
-        output = forward(*inputs, *options, last)
+        output = forward(*inputs, *options, last=last)
     assert len(names) == (output.numel() > 0)
     with launches() as names:
-        grads = backward(upstream, input, weight, *options, last)
+        grads = backward(upstream, input, weight, *options, last=last)
     assert len(names) == 2 * (output.numel() > 0)
     want, want_grads = reference_of(inputs, upstream, *options)
     scale, grad_scales = reference_of([x.abs() for x in inputs], upstream.abs(), *options)
@@ -75,8 +82,8 @@ def problems(draw):
     dtype = draw(st.sampled_from(DTYPES))
     shapes = (N, C_in, H, W), (C_out, C_in, draw(side), draw(side)), (C_out,), (N, C_out, H, W)
     *inputs, upstream = [draw(tensors(shape, dtype)) for shape in shapes]
-    groups = draw(st.integers(1, min(3, C_in, C_out)))
-    return inputs, upstream, (draw(st.booleans()), groups, draw(st.sampled_from([1, 1, 2])))
+    settings = draw(drawn_options(C_in, C_out))
+    return inputs, upstream, [settings[name] for name in ("mask_type", *OPTIONS)]
 
 
 @given(problems(), st.booleans())
@@ -85,19 +92,36 @@ def test_values_and_every_gradient_match_the_float64_reference(problem, last):
     check(*problem, last)
 
 
-@pytest.mark.parametrize("exclude_centre", [False, True])
+@given(problems(), st.booleans(), st.data())
+@examples(0.25)
+def test_a_window_is_that_part_of_the_whole_output(problem, last, data):
+    """Of integers, whose sums are exact: the interpreter's products of matrices round by row."""
+    inputs, _, options = problem
+    inputs = [torch.randint_like(x, -4, 5) for x in inputs]
+    ends = [
+        sorted(data.draw(st.integers(0, size)) for _ in range(2)) for size in inputs[0].shape[2:]
+    ]
+    (top, bottom), (left, right) = ends
+    want = forward(*inputs, *options, last=last)[:, :, top:bottom, left:right]
+    launcher = resolved(kernels.LAUNCHERS["masked_conv2d_window"])
+    got = launcher(*inputs, *ordered(*options), last, top, bottom, left, right)
+    assert torch.equal(bits(got), bits(want))
+
+
+@masks
 @pytest.mark.parametrize("last", [False, True])
-def test_colour_groups_across_tiles(last, exclude_centre):
+def test_colour_groups_across_tiles(last, mask_type):
     shapes = (1, 134, 2, 5), (70, 134, 3, 3), (70,), (1, 70, 2, 5)
     layout = "channels_last" if last else "contiguous"
     *inputs, upstream = [lay_out(torch.randn(shape).half(), layout) for shape in shapes]
-    check(inputs, upstream, (exclude_centre, 3, 1), last)
+    check(inputs, upstream, (mask_type, 3, 1), last)
+    check(inputs, upstream, (mask_type, 3, 1, 2), last)
 
 
-@given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 3), st.booleans())
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 3), st.sampled_from("AB"))
 @examples(0.25)
-def test_integers_are_exact(C_in, C_out, groups, exclude_centre):
-    options = (exclude_centre, min(groups, C_in, C_out), 1)
+def test_integers_are_exact(C_in, C_out, groups, mask_type):
+    options = (mask_type, min(groups, C_in, C_out), 1)
     shapes = (2, C_in, 5, 6), (C_out, C_in, 3, 5), (C_out,), (2, C_out, 5, 6)
     *inputs, upstream = [torch.randint(-4, 5, shape).float() for shape in shapes]
     want, want_grads = reference_of(inputs, upstream, *options)
@@ -106,28 +130,15 @@ def test_integers_are_exact(C_in, C_out, groups, exclude_centre):
         assert torch.equal(got.double(), wanted)
 
 
-def dead_factors(weight, exclude_centre, groups):
-    C_out, C_in, kh, kw = weight.shape
-    dead = torch.zeros(weight.shape, dtype=torch.bool)
-    dead.flatten(2)[..., kh // 2 * kw + kw // 2 + 1 :] = True
-    ends = reference.group_ends(C_in, groups)
-    start = 0
-    for g, end in enumerate(reference.group_ends(C_out, groups)):
-        seen = ([0, *ends] if exclude_centre else ends)[g]
-        dead[start:end, seen:, kh // 2, kw // 2] = True
-        start = end
-    return dead
-
-
-@pytest.mark.parametrize("exclude_centre", [False, True])
+@masks
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("channels", [(3, 7), (40, 35)])
-def test_nan_in_masked_taps_never_leaks_and_their_gradient_is_0(exclude_centre, groups, channels):
+def test_nan_in_masked_taps_never_leaks_and_their_gradient_is_0(mask_type, groups, channels):
     C_in, C_out = channels
     input, weight = torch.randn(1, C_in, 4, 5), torch.randn(C_out, C_in, 3, 3)
-    dead = dead_factors(weight, exclude_centre, groups)
+    dead = ~mask_of(weight.shape, {"mask_type": mask_type, "data_channels": groups})
     poisoned = torch.where(dead, math.nan, weight)
-    options = (exclude_centre, groups)
+    options = (mask_type, groups)
     want = forward(input, weight, None, *options)
     assert torch.equal(forward(input, poisoned, None, *options), want)
     upstream = torch.randn_like(want)
@@ -137,19 +148,19 @@ def test_nan_in_masked_taps_never_leaks_and_their_gradient_is_0(exclude_centre, 
     assert (got[1][~dead] != 0).any()
 
 
-@pytest.mark.parametrize("exclude_centre", [False, True])
+@masks
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_future_pixels_and_invisible_channels_never_leak(exclude_centre, dtype):
+def test_future_pixels_and_invisible_channels_never_leak(mask_type, dtype):
     C_in, C_out, groups, (y, x) = 20, 35, 3, (2, 3)
     input, weight = torch.randn(1, C_in, 5, 6).to(dtype), torch.randn(C_out, C_in, 3, 3).to(dtype)
-    want = forward(input, weight, None, exclude_centre, groups)
+    want = forward(input, weight, None, mask_type, groups)
     ends, out_ends = (reference.group_ends(c, groups) for c in (C_in, C_out))
     for group in range(groups):  # all from this colour of this pixel on is NaN
         poisoned = input.clone()
         poisoned[:, :, y + 1 :], poisoned[:, :, y, x + 1 :] = math.nan, math.nan
         poisoned[:, ([0, *ends])[group] :, y, x] = math.nan
-        got = forward(poisoned, weight, None, exclude_centre, groups)
-        clean = out_ends[group] if exclude_centre else ([0, *out_ends])[group]
+        got = forward(poisoned, weight, None, mask_type, groups)
+        clean = out_ends[group] if mask_type == "A" else ([0, *out_ends])[group]
         assert torch.equal(got[:, :, :y], want[:, :, :y])
         assert torch.equal(got[:, :, y, :x], want[:, :, y, :x])
         assert torch.equal(got[:, :clean, y, x], want[:, :clean, y, x])
@@ -183,16 +194,13 @@ def test_the_front_door_reaches_the_launchers(last):
 
 def test_sum_of_the_output_sends_an_expanded_gradient():
     input, weight = torch.randn(2, 3, 4, 5), torch.randn(6, 3, 3, 3)
-    check([input, weight, torch.zeros(6)], torch.ones(()).expand(2, 6, 4, 5), (False, 1, 1))
+    check([input, weight, torch.zeros(6)], torch.ones(()).expand(2, 6, 4, 5), ("B", 1, 1))
 
 
 @pytest.mark.parametrize("needs", [(a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1)])
 def test_only_the_gradients_that_are_needed(needs):
-    input, weight, upstream = (
-        torch.randn(2, 3, 4, 5),
-        torch.randn(6, 3, 3, 3),
-        torch.randn(2, 6, 4, 5),
-    )
+    shapes = (2, 3, 4, 5), (6, 3, 3, 3), (2, 6, 4, 5)
+    input, weight, upstream = map(torch.randn, shapes)
     with launches() as names:
         got = backward(upstream, input, weight, needs=tuple(map(bool, needs)))
     assert len(names) == (any(needs) + (needs[1] or needs[2]))
@@ -213,23 +221,17 @@ def test_empty_images_launch_nothing(shape):
 
 
 def test_without_live_taps_the_output_is_the_bias():
-    input, weight, bias = (
-        torch.randn(2, 3, 4, 5),
-        torch.full((6, 3, 1, 1), math.nan),
-        torch.randn(6),
-    )
-    output = forward(input, weight, bias, True)
+    input, weight, bias = torch.randn(2, 3, 4, 5), torch.empty(6, 3, 1, 1), torch.randn(6)
+    weight.fill_(math.nan)
+    output = forward(input, weight, bias, "A")
     assert torch.equal(output, bias[:, None, None].expand_as(output))
-    d_input, d_weight, d_bias = backward(torch.ones_like(output), input, weight, True)
+    d_input, d_weight, d_bias = backward(torch.ones_like(output), input, weight, "A")
     assert not d_input.any() and not d_weight.any() and (d_bias == 40).all()
 
 
 def test_the_same_bits_again():
-    input, weight, upstream = (
-        torch.randn(9, 5, 8, 9),
-        torch.randn(6, 5, 3, 3),
-        torch.randn(9, 6, 8, 9),
-    )
+    shapes = (9, 5, 8, 9), (6, 5, 3, 3), (9, 6, 8, 9)
+    input, weight, upstream = map(torch.randn, shapes)
     for once, again in zip(*(backward(upstream, input, weight) for _ in range(2)), strict=True):
         assert torch.equal(once, again)
 
@@ -263,7 +265,7 @@ def test_offsets_beyond_32_bits(C, side, last, last_programs):
         got = forward(far, weight, None, last=last)
         got_gradient = backward(far_upstream, far, weight, last=last, needs=needs)[0]
     inputs = [far[-1:], weight, torch.zeros(C).half()]
-    want, (want_gradient, *_) = reference_of(inputs, far_upstream[-1:], False, 1, 1)
+    want, (want_gradient, *_) = reference_of(inputs, far_upstream[-1:], "B", 1, 1)
     for found, wanted in ((got, want), (got_gradient, want_gradient)):
         assert_close(found[-1, :, -1, -16:], wanted[0, :, -1, -16:], terms=5 * C, scale=16.0)
 
@@ -274,7 +276,7 @@ def test_parts_of_a_weight_gradient_beyond_2_to_the_31_elements(last, last_progr
     monkeypatch.setattr(parts, "PARTIAL_BYTES", 2**60)
     C = 16
     far, weight = far_image(C, 64, last), torch.empty(C, C, 3, 3, dtype=torch.float16)
-    facts = plan.facts(far, weight, False, 1, last)
+    facts = plan.facts(far, weight, plan.B, 1, 1, last)
     part = parts._Parts(far, weight, facts, 5, True)
     with last_programs():
         parts._launch_parts(far, far, weight, far[:0], part, facts, 5, 1)

@@ -19,12 +19,20 @@ F64 = torch.float64
 NAMES = ("d_input", "d_weight", "d_bias")
 
 
+MASK_TYPES = ("A", "B", "rows", "rows_above", "left", "left_before")
+
+
 @st.composite
 def options(draw, C_in, C_out):
+    mask_type = draw(st.sampled_from((*MASK_TYPES, "A", "B")))
+    parts = draw(st.sampled_from([1, 1, 2, 3]))
+    parts = 1 if C_out % parts else parts
+    colours = st.integers(1, min(4, C_in, C_out // parts))
     return {
-        "mask_type": draw(st.sampled_from("AB")),
-        "data_channels": draw(st.integers(1, min(4, C_in, C_out))),
+        "mask_type": mask_type,
+        "data_channels": draw(colours) if mask_type in ("A", "B", "left") else 1,
         "dilation": draw(st.sampled_from([1, 1, 1, 2, 3])),
+        "parts": parts,
     }
 
 
@@ -123,11 +131,22 @@ def test_integers_are_exact(data, C_in, C_out, kernel, H, W):
         assert torch.equal(got, want), name
 
 
+def bits(tensor):
+    kinds = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return tensor.contiguous().view(kinds[tensor.dtype.itemsize])
+
+
 # ---- causality -----------------------------------------------------------------------------
 
 
-def live_taps(C_out, C_in, kh, kw, mask_type, data_channels):
-    """The mask, from the words of the paper; group of a channel by the sizes' definition."""
+def place(mask_type, kh, kw):
+    """Row and column, in the kernel, of the output pixel."""
+    row = {"A": kh // 2, "B": kh // 2, "rows_above": kh}.get(mask_type, kh - 1)
+    return row, {"left": kw - 1, "left_before": kw}.get(mask_type, kw // 2)
+
+
+def live_taps(C_out, C_in, kh, kw, mask_type, data_channels, parts=1):
+    """The mask, from the words of the papers; group of a channel by the sizes' definition."""
 
     def group(channel, channels):
         return next(
@@ -136,12 +155,19 @@ def live_taps(C_out, C_in, kh, kw, mask_type, data_channels):
         )  # fmt: skip
 
     mask = torch.zeros(C_out, C_in, kh, kw, dtype=torch.bool)
+    a, b = place(mask_type, kh, kw)
     for o, i, y, x in itertools.product(*map(range, mask.shape)):
-        before = (y, x) < (kh // 2, kw // 2)  # raster order
-        out, seen = group(o, C_out), group(i, C_in)
+        before = y <= a if mask_type == "rows" else (y, x) < (a, b)  # in raster order
+        out, seen = group(o % (C_out // parts), C_out // parts), group(i, C_in)
         colour = seen < out if mask_type == "A" else seen <= out
-        mask[o, i, y, x] = before or ((y, x) == (kh // 2, kw // 2) and colour)
+        mask[o, i, y, x] = before or ((y, x) == (a, b) and colour)
     return mask
+
+
+def mask_of(weight_shape, settings):
+    return live_taps(
+        *weight_shape, settings["mask_type"], settings["data_channels"], settings.get("parts", 1)
+    )
 
 
 @given(st.data(), st.integers(1, 6), st.integers(1, 7), kernels, st.integers(1, 6), sizes(20))
@@ -156,7 +182,7 @@ def test_each_pixel_reaches_exactly_the_later_ones_that_the_mask_allows(
         else {"mask_type": "A", "data_channels": 3, "dilation": 1}
     )
     (kh, kw), W, d = kernel, max(1, W), settings["dilation"]
-    mask = live_taps(C_out, C_in, kh, kw, settings["mask_type"], settings["data_channels"])
+    mask, (a, b) = mask_of((C_out, C_in, kh, kw), settings), place(settings["mask_type"], kh, kw)
     dtype = data.draw(st.sampled_from(DTYPES)) if data else torch.float32
     weight, bias = torch.randn(C_out, C_in, kh, kw).to(dtype), torch.randn(C_out).to(dtype)
     weight = torch.where(weight == 0, torch.ones_like(weight), weight)  # 0 would hide infinity
@@ -169,12 +195,13 @@ def test_each_pixel_reaches_exactly_the_later_ones_that_the_mask_allows(
     after = genkern.masked_conv2d(changed, weight, bias, **settings)
     reached = torch.zeros(2, C_out, H, W, dtype=torch.bool)
     for o, ty, tx in itertools.product(range(C_out), range(kh), range(kw)):
-        row, column = y - d * (ty - kh // 2), x - d * (tx - kw // 2)
+        row, column = y - d * (ty - a), x - d * (tx - b)
         if mask[o, i, ty, tx] and 0 <= row < H and 0 <= column < W:
             reached[1, o, row, column] = True
     assert torch.equal(~after.isfinite(), reached)
     assert torch.equal(after[~reached], before[~reached])  # bitwise, nothing else moved
-    later = torch.arange(H * W).view(H, W) >= y * W + x
+    first = y * W if settings["mask_type"] == "rows" else y * W + x
+    later = torch.arange(H * W).view(H, W) >= first
     assert not (reached & ~later).any()
 
 
@@ -182,7 +209,7 @@ def test_each_pixel_reaches_exactly_the_later_ones_that_the_mask_allows(
 @examples(1.5)
 def test_masked_taps_are_never_read_and_get_no_gradient(data, C_in, C_out, kernel):
     settings = data.draw(options(C_in, C_out))
-    mask = live_taps(C_out, C_in, *kernel, settings["mask_type"], settings["data_channels"])
+    mask = mask_of((C_out, C_in, *kernel), settings)
     dtype = data.draw(st.sampled_from(DTYPES))
     shapes = (2, C_in, 4, 9), (C_out, C_in, *kernel), (C_out,), (2, C_out, 4, 9)
     *inputs, upstream = [torch.randn(s).to(dtype) for s in shapes]
@@ -192,7 +219,7 @@ def test_masked_taps_are_never_read_and_get_no_gradient(data, C_in, C_out, kerne
     assert torch.equal(got, clean) and all(map(torch.equal, grads, clean_grads))
     assert not grads[1][~mask].any()
     reach = torch.zeros(kernel, dtype=torch.bool)  # taps that some pixel of a 4x9 image meets
-    a, b, d = kernel[0] // 2, kernel[1] // 2, settings["dilation"]
+    (a, b), d = place(settings["mask_type"], *kernel), settings["dilation"]
     for ty, tx in itertools.product(*map(range, kernel)):
         reach[ty, tx] = abs(ty - a) * d < 4 and abs(tx - b) * d < 9
     assert grads[1][mask & reach].all()
@@ -204,10 +231,11 @@ def test_a_pixel_that_no_tap_meets_stays_out_of_the_gradients(data, C_in, C_out,
     settings, dtype = data.draw(options(C_in, C_out)), data.draw(st.sampled_from(DTYPES))
     shapes = (1, C_in, 3, W), (C_out, C_in, *kernel), (C_out,), (1, C_out, 3, W)
     *inputs, upstream = [torch.randn(s).to(dtype) for s in shapes]
-    inputs[0][0, :, 2, W - 1] = math.nan  # seen by the last pixel alone, if at all
+    inputs[0][0, :, 2, W - 1] = math.nan  # seen by the last pixel alone, if at all, or its row
     _, (d_input, d_weight, _) = run(fused(settings), inputs, [upstream])
     assert d_input.isfinite().all()
-    d_weight[:, :, kernel[0] // 2, kernel[1] // 2] = 0
+    a, b = place(settings["mask_type"], *kernel)
+    d_weight[:, :, a:, b:] = 0
     assert d_weight.isfinite().all()
 
 

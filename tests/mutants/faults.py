@@ -19,6 +19,7 @@ class Fault(NamedTuple):
 
 CONV = "tests/masked_conv2d/values.py"
 PARTS = "bands_and_parts"
+FORMS = "tests/masked_conv2d/test_forms.py"
 LSTM = "tests/row_lstm/values.py"
 DIAGONAL = "tests/diagonal_lstm/values.py"
 GAN = "tests/gan_loss/values.py"
@@ -80,6 +81,38 @@ FAULTS = [
         "for (int64_t i = 0; i < L; ++i)",
         CONV,
         PARTS,
+    ),
+    Fault(
+        "the kernel that ends before the pixel ends on it",
+        "csrc/masked_conv2d/masked_conv2d.h",
+        "mask == MaskType::left_before ? kernel_w : kernel_w / 2",
+        "mask == MaskType::left_before ? kernel_w - 1 : kernel_w / 2",
+        FORMS,
+        "published",
+    ),
+    Fault(
+        "colours lie across the parts of the output",
+        "csrc/masked_conv2d/cpu.cpp",
+        "data_channels > 1 ? parts : 1",
+        "parts > 0 ? 1 : 1",
+        FORMS,
+        "parts_are_convolutions",
+    ),
+    Fault(
+        "a narrow window is copied from the start of its register",
+        "csrc/masked_conv2d/one_channel.h",
+        "all.at(n, c, y, area.x_begin)",
+        "all.at(n, c, y, wide.x_begin)",
+        FORMS,
+        "every_pixel",
+    ),
+    Fault(
+        "rows of a window of an image that is one row lie on one another",
+        "csrc/masked_conv2d/cpu.cpp",
+        "line.data += y * (to.y - s.width);",
+        "line.data -= y * s.width;",
+        FORMS,
+        "every_pixel",
     ),
     Fault(
         "lanes without a unit get a gradient",

@@ -40,7 +40,7 @@ def weight_part(
     BP: tl.constexpr = T.pixels
     BO: tl.constexpr = T.written
     BQ: tl.constexpr = T.read
-    TAPS: tl.constexpr = F.KH // 2 * F.KW + F.KW // 2
+    TAPS: tl.constexpr = F.WHOLE
     CENTRE: tl.constexpr = 1 if F.GROUPS > 1 or not F.EXCLUDE else 0
     factors = (TAPS + CENTRE) * C_in
     tiles_o = tl.cdiv(C_out, BO)
@@ -98,7 +98,7 @@ def masked_conv2d_backward_kernel(
         if p_dx is not None:
             convolve(
                 i_program, p_g, p_w, None, p_dx, pixels, plane, H, W, C_out, C_in, dilation,
-                True, F, T,
+                0, 0, H, W, True, F, T,
             )  # fmt: skip
     else:
         if p_part is not None or p_bias_part is not None:
@@ -119,7 +119,7 @@ def masked_conv2d_weight_kernel(
     Sums run in order of s. The first `programs` programs form dw, the others db.
     """
     AREA: tl.constexpr = F.KH * F.KW
-    TAPS: tl.constexpr = F.KH // 2 * F.KW + F.KW // 2
+    TAPS: tl.constexpr = F.WHOLE
     CENTRE: tl.constexpr = 1 if F.GROUPS > 1 or not F.EXCLUDE else 0
     i_e = tl.program_id(0)
     b_sum = tl.zeros((BE,), F.ACC)
@@ -128,9 +128,10 @@ def masked_conv2d_weight_kernel(
             o_e = i_e.to(tl.int64) * BE + tl.arange(0, BE)
             m_e = o_e < elements
             o_i, o_t, o_o = o_e % C_in, o_e // C_in % AREA, o_e // C_in // AREA
-            seen = tl.cdiv(
-                C_in * (o_o * F.GROUPS // C_out + (0 if F.EXCLUDE else 1)), F.GROUPS
-            )  # input channels that channel o sees through its centre
+            size = C_out // F.PARTS
+            group = o_o % size * F.GROUPS // size
+            # Input channels that channel o sees through its centre.
+            seen = tl.cdiv(C_in * (group + (0 if F.EXCLUDE else 1)), F.GROUPS)
             m_live = m_e & ((o_t < TAPS) | ((o_t == TAPS) & (o_i < seen)))
             factors = (TAPS + CENTRE) * C_in
             o_part = o_o * factors + o_t * C_in + o_i
@@ -152,8 +153,9 @@ def backward(
     input: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
-    exclude_centre: bool,
+    mask_type: int,
     data_channels: int,
+    parts: int,
     dilation: int,
     channels_last: bool,
     needs_input: bool,
@@ -163,7 +165,6 @@ def backward(
     """Two launches, or one where only the gradient of the input is needed."""
     launch.require(plan.unsupported(input, weight, bias, upstream_0))
     C_in = weight.shape[1]
-    taps = plan.live_taps(weight, exclude_centre, data_channels)
     needs_bias = needs_bias and bias is not None
     d_input, d_weight = input.new_empty(0), weight.new_empty(0)
     d_bias = weight.new_empty(weight.shape[0] if needs_bias else 0)
@@ -173,11 +174,12 @@ def backward(
         d_weight = torch.empty_like(weight)
     if upstream_0 is None or upstream_0.numel() == 0:
         return d_input.zero_(), d_weight.zero_(), d_bias.zero_()
-    if taps * C_in == 0:
-        d_weight.zero_()
     input, d_output = (plan.dense_image(x, channels_last) for x in (input, upstream_0))
     dense, last = plan.dense_weight(weight)
-    facts = plan.facts(input, dense, exclude_centre, data_channels, channels_last)
+    facts = plan.facts(input, dense, mask_type, data_channels, parts, channels_last)
+    taps = plan.live_taps(facts)
+    if taps * C_in == 0:
+        d_weight.zero_()
     part = _Parts(d_output, dense, facts, taps if needs_weight else 0, needs_bias)
     is_written = last or d_weight.is_contiguous()  # by the kernel, where it belongs
     found = d_weight if is_written else torch.empty_like(dense)
@@ -227,7 +229,7 @@ def _launch_parts(d_output, input, weight, d_input, part, facts, taps, dilation)
     )
     programs = 0
     if d_input.numel():
-        programs = plan.convolution_programs(tile, input, C_in, groups)
+        programs = plan.convolution_programs(tile, plan.sizes(input)[0], C_in, groups)
     if programs + part.programs == 0:
         return
     masked_conv2d_backward_kernel[launch.programs(plan.OP, programs + part.programs)](

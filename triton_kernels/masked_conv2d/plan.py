@@ -14,8 +14,11 @@ from genkern.triton_kernels.masked_conv2d.tiles import TILES
 # Sizes that change from call to call: they get no compiled variant of their own.
 VARYING = (
     "pixels", "plane", "H", "W", "programs", "splits", "pixel_tiles", "elements", "part_size",
+    "top", "left", "rows", "columns",
 )  # fmt: skip
 OP = "masked_conv2d"
+# The codes of the op's mask_type.
+A, B, ROWS, ROWS_ABOVE, LEFT, LEFT_BEFORE = range(6)
 
 
 class Facts(NamedTuple):
@@ -23,8 +26,12 @@ class Facts(NamedTuple):
 
     KH: int
     KW: int
+    ROW: int  # of the kernel that stands in the row of the output pixel
+    COLUMN: int  # that stands in its column
+    WHOLE: int  # taps, the first ones in raster order, that are live for all channels
+    EXCLUDE: bool  # the next one, the centre, is dead for a pixel's own colour
     GROUPS: int  # colours
-    EXCLUDE: bool  # the centre is dead for a pixel's own colour
+    PARTS: int  # of the output, each with groups of its own; 1 where there are no colours
     LAST: bool  # images are channels_last
     W_LAST: bool  # weights are
     WIDE: bool  # numbers of pixels, rounded up to tiles, need 64 bits
@@ -47,10 +54,9 @@ class Tile(NamedTuple):
     flat: bool = False
 
 
-def live_taps(weight: torch.Tensor, exclude_centre: bool, groups: int) -> int:
+def live_taps(facts: Facts) -> int:
     """Taps that are live for some channels."""
-    KH, KW = weight.shape[2:]
-    return KH // 2 * KW + KW // 2 + (groups > 1 or not exclude_centre)
+    return facts.WHOLE + (facts.GROUPS > 1 or not facts.EXCLUDE)
 
 
 def tile_of(
@@ -108,14 +114,36 @@ def dot_type(image: torch.Tensor) -> tl.dtype:
     return tl.float32 if interpreted else getattr(tl, spec.dtype_name(image.dtype))
 
 
+def taps_of(mask_type: int, KH: int, KW: int) -> tuple[int, int, int, bool]:
+    """ROW, COLUMN, WHOLE and EXCLUDE of the facts."""
+    row, column = KH - 1, KW // 2
+    if mask_type in (A, B):
+        row = KH // 2
+    elif mask_type == ROWS_ABOVE:
+        row = KH
+    elif mask_type == LEFT:
+        column = KW - 1
+    elif mask_type == LEFT_BEFORE:
+        column = KW
+    has_centre = mask_type in (A, B, LEFT)
+    whole = row * KW + column if has_centre else KH * KW
+    return row, column, whole, mask_type == A or not has_centre
+
+
 def facts(
-    image: torch.Tensor, weight: torch.Tensor, exclude_centre: bool, groups: int, last: bool
+    image: torch.Tensor,
+    weight: torch.Tensor,
+    mask_type: int,
+    groups: int,
+    parts: int,
+    last: bool,
 ) -> Facts:
     """Of a call whose weight is a dense one."""
     return Facts(
         *weight.shape[2:],
+        *taps_of(mask_type, *weight.shape[2:]),
         groups,
-        exclude_centre,
+        parts if groups > 1 else 1,
         last,
         dense_weight(weight)[1],
         is_wide(image),
@@ -125,9 +153,13 @@ def facts(
     )
 
 
-def convolution_programs(tile: Tile, image: torch.Tensor, channels: int, groups: int) -> int:
-    written = groups * triton.cdiv(triton.cdiv(channels, groups), tile.written)
-    return triton.cdiv(sizes(image)[0], tile.pixels) * written
+def convolution_programs(tile: Tile, pixels: int, channels: int, sections: int) -> int:
+    """Of a result whose channels lie in as many sections: the groups of each of its parts."""
+    return (
+        triton.cdiv(pixels, tile.pixels)
+        * sections
+        * triton.cdiv(triton.cdiv(channels, sections), tile.written)
+    )
 
 
 def unsupported(

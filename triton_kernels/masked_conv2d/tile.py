@@ -1,6 +1,6 @@
 """The tiles that the kernels of masked_conv2d share: pixels x channels, live taps only.
 
-Live taps are the first KH // 2 * KW + KW // 2 of the kernel in raster order, then the centre.
+Live taps are the first F.WHOLE of the kernel in raster order, then, if there is one, the centre.
 Images are dense: channels_last where LAST, else (N, C, H, W); weights likewise, with LAST of their
 own. With plane = H W, channel c of pixel p of the batch, which lies in image n, stands at
 
@@ -79,8 +79,8 @@ def steps_of(taps, channels, BC: tl.constexpr, FLAT: tl.constexpr):
 
 @triton.jit
 def shifts_of(o_t, dilation, F: tl.constexpr):
-    """By how many rows and columns a tap is off the centre."""
-    return (o_t // F.KW - F.KH // 2) * dilation, (o_t % F.KW - F.KW // 2) * dilation
+    """By how many rows and columns a tap is off the output pixel."""
+    return (o_t // F.KW - F.ROW) * dilation, (o_t % F.KW - F.COLUMN) * dilation
 
 
 @triton.jit
@@ -117,50 +117,59 @@ def accumulate(
 @triton.jit
 def convolve(
     i_program, p_x, p_w, p_b, p_y, pixels, plane, H, W, C_read, C_write, dilation,
-    MIRRORED: tl.constexpr, F: tl.constexpr, T: tl.constexpr,
+    top, left, rows, columns, MIRRORED: tl.constexpr, F: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
     """One tile of y[n, o, p] = b[o] + sum_{c, live t} w[o, c, t] x[n, c, p + t]
 
-    x (N, C_read, H, W), y (N, C_write, H, W). MIRRORED: p - t, with the roles of the channels of w
-    exchanged (the gradient of x). A tile belongs to one colour group, hence sees one range of
+    x (N, C_read, H, W), y (N, C_write, rows, columns), whose first pixel is pixel (top, left) of
+    the image. MIRRORED: p - t, with the roles of the channels of w exchanged (the gradient of x),
+    and y as large as x. A tile belongs to one colour group of one part, hence sees one range of
     channels through the centre.
     """
     BP: tl.constexpr = T.pixels
     BO: tl.constexpr = T.written
-    TAPS: tl.constexpr = F.KH // 2 * F.KW + F.KW // 2
     CENTRE: tl.constexpr = 1 if F.GROUPS == 1 and not F.EXCLUDE else 0  # seen by all channels
-    tiles = tl.cdiv(tl.cdiv(C_write, F.GROUPS), BO)
-    i_p, i_o = i_program // (tiles * F.GROUPS), i_program % (tiles * F.GROUPS)
-    i_group = i_o // tiles
+    SECTIONS: tl.constexpr = F.GROUPS if MIRRORED else F.GROUPS * F.PARTS
+    size = C_write // (1 if MIRRORED else F.PARTS)
+    tiles = tl.cdiv(tl.cdiv(C_write, SECTIONS), BO)
+    i_p, i_o = i_program // (tiles * SECTIONS), i_program % (tiles * SECTIONS)
+    i_group = i_o // tiles % F.GROUPS
     o_o = i_o % tiles * BO + tl.arange(0, BO)
     if F.GROUPS > 1:
-        o_o += tl.cdiv(C_write * i_group, F.GROUPS)
-        m_o = o_o < tl.cdiv(C_write * (i_group + 1), F.GROUPS)
+        start = i_o // tiles // F.GROUPS * size
+        o_o += start + tl.cdiv(size * i_group, F.GROUPS)
+        m_o = o_o < start + tl.cdiv(size * (i_group + 1), F.GROUPS)
     else:
         m_o = o_o < C_write
-    o_p, o_n, o_y, o_x, m_p = pixels_of(i_p, pixels, plane, W, BP, F.WIDE)
+    o_y_p, o_n, o_y, o_x, m_p = pixels_of(i_p, pixels, rows * columns, columns, BP, F.WIDE)
+    o_p = o_y_p
+    if not MIRRORED:
+        o_y, o_x = o_y + top, o_x + left
+        o_p = o_n * plane + o_y * W + o_x
     o_pixel = pixel_offsets(o_p, o_n, plane, C_read, F.LAST)
     b_acc = tl.zeros((BP, BO), F.ACC)
     b_acc = accumulate(
-        b_acc, p_x, p_w, o_pixel, o_y, o_x, m_p, o_o, m_o, 0, TAPS + CENTRE, 0, C_read,
+        b_acc, p_x, p_w, o_pixel, o_y, o_x, m_p, o_o, m_o, 0, F.WHOLE + CENTRE, 0, C_read,
         plane, H, W, C_read, C_write, dilation, MIRRORED, F, T,
     )  # fmt: skip
     if F.GROUPS > 1:  # the centre, from the groups that this one sees, or (mirrored) is seen by
-        if MIRRORED:
-            lo = tl.cdiv(C_read * (i_group + (1 if F.EXCLUDE else 0)), F.GROUPS)
-            hi = C_read
-        else:
-            lo = C_read * 0
-            hi = tl.cdiv(C_read * (i_group + (0 if F.EXCLUDE else 1)), F.GROUPS)
-        b_acc = accumulate(
-            b_acc, p_x, p_w, o_pixel, o_y, o_x, m_p, o_o, m_o, TAPS, 1, lo, hi,
-            plane, H, W, C_read, C_write, dilation, MIRRORED, F, T,
-        )  # fmt: skip
+        read = C_read // (F.PARTS if MIRRORED else 1)
+        for part in tl.static_range(F.PARTS if MIRRORED else 1):
+            if MIRRORED:
+                lo = part * read + tl.cdiv(read * (i_group + (1 if F.EXCLUDE else 0)), F.GROUPS)
+                hi = (part + 1) * read
+            else:
+                lo = C_read * 0
+                hi = tl.cdiv(C_read * (i_group + (0 if F.EXCLUDE else 1)), F.GROUPS)
+            b_acc = accumulate(
+                b_acc, p_x, p_w, o_pixel, o_y, o_x, m_p, o_o, m_o, F.WHOLE, 1, lo, hi,
+                plane, H, W, C_read, C_write, dilation, MIRRORED, F, T,
+            )  # fmt: skip
     if p_b is not None:
         b_acc += tl.load(p_b + o_o, mask=m_o, other=0.0).to(F.ACC)[None, :]
-    o_pixel = pixel_offsets(o_p, o_n, plane, C_write, F.LAST)
+    o_pixel = pixel_offsets(o_y_p, o_n, rows * columns, C_write, F.LAST)
     tl.store(
-        p_y + (o_pixel[:, None] + channel_offsets(o_o, plane, F.LAST)[None, :]),
+        p_y + (o_pixel[:, None] + channel_offsets(o_o, rows * columns, F.LAST)[None, :]),
         b_acc.to(p_y.dtype.element_ty),
         mask=m_p[:, None] & m_o[None, :],
     )
