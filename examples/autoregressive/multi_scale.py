@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from torch import nn
 
 import genkern
-from examples.autoregressive.gated_pixel_cnn import Left
 from examples.autoregressive.pixel_rnn import PixelRNN
 from examples.autoregressive.raster import Place, RasterModel
 from examples.model import DataSpec
@@ -25,7 +24,9 @@ class ConditionalRowLSTM(nn.Module):
 
     def __init__(self, features: int, hidden: int, condition: int, colours: int) -> None:
         super().__init__()
-        self.input_to_state = Left(features, hidden, 3, colours, gates=4)
+        self.input_to_state = MaskedConv2d(
+            features, 4 * hidden, (1, 3), data_channels=colours, parts=4
+        )
         self.condition_to_state = nn.Conv2d(condition, 4 * hidden, 1, bias=False)
         bound = (3 * hidden) ** -0.5
         self.weight_hh = nn.Parameter(torch.empty(4 * hidden, hidden, 3).uniform_(-bound, bound))

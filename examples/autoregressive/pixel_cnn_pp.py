@@ -13,25 +13,10 @@ from torch.nn.utils.parametrize import is_parametrized
 import genkern
 from examples.autoregressive.mixture import MixtureModel
 from examples.model import Batch, DataSpec
+from genkern.nn import MaskedConv2d
 
 #: What is known of the rows above each pixel, and of its row left of it: (N, hidden, H, W) each.
 Pair = tuple[torch.Tensor, torch.Tensor]
-
-
-class Down(nn.Conv2d):
-    """Convolution over rows up to the pixel's own; with a stride, of every such pixel."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        rows, columns = self.kernel_size
-        return super().forward(F.pad(x, (columns // 2, columns // 2, rows - 1, 0)))
-
-
-class DownRight(nn.Conv2d):
-    """Convolution over rows up to the pixel's own and columns up to its own."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        rows, columns = self.kernel_size
-        return super().forward(F.pad(x, (columns - 1, 0, rows - 1, 0)))
 
 
 def shifted_down(x: torch.Tensor) -> torch.Tensor:
@@ -43,12 +28,14 @@ def shifted_right(x: torch.Tensor) -> torch.Tensor:
     return F.pad(x, (1, 0))[..., :-1]
 
 
-def above(into: int, out: int, stride: int = 1) -> nn.Conv2d:
-    return weight_norm(Down(into, out, (2, 3), stride))
+def above(into: int, out: int, rows: int = 2) -> nn.Module:
+    """Convolution over rows up to the pixel's own."""
+    return weight_norm(MaskedConv2d(into, out, (rows, 3), mask_type="rows"))
 
 
-def left(into: int, out: int, stride: int = 1) -> nn.Conv2d:
-    return weight_norm(DownRight(into, out, (2, 2), stride))
+def left(into: int, out: int, columns: int = 2) -> nn.Module:
+    """Convolution over rows up to the pixel's own and columns up to its own."""
+    return weight_norm(MaskedConv2d(into, out, (2, columns), mask_type="left"))
 
 
 class Streams(nn.Module):
@@ -63,7 +50,13 @@ class Streams(nn.Module):
 
 
 def halved(hidden: int) -> Streams:
-    return Streams(above(hidden, hidden, stride=2), left(hidden, hidden, stride=2))
+    """The same convolutions of every other pixel of every other row."""
+    of_above = weight_norm(nn.Conv2d(hidden, hidden, (2, 3), stride=2))
+    of_left = weight_norm(nn.Conv2d(hidden, hidden, 2, stride=2))
+    return Streams(
+        nn.Sequential(nn.ZeroPad2d((1, 1, 1, 0)), of_above),
+        nn.Sequential(nn.ZeroPad2d((1, 0, 1, 0)), of_left),
+    )
 
 
 def doubled(hidden: int) -> Streams:
@@ -85,7 +78,7 @@ class GatedResnet(nn.Module):
     """
 
     def __init__(
-        self, make: Callable[[int, int], nn.Conv2d], hidden: int, aside: int, dropout: float
+        self, make: Callable[[int, int], nn.Module], hidden: int, aside: int, dropout: float
     ) -> None:
         super().__init__()
         self.first = make(2 * hidden, hidden)
@@ -148,8 +141,8 @@ class PixelCNNPP(MixtureModel):
         super().__init__(spec)
         C = spec.shape[0]
         self.rows = above(C + 1, hidden)
-        self.row_above = weight_norm(Down(C + 1, hidden, (1, 3)))
-        self.columns_left = weight_norm(DownRight(C + 1, hidden, (2, 1)))
+        self.row_above = above(C + 1, hidden, rows=1)
+        self.columns_left = left(C + 1, hidden, columns=1)
         self.halves = nn.ModuleList(halved(hidden) for _ in range(scales - 1))
         self.doubles = nn.ModuleList(doubled(hidden) for _ in range(scales - 1))
         self.going = nn.ModuleList(
