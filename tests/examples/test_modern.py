@@ -9,7 +9,7 @@ from examples.errors import UsageError
 from examples.harness.config import build_model
 from examples.model import DataSpec
 from genkern.testing import assert_causal, dependencies
-from tests.examples.test_examples import DIGITS, make, noise
+from tests.examples.test_examples import DIGITS, all_images, make, noise
 
 
 def test_diagonal_layers_miss_only_what_the_first_mask_keeps_from_them():
@@ -58,6 +58,22 @@ def test_pixel_cnn_pp_sees_all_that_is_earlier():
     spec = DataSpec((1, 6, 6), 5)
     found = dependencies(make("pixel_cnn_pp", spec).double().features, spec.shape)
     assert torch.equal(found, torch.ones_like(found).tril(-1))
+
+
+@torch.no_grad()
+def test_samples_of_a_mixture_have_its_frequencies_where_pixels_and_colours_depend():
+    spec, count = DataSpec((3, 1, 2), 2), 4000
+    model, images = make("pixel_cnn_pp", spec).eval(), all_images(spec)
+    model.initialise(images)
+    model.head.parametrizations.weight.original0 *= 4.0
+    expected = (-model.nll(images)).exp()
+    joint = expected.view(2, 2, 2, 2, 2, 2)  # (colour, column)
+    left, right = joint.sum((1, 3, 5)), joint.sum((0, 2, 4))
+    apart = torch.einsum("ace,bdf->abcdef", left, right)
+    assert (joint - apart).abs().max() > 0.03
+    samples = model.sample(count, noise()).flatten(1).long() @ (2 ** torch.arange(6).flip(0))
+    found = samples.bincount(minlength=64) / count
+    assert ((found - expected).abs() <= 5 * (expected * (1 - expected) / count).sqrt()).all()
 
 
 @torch.no_grad()
