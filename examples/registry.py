@@ -85,6 +85,12 @@ MODELS = {
         exact=True,
         limits={"orders": Number(int, 1, 1000), "layers": Number(int, 1, 100)},
     ),
+    "multi_scale": Entry(
+        "examples.autoregressive.multi_scale:MultiScalePixelRNN",
+        *(1200, 2e-3, 64),
+        small={"hidden": 8, "layers": 1, "condition": 8},
+        exact=True,
+    ),
     "nade": Entry(
         "examples.autoregressive.nade:NADE",
         *(4000, 2e-3, 64),
@@ -97,6 +103,13 @@ MODELS = {
         small={"hidden": 8, "blocks": 2},
         exact=True,
     ),
+    "pixel_cnn_pp": Entry(
+        "examples.autoregressive.pixel_cnn_pp:PixelCNNPP",
+        *(1000, 2e-3, 64),
+        small={"hidden": 8, "components": 2},
+        exact=True,
+        limits={"scales": Number(int, 1, 10), "dropout": Number(float, 0, 1, below=True)},
+    ),
     "pixel_lstm": Entry(
         "examples.autoregressive.pixel_lstm:PixelLSTM",
         *(2000, 3e-3, 64),
@@ -105,6 +118,12 @@ MODELS = {
     ),
     "pixel_rnn": Entry(
         "examples.autoregressive.pixel_rnn:PixelRNN",
+        *(2000, 2e-3, 64),
+        small={"hidden": 8, "layers": 2},
+        exact=True,
+    ),
+    "pixel_rnn_diagonal": Entry(
+        "examples.autoregressive.pixel_rnn:DiagonalPixelRNN",
         *(2000, 2e-3, 64),
         small={"hidden": 8, "layers": 2},
         exact=True,

@@ -5,9 +5,9 @@ produce good density estimators?", sec. 5; Neal 1992, "Connectionist learning of
 import torch
 from torch import nn
 
-from examples.autoregressive.masked_linear import masked_linear
 from examples.autoregressive.sequence import SequenceModel, check_size
 from examples.model import DataSpec
+from genkern import masked_linear
 
 
 class FVSBN(SequenceModel):

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from examples.autoregressive.masked_linear import masked_linear
 from examples.autoregressive.raster import Place
 from examples.autoregressive.sequence import SequenceModel, check_size
 from examples.model import Batch, DataSpec
+from genkern import masked_linear
 
 
 class MADE(SequenceModel):

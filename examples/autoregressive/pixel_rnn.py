@@ -1,12 +1,14 @@
-"""PixelRNN of Row LSTM layers. Source: van den Oord et al. 2016, "Pixel recurrent neural
-networks", sec. 3.1."""
+"""PixelRNN of Row or Diagonal BiLSTM layers. Source: van den Oord et al. 2016, "Pixel recurrent
+neural networks", sec. 3.1 and 3.2."""
+
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from examples.autoregressive.raster import RasterModel
 from examples.model import DataSpec
-from genkern.nn import MaskedConv2d, RowLSTM
+from genkern.nn import DiagonalBiLSTM, MaskedConv2d, RowLSTM
 
 
 class PixelRNN(RasterModel):
@@ -18,12 +20,14 @@ class PixelRNN(RasterModel):
         layers: Row LSTM layers (the paper: 12 for CIFAR-10).
     """
 
+    layer: ClassVar[type[nn.Module]] = RowLSTM
+
     def __init__(self, spec: DataSpec, *, hidden: int = 32, layers: int = 3) -> None:
         super().__init__(spec)
         colours = spec.shape[0]
         self.layers = nn.Sequential(
             MaskedConv2d(colours, 2 * hidden, 7, mask_type="A", data_channels=colours),
-            *(RowLSTM(2 * hidden, hidden, data_channels=colours) for _ in range(layers)),
+            *(self.layer(2 * hidden, hidden, data_channels=colours) for _ in range(layers)),
             nn.ReLU(),
             MaskedConv2d(2 * hidden, 2 * hidden, 1, data_channels=colours),
             nn.ReLU(),
@@ -32,3 +36,18 @@ class PixelRNN(RasterModel):
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         return self.layers(images)
+
+
+class DiagonalPixelRNN(PixelRNN):
+    """PixelRNN of Diagonal BiLSTM layers, whose state has seen the whole image before a pixel.
+
+    Args:
+        spec: images of integer levels.
+        hidden: h, channels of the state of each direction; the residual stream has 2h.
+        layers: Diagonal BiLSTM layers (the paper: 7 for MNIST, with h = 16; 12 for CIFAR-10).
+    """
+
+    layer = DiagonalBiLSTM
+
+    def __init__(self, spec: DataSpec, *, hidden: int = 32, layers: int = 3) -> None:
+        super().__init__(spec, hidden=hidden, layers=layers)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 
+import genkern
 from examples.model import Batch, GenerativeModel
 
 #: (row, col, colour)
@@ -39,7 +39,7 @@ class RasterModel(GenerativeModel):
     def nll(self, images: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         """Exact negative log-likelihood (N,), nats per image."""
         logits = self.logits(images, labels)
-        return F.cross_entropy(logits, images.long(), reduction="none").sum((1, 2, 3))
+        return genkern.pixel_cross_entropy(logits, images, data_channels=images.shape[1])
 
     def loss(
         self, batch: Batch, generator: torch.Generator, player: str = "model"
@@ -76,7 +76,7 @@ class RasterModel(GenerativeModel):
             temperature: divides the logits; below 1 favours likely levels.
             labels: (num_samples,) classes, of a conditional model.
             partial: levels (num_samples, C, H, W), -1 where they are to be drawn. The samples
-                follow p(rest | given) where what is given comes first in raster order.
+                follow p(rest | given) where what is given comes first in the order of `places`.
         """
         device = next(self.parameters()).device
         images = torch.zeros(num_samples, *self.spec.shape, dtype=torch.uint8, device=device)

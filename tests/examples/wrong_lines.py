@@ -12,11 +12,12 @@ TO_WRITE, TO_READ = "a folder that can be written", "a folder"
 PICTURE = "a .png file that can be written"
 RUN = "the folder of a run, with its checkpoint.pt"
 MODELS = (
-    "fvsbn, gan, gated_pixel_cnn, gated_pixel_cnn_class, made, nade, pixel_cnn, pixel_lstm, "
-    "pixel_rnn, vae"
+    "fvsbn, gan, gated_pixel_cnn, gated_pixel_cnn_class, made, multi_scale, nade, pixel_cnn, "
+    "pixel_cnn_pp, pixel_lstm, pixel_rnn, pixel_rnn_diagonal, vae"
 )
 EXACT = (
-    "fvsbn, gated_pixel_cnn, gated_pixel_cnn_class, made, nade, pixel_cnn, pixel_lstm, pixel_rnn"
+    "fvsbn, gated_pixel_cnn, gated_pixel_cnn_class, made, multi_scale, nade, pixel_cnn, "
+    "pixel_cnn_pp, pixel_lstm, pixel_rnn, pixel_rnn_diagonal"
 )
 DATA = "checkerboard, cifar10, digits, grid25, mnist, patches, ring8"
 PLAYER = "lr, beta1, beta2, weight_decay, clip_norm"
