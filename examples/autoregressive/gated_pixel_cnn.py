@@ -2,49 +2,12 @@
 decoders", sec. 2, fig. 2."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 import genkern
 from examples.autoregressive.raster import RasterModel
 from examples.model import DataSpec
 from genkern.nn import MaskedConv2d
-
-
-class Rows(nn.Conv2d):
-    """Convolution over whole rows: ``kernel`` rows up to the pixel's own, or ``above`` it alone."""
-
-    def __init__(self, into: int, out: int, kernel: tuple[int, int], above: bool = False) -> None:
-        super().__init__(into, out, kernel)
-        self.above = above
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        (rows, columns), above = self.kernel_size, int(self.above)
-        side = columns // 2
-        # The row that falls off the bottom is the one that the pixels of the last row must not see.
-        return super().forward(F.pad(x, (side, side, rows - 1 + above, -above)))
-
-
-class Left(nn.Module):
-    """Convolution along the pixel's row, up to it or ``before`` it, to gates * out channels.
-
-    Colours split the channels of each gate: a unit, with all its gates, has one colour.
-    """
-
-    def __init__(
-        self, into: int, out: int, width: int, colours: int, gates: int, before: bool = False
-    ) -> None:
-        super().__init__()
-        joint = 1 if colours > 1 else gates
-        mask_type = "A" if before else "B"
-        self.convolutions = nn.ModuleList(
-            MaskedConv2d(into, joint * out, (1, width), mask_type=mask_type, data_channels=colours)
-            for _ in range(gates // joint)
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        found = [convolution(x) for convolution in self.convolutions]
-        return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
 
 class GatedLayer(nn.Module):
@@ -64,9 +27,13 @@ class GatedLayer(nn.Module):
         super().__init__()
         first, into = bool(into), into or hidden
         self.residual = not first
-        rows = kernel // 2 + (not first)
-        self.v = Rows(into, 2 * hidden, (rows, kernel), above=first)
-        self.h = Left(into, hidden, kernel, colours, gates=2, before=first)
+        rows, width = kernel // 2 + (not first), kernel if first else kernel // 2 + 1
+        forms = ("rows_above", "A") if first else ("rows", "left")
+        self.v = MaskedConv2d(into, 2 * hidden, (rows, kernel), mask_type=forms[0])
+        # Two parts: colours split each half, so that a unit has one colour.
+        self.h = MaskedConv2d(
+            into, 2 * hidden, (1, width), mask_type=forms[1], data_channels=colours, parts=2
+        )
         self.link = nn.Conv2d(2 * hidden, 2 * hidden, 1)
         self.out = MaskedConv2d(hidden, hidden, 1, data_channels=colours)
         self.classes = nn.Embedding(classes, 4 * hidden) if classes else None

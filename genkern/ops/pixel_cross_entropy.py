@@ -193,11 +193,9 @@ def pixel_cross_entropy(
     if not checks.are_plain(
         features, features if weight is None else weight, features if bias is None else bias
     ):
-        given = {"features": features, "weight": weight, "bias": bias}
-        found = checks.admit(
-            _OP, checks.LOSS, {n: t for n, t in given.items() if n == "features" or t is not None}
-        )
-        features, *rest = found
+        given = {"features": features}
+        given |= {name: t for name, t in (("weight", weight), ("bias", bias)) if t is not None}
+        features, *rest = checks.admit(_OP, checks.LOSS, given)
         weight = None if weight is None else rest.pop(0)
         bias = None if bias is None else rest.pop(0)
     _check_target(target, features)
