@@ -71,7 +71,7 @@ def speedup(records: Sequence[Record], path: Path) -> Path:
 
 def roofline(records: Sequence[Record], path: Path) -> Path:
     """GFLOP/s against FLOP per byte under the ceilings measured in the same run."""
-    timings = [r for r in records if r["kind"] == "timing"]
+    timings = [r for r in records if r["kind"] == "timing" and r["bytes"]]  # not the floors
     rates = timings[-1]["ceilings"]
     intensity = [r["flops"] / r["bytes"] for r in timings]
     x = np.geomspace(min(intensity) / 2, max(intensity) * 2, 200)
