@@ -82,7 +82,9 @@ inline GatedSlopes<V> gated_slopes(V a, V b) {
   const V e = reduced_expm1<-1>(v + (shifted_e - kBias) * kLn2) * power + power;
   const V d_f = 1.0f + f, d_e = 1.0f + e, both = 1.0f / (d_f * d_e);
   const V tanh_part = copy_sign((1.0f - one) - q_f * one, a);
-  return {both * (four_f * (d_e * both)), both * (tanh_part * (e * (d_f * both)))};
+  // Below the clamp, where e would overflow, e^b goes on falling: about (1 + (b + 88.3) / 2)^2.
+  const V fall = clamp(b * 0.5f + (1.0f + 0.5f * 88.3f), 0.0f, 1.0f), tail = fall * fall;
+  return {both * (four_f * (d_e * both)) * tail, both * (tanh_part * (e * (d_f * both))) * tail};
 }
 inline GatedSlopes<Vec<double>> gated_slopes(Vec<double> a, Vec<double> b) {
   const Vec<double> f = exp_minus_abs(2 * a), q = 1 / (1 + f);
