@@ -28,20 +28,14 @@ def _results(params, target, noise, seed, levels, data_channels, temperature, ch
 
 def _reference(params, target, noise, seed, levels, data_channels, temperature, channels_last):
     if target is not None:
-        if target.is_cpu and not library.is_transforming():
-            _check_values(target, levels)
+        if not library.is_transforming():
+            checks.check_levels(_NLL, target, levels)
         return reference.nll(params, target, levels), params.new_empty(0, dtype=torch.uint8)
     if noise is None:
         shape = (params.shape[0], 1 + data_channels, *params.shape[2:])
         noise = random.philox_uniform(seed, shape, spec.accumulation(params.dtype))
     found = reference.sample(params.detach(), noise, levels, data_channels, temperature)
     return params.new_empty(0), found.to(_integers(levels))
-
-
-def _check_values(target: torch.Tensor, levels: int) -> None:
-    for value in (target.min().item(), target.max().item()) if target.numel() else ():
-        if not 0 <= value < levels:
-            raise RuntimeError(f"{_NLL}: target must be in [0, {levels - 1}]; got {value}")
 
 
 def _gradients(*arguments):
@@ -81,18 +75,7 @@ def _check_channels(op: str, params: torch.Tensor, colours: int) -> None:
 
 
 def _check_target(params: torch.Tensor, target: torch.Tensor) -> None:
-    if not isinstance(target, torch.Tensor):
-        raise TypeError(f"{_NLL}: target must be a Tensor; got {type(target).__name__}")
-    if target.layout is not torch.strided or target.is_nested:
-        got = "a nested tensor" if target.is_nested else target.layout
-        raise TypeError(f"{_NLL}: target must be a dense Tensor; got {got}")
-    if target.dtype not in _TARGETS:
-        got = spec.dtype_name(target.dtype)
-        raise TypeError(f"{_NLL}: target must be one of uint8, int32, int64; got {got}")
-    if target.device != params.device:
-        raise RuntimeError(
-            f"{_NLL}: target must be on {params.device} like params; got {target.device}"
-        )
+    checks.check_target(_NLL, target, _TARGETS, "params", params)
     shape = target.shape
     if len(shape) != 4 or shape[1] not in (1, 3) or (shape[0], *shape[2:]) != (
         params.shape[0], *params.shape[2:]
@@ -142,8 +125,9 @@ def discretized_logistic_mixture_nll(
     Raises:
         TypeError: an argument is not a dense tensor of a supported dtype, or an option has another
             type.
-        ValueError: a shape does not fit, ``levels`` or ``reduction`` is out of its range.
-        RuntimeError: devices differ; on the CPU, a target is outside of 0 .. levels - 1.
+        ValueError: a shape does not fit, ``levels`` or ``reduction`` is out of its range; on the
+            CPU, a target is outside of 0 .. levels - 1 (a RuntimeError inside of torch.compile).
+        RuntimeError: devices differ.
 
     Differentiable any number of times in ``params``; log-scales below -7 have no gradient.
     Source: Salimans et al. 2017, "PixelCNN++", sec. 2.1 and 2.2.
@@ -158,9 +142,12 @@ def discretized_logistic_mixture_nll(
     _check_target(params, target)
     colours = target.shape[1]
     _check_channels(_NLL, params, colours)
-    nats, _ = _mixture(
-        params, target, None, None, levels, colours, 1.0, spec.is_channels_last(params)
-    )
+    channels_last = spec.is_channels_last(params)
+    try:
+        nats, _ = _mixture(params, target, None, None, levels, colours, 1.0, channels_last)
+    except RuntimeError:
+        checks.check_levels(_NLL, target, levels)  # why it did
+        raise
     return nats if reduction == "none" else checks.reduce(nats, reduction)
 
 

@@ -69,23 +69,6 @@ _pixel_cross_entropy = Family(
 )
 
 
-def _check_target(target, like) -> None:
-    if not isinstance(target, torch.Tensor):
-        raise TypeError(f"{_OP}: target must be a Tensor; got {type(target).__name__}")
-    if target.layout is not torch.strided or target.is_nested:
-        got = "a nested tensor" if target.is_nested else target.layout
-        raise TypeError(f"{_OP}: target must be a dense Tensor; got {got}")
-    if target.dtype not in TARGETS:
-        dtypes = ", ".join(spec.dtype_name(d) for d in TARGETS)
-        raise TypeError(
-            f"{_OP}: target must be one of {dtypes}; got {spec.dtype_name(target.dtype)}"
-        )
-    if target.device != like.device:
-        raise RuntimeError(
-            f"{_OP}: target must be on {like.device} like features; got {target.device}"
-        )
-
-
 def _check_shapes(features, target, weight, bias, data_channels) -> int:
     """The number of levels."""
     shape, head = features.shape, None if weight is None else weight.shape
@@ -124,15 +107,6 @@ def _check_shapes(features, target, weight, bias, data_channels) -> int:
     if target.shape != image:
         checks.check_shape(_OP, "target", target, image, "(N, data_channels, H, W)")
     return rows // data_channels
-
-
-def _explain(target: torch.Tensor, levels: int) -> None:
-    """Raises if that is why the op did: a level that is not there."""
-    if target.is_cpu and target.numel():
-        low, high = (int(v) for v in target.aminmax())
-        if low < 0 or high >= levels:
-            got = low if low < 0 else high
-            raise ValueError(f"{_OP}: target must be in [0, {levels - 1}]; got {got}")
 
 
 def pixel_cross_entropy(
@@ -198,7 +172,7 @@ def pixel_cross_entropy(
         features, *rest = checks.admit(_OP, checks.LOSS, given)
         weight = None if weight is None else rest.pop(0)
         bias = None if bias is None else rest.pop(0)
-    _check_target(target, features)
+    checks.check_target(_OP, target, TARGETS, "features", features)
     if type(data_channels) is not int or data_channels < 1:
         data_channels = checks.check_number(
             _OP, "data_channels", data_channels, minimum=1, integer=True
@@ -216,6 +190,6 @@ def pixel_cross_entropy(
     try:
         (nats,) = _pixel_cross_entropy(features, weight, bias, target, masked, channels_last)
     except (RuntimeError, IndexError):
-        _explain(target, levels)
+        checks.check_levels(_OP, target, levels)  # why it did
         raise
     return nats if reduction == "none" else checks.reduce(nats, reduction)

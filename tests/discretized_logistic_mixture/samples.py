@@ -86,7 +86,7 @@ ERRORS = [
      NLL + "target must be on cpu like params; got meta"),
     (lambda: nll(X, V, levels=1), ValueError,
      NLL + r"levels must be in \[2, 16777216\]; got 1"),
-    (lambda: nll(X, V * 9, levels=9), RuntimeError,
+    (lambda: nll(X, V * 9, levels=9), ValueError,
      NLL + r"target must be in \[0, 8\]; got 9"),
     (lambda: nll(X, V, reduction="men"), ValueError,
      "reduction must be one of 'none', 'mean', 'sum'; got 'men' .did you mean 'mean'"),
