@@ -1,4 +1,4 @@
-"""python -m tests.mutants [word ...]: every fault of faults.py must fail the tests named beside it.
+"""python -m tests.mutants [word ...]: every fault must fail the tests named beside it.
 
 Each one is compiled into a copy under build/mutants: the objects that its file goes into, linked
 with the other objects of the last build, which GENKERN_BUILD_LEVELS=all must have made. Words
@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.mutants.faults import FAULTS, Fault
+from tests.mutants.fault import Fault, all_faults
 
 ROOT = Path(__file__).parents[2]
 OBJECTS, COPY = ROOT / "build/objects", ROOT / "build/mutants"
@@ -139,7 +139,7 @@ def survives(fault: Fault) -> str:
 
 
 def main(words: list[str]) -> int:
-    chosen = [f for f in FAULTS if not words or any(word in f.name for word in words)]
+    chosen = [f for f in all_faults() if not words or any(word in f.name for word in words)]
     copy_tree()
     bad = 0
     for level in sorted({f.level for f in chosen}):

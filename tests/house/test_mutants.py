@@ -1,0 +1,13 @@
+"""The faults of `python -m tests.mutants`, which the deep tests run, still fit the sources."""
+
+import pytest
+
+from tests.house.test_layers import ROOT
+from tests.mutants.fault import all_faults
+
+
+@pytest.mark.parametrize("fault", all_faults(), ids=lambda fault: fault.name)
+def test_a_fault_still_stands_in_its_file_and_names_a_test(fault):
+    assert fault.old in (ROOT / fault.file).read_text()
+    assert fault.old != fault.new
+    assert fault.test in (ROOT / fault.path).read_text()
