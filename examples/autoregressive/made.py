@@ -99,23 +99,17 @@ class MADE(SequenceModel):
             values = self.spec.scale(images, self.output.weight).permute(0, 2, 3, 1).flatten(1)
             yield places[d], self.outputs(values, which)[:, d]
 
-    @torch.no_grad()
-    def sample(
+    def draw_images(
         self,
-        num_samples: int,
+        images: torch.Tensor,
         generator: torch.Generator,
-        temperature: float = 1.0,
-        labels: torch.Tensor | None = None,
-        partial: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Each sample by an order drawn at random; ``partial`` is completed in raster order."""
-        if partial is not None:
-            return super().sample(num_samples, generator, temperature, partial=partial)
-        device = self.output.weight.device
-        images = torch.zeros(num_samples, *self.spec.shape, dtype=torch.uint8, device=device)
-        which = torch.randint(self.orders, (num_samples,), generator=generator, device=device)
+        temperature: float,
+        labels: torch.Tensor | None,
+    ) -> None:
+        """Each sample by an order drawn at random; what `sample` completes is in raster order."""
+        size, device = (len(images),), images.device
+        which = torch.randint(self.orders, size, generator=generator, device=device)
         for k in range(self.orders):
             part = images[which == k]
             self.fill(part, self.member_steps(part, k), generator, temperature)
             images[which == k] = part
-        return images

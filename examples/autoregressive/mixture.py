@@ -83,22 +83,16 @@ class MixtureModel(RasterModel):
         nats = genkern.discretized_logistic_mixture_nll(rows, targets, levels=levels)
         return -nats.view(every.shape)
 
-    @torch.no_grad()
-    def sample(
+    def draw_images(
         self,
-        num_samples: int,
+        images: torch.Tensor,
         generator: torch.Generator,
-        temperature: float = 1.0,
-        labels: torch.Tensor | None = None,
-        partial: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """A pixel at a time; ``temperature`` scales the mixture's logits and its logistics, or,
-        where ``partial`` is given, the logits of the levels."""
-        if partial is not None:
-            return super().sample(num_samples, generator, temperature, partial=partial)
+        temperature: float,
+        labels: torch.Tensor | None,
+    ) -> None:
+        """A pixel at a time; ``temperature`` scales the mixture's logits and its logistics (the
+        logits of the levels, where `sample` completes images)."""
         C, H, W = self.spec.shape
-        device = next(self.parameters()).device
-        images = torch.zeros(num_samples, C, H, W, dtype=torch.uint8, device=device)
         options = {"levels": self.spec.levels, "data_channels": C, "temperature": temperature}
         with parametrize.cached():  # weights that are normalised at each use
             for row, col in itertools.product(range(H), range(W)):
@@ -107,4 +101,3 @@ class MixtureModel(RasterModel):
                     params, generator=generator, **options
                 )
                 images[:, :, row, col] = drawn[:, :, 0, 0]
-        return images

@@ -80,8 +80,21 @@ class RasterModel(GenerativeModel):
         """
         device = next(self.parameters()).device
         images = torch.zeros(num_samples, *self.spec.shape, dtype=torch.uint8, device=device)
-        self.fill(images, self.steps(images, labels), generator, temperature, partial)
+        if partial is None:
+            self.draw_images(images, generator, temperature, labels)
+        else:
+            self.fill(images, self.steps(images, labels), generator, temperature, partial)
         return images
+
+    def draw_images(
+        self,
+        images: torch.Tensor,
+        generator: torch.Generator,
+        temperature: float,
+        labels: torch.Tensor | None,
+    ) -> None:
+        """Draws all of ``images``, zeros: place by place, unless a model has a better way."""
+        self.fill(images, self.steps(images, labels), generator, temperature)
 
     def fill(
         self,

@@ -8,6 +8,7 @@ from tests.mutants.fault import all_faults
 
 @pytest.mark.parametrize("fault", all_faults(), ids=lambda fault: fault.name)
 def test_a_fault_still_stands_in_its_file_and_names_a_test(fault):
-    assert fault.old in (ROOT / fault.file).read_text()
+    places = 2 if "in both" in fault.name else 1
+    assert (ROOT / fault.file).read_text().count(fault.old) == places
     assert fault.old != fault.new
     assert fault.test in (ROOT / fault.path).read_text()
