@@ -1,6 +1,6 @@
 """Elementary functions of the kernels, in float32 and float64, of language built-ins alone.
 
-The polynomials are those of csrc/core/vecmath.h. `tl.exp` in float32 is ex2.approx of a rounded
+`tl.exp` in float32 is ex2.approx of a rounded
 product, whose error grows with |x|; the functions here keep a few ulp over the whole range.
 libdevice is avoided: the interpreter has none.
 """

@@ -14,6 +14,7 @@ import triton.language as tl
 
 from genkern import spec
 from genkern.triton_kernels.core import launch
+from genkern.triton_kernels.core.lstm import load_or_zeros, sigmoid, store_four, tanh
 from genkern.triton_kernels.diagonal_lstm import plan
 from genkern.triton_kernels.diagonal_lstm.backward import (
     backward,
@@ -23,11 +24,7 @@ from genkern.triton_kernels.diagonal_lstm.backward import (
 from genkern.triton_kernels.diagonal_lstm.plan import unsupported
 from genkern.triton_kernels.diagonal_lstm.tile import (
     add_state_products,
-    load_or_zeros,
     pixels_before,
-    sigmoid,
-    store_four,
-    tanh,
     top_and_end,
     units_and_rows,
 )

@@ -6,15 +6,13 @@ import triton
 import triton.language as tl
 
 from genkern import spec
-from genkern.triton_kernels.core import launch
+from genkern.triton_kernels.core import launch, lstm
 from genkern.triton_kernels.core.elementary import accumulator
+from genkern.triton_kernels.core.lstm import cell_backward, load_or_zeros, store_four
 from genkern.triton_kernels.diagonal_lstm import plan
 from genkern.triton_kernels.diagonal_lstm.tile import (
-    cell_backward,
-    load_or_zeros,
     pixels_before,
     state_gradient,
-    store_four,
     top_and_end,
     units_and_rows,
 )
@@ -229,7 +227,7 @@ def _weight_gradient(
         BP=tile.rows,
         BQ=BQ,
         ACC=accumulator(d.dtype),
-        PRECISION=plan.precision(d, d_weight.dtype),
+        PRECISION=lstm.precision(d, d_weight.dtype),
         num_warps=tile.warps,
         num_stages=tile.stages,
     )

@@ -7,19 +7,6 @@ Offsets within the weight are 32-bit, which `unsupported` in plan.py makes sure 
 import triton
 import triton.language as tl
 
-from genkern.triton_kernels.core.elementary import exp, expm1_parts
-
-
-@triton.jit
-def sigmoid(b_x):
-    return 1.0 / (1.0 + exp(-b_x))
-
-
-@triton.jit
-def tanh(b_x):
-    b_m, _ = expm1_parts(-2.0 * tl.abs(b_x), exp(-2.0 * tl.abs(b_x)))
-    return tl.where(b_x < 0, b_m, -b_m) / (2.0 + b_m)
-
 
 @triton.jit
 def top_and_end(t, H, W):
@@ -93,33 +80,3 @@ def state_gradient(
         b_w = tl.load(p_w + o_w, mask=(o_u < hidden)[:, None] & m_q[None, :], other=0.0).to(ACC)
         b_dh = tl.dot(b_w, b_d, b_dh, input_precision=PRECISION, out_dtype=ACC)
     return b_dh
-
-
-@triton.jit
-def cell_backward(b_o, b_f, b_i, b_g, b_before, b_c, b_dh, b_dc):
-    """Gradients of the four sums and of the cell before, and the state, from the saved gates."""
-    b_t = tanh(b_c)
-    b_dc += b_dh * b_o * (1.0 - b_t * b_t)
-    b_do = b_dh * b_t * b_o * (1.0 - b_o)
-    b_df = b_dc * b_before * b_f * (1.0 - b_f)
-    b_di = b_dc * b_g * b_i * (1.0 - b_i)
-    b_dg = b_dc * b_i * (1.0 - b_g * b_g)
-    return b_do, b_df, b_di, b_dg, b_dc * b_f, b_o * b_t
-
-
-@triton.jit
-def load_or_zeros(p, o, m, BU: tl.constexpr, BR: tl.constexpr, ACC: tl.constexpr):
-    """What an optional tensor holds at `o`, (BU, BR), or zeros without it."""
-    if p is None:
-        return tl.zeros((BU, BR), ACC)
-    else:
-        return tl.load(p + o, mask=m, other=0.0).to(ACC)
-
-
-@triton.jit
-def store_four(p, o, gate, b_o, b_f, b_i, b_g, m):
-    """Values of the four gates, which are `gate` elements apart."""
-    tl.store(p + o, b_o.to(p.dtype.element_ty), mask=m)
-    tl.store(p + gate + o, b_f.to(p.dtype.element_ty), mask=m)
-    tl.store(p + 2 * gate + o, b_i.to(p.dtype.element_ty), mask=m)
-    tl.store(p + 3 * gate + o, b_g.to(p.dtype.element_ty), mask=m)

@@ -13,6 +13,7 @@ import triton.language as tl
 
 from genkern import spec
 from genkern.triton_kernels.core import launch
+from genkern.triton_kernels.core.lstm import load_or_zeros, sigmoid, store_four, tanh
 from genkern.triton_kernels.row_lstm import plan
 from genkern.triton_kernels.row_lstm.backward import (
     backward,
@@ -20,15 +21,7 @@ from genkern.triton_kernels.row_lstm.backward import (
     row_lstm_weight_kernel,
 )
 from genkern.triton_kernels.row_lstm.plan import unsupported
-from genkern.triton_kernels.row_lstm.tile import (
-    add_state_products,
-    load_or_zeros,
-    row_offsets,
-    sigmoid,
-    store_four,
-    tanh,
-    units_and_columns,
-)
+from genkern.triton_kernels.row_lstm.tile import add_state_products, row_offsets, units_and_columns
 
 __all__ = [
     "LAUNCHERS",

@@ -9,17 +9,11 @@ import triton
 import triton.language as tl
 
 from genkern import spec
-from genkern.triton_kernels.core import launch
+from genkern.triton_kernels.core import launch, lstm
 from genkern.triton_kernels.core.elementary import accumulator
+from genkern.triton_kernels.core.lstm import cell_backward, load_or_zeros, store_four
 from genkern.triton_kernels.row_lstm import plan
-from genkern.triton_kernels.row_lstm.tile import (
-    cell_backward,
-    load_or_zeros,
-    row_offsets,
-    state_gradient,
-    store_four,
-    units_and_columns,
-)
+from genkern.triton_kernels.row_lstm.tile import row_offsets, state_gradient, units_and_columns
 from genkern.triton_kernels.row_lstm.tiles import TILES
 
 
@@ -234,7 +228,7 @@ def _weight_gradient(d: torch.Tensor, states: torch.Tensor, d_weight: torch.Tens
         BP=tile.columns,
         BQ=BQ,
         ACC=accumulator(d.dtype),
-        PRECISION=plan.precision(d, d_weight.dtype),
+        PRECISION=lstm.precision(d, d_weight.dtype),
         WIDE=N * H * W > 2**31 - 2**16,
         num_warps=tile.warps,
         num_stages=tile.stages,

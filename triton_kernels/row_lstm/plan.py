@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from genkern.triton_kernels.core import launch
+from genkern.triton_kernels.core import launch, lstm
 from genkern.triton_kernels.core.elementary import accumulator
 from genkern.triton_kernels.row_lstm.tiles import TILES
 
@@ -31,19 +31,6 @@ SHORTEST_PART = 4  # tiles of pixels
 PARTIAL_BYTES = 64 << 20
 
 
-def precision(tensor: torch.Tensor, dtype: torch.dtype) -> str:
-    """States pass in float32, so that half precision splits its factors in two: "bf16x3".
-
-    float32 uses TF32 only where torch's own matrix products may. The interpreter, which knows
-    neither, runs on CPU tensors.
-    """
-    if tensor.device.type == "cpu" or dtype == torch.float64:
-        return "ieee"
-    if dtype in (torch.bfloat16, torch.float16):
-        return "bf16x3"
-    return launch.float32_precision()
-
-
 def constants(kernel: str, weight: torch.Tensor, W: int) -> dict[str, Any]:
     """Compile-time facts of the walk, `kernel` "row_lstm_forward" or "row_lstm_backward"."""
     _, hidden, K = weight.shape
@@ -54,7 +41,7 @@ def constants(kernel: str, weight: torch.Tensor, W: int) -> dict[str, Any]:
         "BW": launch.extent(tile.columns, W),
         "BQ": tile.factors,
         "ACC": accumulator(weight.dtype),
-        "PRECISION": precision(weight, weight.dtype),
+        "PRECISION": lstm.precision(weight, weight.dtype),
         "num_warps": tile.warps,
         "num_stages": tile.stages,
     }

@@ -7,29 +7,6 @@ plan.py makes sure of; all others are 64-bit.
 import triton
 import triton.language as tl
 
-from genkern.triton_kernels.core import elementary
-
-
-@triton.jit
-def sigmoid(b_x):
-    return 1.0 / (1.0 + elementary.exp(-b_x))
-
-
-@triton.jit
-def tanh(b_x):
-    """float32 within a few ulp, float64 within a few units of 2^-53."""
-    b_e = elementary.exp(-2.0 * tl.abs(b_x))
-    b_y = (1.0 - b_e) / (1.0 + b_e)
-    b_y = tl.where(b_x < 0, -b_y, b_y)
-    if b_x.dtype == tl.float32:  # around 0 the difference cancels: Cephes' tanhf
-        b_z = b_x * b_x
-        b_p = -5.70498872745e-3 * b_z + 2.06390887954e-2
-        b_p = b_p * b_z - 5.37397155531e-2
-        b_p = b_p * b_z + 1.33314422036e-1
-        b_p = b_p * b_z - 3.33332819422e-1
-        b_y = tl.where(b_z < 0.390625, b_p * b_z * b_x + b_x, b_y)
-    return b_y
-
 
 @triton.jit
 def units_and_columns(tile, hidden, W, BU: tl.constexpr, BW: tl.constexpr):
@@ -89,35 +66,6 @@ def state_gradient(
         b_w = tl.load(p_w + o_k, mask=(o_u < hidden)[:, None] & m_q[None, :], other=0.0).to(ACC)
         b_dh = tl.dot(b_w, b_d, b_dh, input_precision=PRECISION, out_dtype=ACC)
     return b_dh
-
-
-@triton.jit
-def cell_backward(b_o, b_f, b_i, b_g, b_cp, b_c, b_dh, b_dc):
-    """Gradients of the four sums and of the cell above, and the state, from the saved gates."""
-    b_t = tanh(b_c)
-    b_dc += b_dh * b_o * (1.0 - b_t * b_t)
-    b_do = b_dh * b_t * b_o * (1.0 - b_o)
-    b_df = b_dc * b_cp * b_f * (1.0 - b_f)
-    b_di = b_dc * b_g * b_i * (1.0 - b_i)
-    b_dg = b_dc * b_i * (1.0 - b_g * b_g)
-    return b_do, b_df, b_di, b_dg, b_dc * b_f, b_o * b_t
-
-
-@triton.jit
-def load_or_zeros(p, o, m, BU: tl.constexpr, BW: tl.constexpr, ACC: tl.constexpr):
-    """What an optional tensor holds at `o`, (BU, BW), or zeros without it."""
-    if p is None:
-        return tl.zeros((BU, BW), ACC)
-    else:
-        return tl.load(p + o, mask=m, other=0.0).to(ACC)
-
-
-@triton.jit
-def store_four(p, o, gate, b_o, b_f, b_i, b_g, m):
-    tl.store(p + o, b_o.to(p.dtype.element_ty), mask=m)
-    tl.store(p + gate + o, b_f.to(p.dtype.element_ty), mask=m)
-    tl.store(p + 2 * gate + o, b_i.to(p.dtype.element_ty), mask=m)
-    tl.store(p + 3 * gate + o, b_g.to(p.dtype.element_ty), mask=m)
 
 
 @triton.jit
