@@ -43,13 +43,14 @@ struct Forward {
     for (int64_t b = 0; b < s.blocks(); ++b) {
       const int64_t unit = b * L, size = s.H * L;
       for (int64_t gate = 0; gate < 4; ++gate)
-        dl::load_panel(input + ((n * 4 + gate) * s.hidden + unit) * s.pixels(), s.pixels(),
-                       s.valid(b), s.pixels(), panels + (b * s.pixels() * 4 + gate) * L, 4 * L);
+        core::rows_to_panel(input + ((n * 4 + gate) * s.hidden + unit) * s.pixels(), s.pixels(),
+                            s.valid(b), s.pixels(), panels + (b * s.pixels() * 4 + gate) * L,
+                            4 * L);
       const int64_t from = (n * s.hidden + unit) * s.H;
-      if (c0) dl::load_panel(c0 + from, s.H, s.valid(b), s.H, c + b * size, L);
+      if (c0) core::rows_to_panel(c0 + from, s.H, s.valid(b), s.H, c + b * size, L);
       if (!h0) continue;
       A* line = lines + b * s.line() + L;
-      dl::load_panel(h0 + from, s.H, s.valid(b), s.H, line, L);
+      core::rows_to_panel(h0 + from, s.H, s.valid(b), s.H, line, L);
       for (int64_t r = 1; r < s.H; r += 2)
         std::copy_n(line + r * L, L, line + this->lines() + r * L);
     }
@@ -83,8 +84,8 @@ struct Forward {
       }
     }
     for (int64_t b = 0; b < s.blocks(); ++b)
-      dl::store_panel(states + b * s.pixels() * L, L, s.valid(b), s.pixels(),
-                      h + (n * s.hidden + b * L) * s.pixels(), s.pixels());
+      core::panel_to_rows(states + b * s.pixels() * L, L, s.valid(b), s.pixels(),
+                          h + (n * s.hidden + b * L) * s.pixels(), s.pixels());
   }
 
   void run() const {

@@ -76,14 +76,14 @@ struct Backward {
       const int64_t unit = n * s.hidden + b * L, valid = s.valid(b);
       A *frame = image.frames + b * this->frame(), *start = image.start + b * s.H * L;
       std::fill_n(frame, pitch() * L, A(0));
-      if (h0) dl::load_panel(h0 + unit * s.H, s.H, valid, s.H, start, L);
+      if (h0) core::rows_to_panel(h0 + unit * s.H, s.H, valid, s.H, start, L);
       for (int64_t r = 0; r < s.H; ++r) {
         A* row = frame + (r + 1) * pitch() * L;
         std::copy_n(start + r * L, L, row + (s.reverse ? s.W * L : 0));
-        dl::load_panel(d_h + unit * s.pixels() + r * s.W, s.pixels(), valid, s.W,
-                       row + before() * L, L);
+        core::rows_to_panel(d_h + unit * s.pixels() + r * s.W, s.pixels(), valid, s.W,
+                            row + before() * L, L);
       }
-      if (c0) dl::load_panel(c0 + unit * s.H, s.H, valid, s.H, start, L);
+      if (c0) core::rows_to_panel(c0 + unit * s.H, s.H, valid, s.H, start, L);
       if (!c0) std::fill_n(start, s.H * L, A(0));
     }
   }
@@ -121,9 +121,9 @@ struct Backward {
   void input_gradient(const Image& image, int64_t n) const {
     for (int64_t b = 0; b < s.blocks(); ++b)
       for (int64_t gate = 0; gate < 4; ++gate)
-        dl::store_panel(image.d_gates + (b * s.pixels() * 4 + gate) * L, 4 * L, s.valid(b),
-                        s.pixels(), d_input + ((n * 4 + gate) * s.hidden + b * L) * s.pixels(),
-                        s.pixels());
+        core::panel_to_rows(image.d_gates + (b * s.pixels() * 4 + gate) * L, 4 * L, s.valid(b),
+                            s.pixels(), d_input + ((n * 4 + gate) * s.hidden + b * L) * s.pixels(),
+                            s.pixels());
   }
 
   void add_weight_gradient(const Image& image, A* sums) const {
@@ -157,8 +157,8 @@ struct Backward {
       const int64_t to = (n * s.hidden + b * L) * s.H, size = s.H * L;
       A* d_start = image.start + b * size;
       if (d_h0 && b % 2 == 0) multiply(image.lines, b / 2, 1, s.H, {d_start, L}, size);
-      if (d_h0) dl::store_panel(d_start, L, s.valid(b), s.H, d_h0 + to, s.H);
-      if (d_c0) dl::store_panel(image.d_c + b * size, L, s.valid(b), s.H, d_c0 + to, s.H);
+      if (d_h0) core::panel_to_rows(d_start, L, s.valid(b), s.H, d_h0 + to, s.H);
+      if (d_c0) core::panel_to_rows(image.d_c + b * size, L, s.valid(b), s.H, d_c0 + to, s.H);
     }
   }
 

@@ -16,7 +16,7 @@
 #include <cstdint>
 
 #include "../core/blocks.h"
-#include "../core/transpose.h"
+#include "../core/panels.h"
 
 namespace genkern::core::diagonal_lstm {
 
@@ -49,63 +49,5 @@ struct Shape {
     return {first, count, first * W + column, reverse ? W + 1 : W - 1};
   }
 };
-
-template <typename A>
-using Indices = Vec<std::conditional_t<sizeof(A) == 8, int64_t, int32_t>>;
-
-// All bits where the lane has a unit.
-template <typename A>
-inline auto lanes_in_use(int64_t valid) {
-  Indices<A> lanes{};
-  for (int i = 0; i < kLanes<A>; ++i) lanes[i] = i;
-  return lanes < Indices<A>{} + int(valid);
-}
-
-// panel[p * pitch + lane] = planes[lane * plane + p]; lanes from `units` on become 0.
-template <typename T>
-void load_panel(const T* planes, int64_t plane, int64_t units, int64_t pixels, Accumulate<T>* panel,
-                int64_t pitch) {
-  using A = Accumulate<T>;
-  constexpr int64_t L = kLanes<A>;
-  if (pixels < L) {
-    for (int64_t p = 0; p < pixels; ++p)
-      for (int64_t i = 0; i < L; ++i)
-        panel[p * pitch + i] = i < units ? to_accumulate(planes[i * plane + p]) : A(0);
-    return;
-  }
-  for (int64_t p = 0; p < pixels; p += L) {
-    p = std::min(p, pixels - L);  // the last square overlaps its neighbour
-    Vec<A> square[L];
-#pragma GCC unroll 16
-    for (int64_t i = 0; i < L; ++i) square[i] = i < units ? load(planes + i * plane + p) : Vec<A>{};
-    transpose<A>(square);
-#pragma GCC unroll 16
-    for (int64_t i = 0; i < L; ++i) store(panel + (p + i) * pitch, square[i]);
-  }
-}
-
-// planes[lane * plane + p] = panel[p * pitch + lane] for lanes below `units`.
-template <typename T>
-void store_panel(const Accumulate<T>* panel, int64_t pitch, int64_t units, int64_t pixels,
-                 T* planes, int64_t plane) {
-  using A = Accumulate<T>;
-  constexpr int64_t L = kLanes<A>;
-  if (pixels < L) {
-    for (int64_t i = 0; i < units; ++i)
-      for (int64_t p = 0; p < pixels; ++p)
-        planes[i * plane + p] = from_accumulate<T>(panel[p * pitch + i]);
-    return;
-  }
-  for (int64_t p = 0; p < pixels; p += L) {
-    p = std::min(p, pixels - L);
-    Vec<A> square[L];
-#pragma GCC unroll 16
-    for (int64_t i = 0; i < L; ++i) square[i] = load(panel + (p + i) * pitch);
-    transpose<A>(square);
-#pragma GCC unroll 16
-    for (int64_t i = 0; i < L; ++i)
-      if (i < units) store(planes + i * plane + p, square[i]);
-  }
-}
 
 }  // namespace genkern::core::diagonal_lstm

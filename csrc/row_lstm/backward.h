@@ -71,7 +71,7 @@ struct Backward {
   template <typename P>
   void load_panel(const T* x, int64_t n, int64_t b, P* panel) const {
     if (x)
-      rl::rows_to_panel(x + (n * s.hidden + b * L) * s.W, s.W, s.valid(b), s.W, panel, L);
+      core::rows_to_panel(x + (n * s.hidden + b * L) * s.W, s.W, s.valid(b), s.W, panel, L);
     else
       std::fill_n(panel, s.W * L, P{});
   }
@@ -86,7 +86,7 @@ struct Backward {
       A* panel = dh + (b - begin) * size;
       const int64_t unit = n * s.hidden + b * L;
       if (d_h)
-        rl::rows_to_panel(d_h + unit * plane + r * s.W, plane, s.valid(b), s.W, panel, L, -s.W);
+        core::rows_to_panel(d_h + unit * plane + r * s.W, plane, s.valid(b), s.W, panel, L, -s.W);
       else
         std::fill_n(panel, size, A(0));
       if (r + 1 < s.H) continue;
@@ -106,8 +106,8 @@ struct Backward {
                         dh + (b - begin) * size, ring.d_cell(image, b), d_gates, state);
       if (!d_input) continue;
       for (int64_t gate = 0; gate < 4; ++gate)
-        rl::panel_to_rows(d_gates + gate * L, 4 * L, s.valid(b), s.W,
-                          d_input + ((n * 4 + gate) * s.hidden + b * L) * plane + r * s.W, plane);
+        core::panel_to_rows(d_gates + gate * L, 4 * L, s.valid(b), s.W,
+                            d_input + ((n * 4 + gate) * s.hidden + b * L) * plane + r * s.W, plane);
     }
   }
 
@@ -139,8 +139,8 @@ struct Backward {
     for (int64_t b = begin; b < std::min(begin + 2, s.blocks()); ++b) {
       const int64_t to = (n * s.hidden + b * L) * s.W;
       const A* dc = ring.d_cell(image, b);
-      if (d_h0) rl::panel_to_rows(dh + (b - begin) * size, L, s.valid(b), s.W, d_h0 + to, s.W);
-      if (d_c0) rl::panel_to_rows(dc, L, s.valid(b), s.W, d_c0 + to, s.W);
+      if (d_h0) core::panel_to_rows(dh + (b - begin) * size, L, s.valid(b), s.W, d_h0 + to, s.W);
+      if (d_c0) core::panel_to_rows(dc, L, s.valid(b), s.W, d_c0 + to, s.W);
     }
   }
 

@@ -48,8 +48,8 @@ struct Forward {
     for (int64_t b = 0; b < s.blocks(); ++b) {
       const int64_t from = (n * s.hidden + b * L) * s.W;
       E* state = image.state[0] + (b * s.span() + s.halo()) * L;
-      if (h0) rl::rows_to_panel(h0 + from, s.W, s.valid(b), s.W, state, L);
-      if (c0) rl::rows_to_panel(c0 + from, s.W, s.valid(b), s.W, image.cell + b * s.W * L, L);
+      if (h0) core::rows_to_panel(h0 + from, s.W, s.valid(b), s.W, state, L);
+      if (c0) core::rows_to_panel(c0 + from, s.W, s.valid(b), s.W, image.cell + b * s.W * L, L);
     }
     return image;
   }
@@ -58,8 +58,8 @@ struct Forward {
   void block(const Image& image, int64_t n, int64_t r, int64_t b, A* sums) const {
     const int64_t plane = s.H * s.W, valid = s.valid(b), unit = b * L;
     for (int64_t gate = 0; gate < 4; ++gate)
-      rl::rows_to_panel(input + (n * 4 + gate) * s.hidden * plane + unit * plane + r * s.W, plane,
-                        valid, s.W, sums + gate * L, 4 * L, s.W);
+      core::rows_to_panel(input + (n * 4 + gate) * s.hidden * plane + unit * plane + r * s.W, plane,
+                          valid, s.W, sums + gate * L, 4 * L, s.W);
     rl::convolve_row<E, 4, L>(s, image.state[r % 2], weight + b * s.weight_size() / s.blocks(),
                               sums, 4 * L, L);
     E* state = image.state[(r + 1) % 2] + (b * s.span() + s.halo()) * L;
@@ -78,11 +78,11 @@ struct Forward {
       }
     }
     rl::cell_forward(s.W, valid, sums, previous_cell, saved_cell, state, saved_gates);
-    rl::panel_to_rows(state, L, valid, s.W, h + (n * s.hidden + unit) * plane + r * s.W, plane);
+    core::panel_to_rows(state, L, valid, s.W, h + (n * s.hidden + unit) * plane + r * s.W, plane);
     if (r + 1 < s.H) return;
     const int64_t to = (n * s.hidden + unit) * s.W;
-    rl::panel_to_rows(state, L, valid, s.W, h_n + to, s.W);
-    rl::panel_to_rows(saved_cell, L, valid, s.W, c_n + to, s.W);
+    core::panel_to_rows(state, L, valid, s.W, h_n + to, s.W);
+    core::panel_to_rows(saved_cell, L, valid, s.W, c_n + to, s.W);
   }
 
   void run() const {

@@ -84,7 +84,7 @@ template <typename E>
 template <typename A, typename E>
 void cell_forward(int64_t W, int64_t valid, const A* gates, const A* c_prev, A* c, E* h, A* saved) {
   constexpr int L = kLanes<A>;
-  const Indices<A> used = lane_numbers<A>() < Indices<A>{} + int(valid);
+  const Indices<A> used = lanes_in_use<A>(valid);
   for (int64_t x = 0; x < W; ++x) {
     const Cell<Vec<A>> y = cell_update<VectorMath>(
         load(gates), load(gates + L), load(gates + 2 * L), load(gates + 3 * L), load(c_prev));
@@ -105,7 +105,7 @@ template <typename A, typename E>
 void cell_backward(int64_t W, int64_t valid, const A* gates, const A* c_prev, const A* c,
                    const A* d_h, A* d_c, E* d_gates, E* h) {
   constexpr int L = kLanes<A>;
-  const Indices<A> used = lane_numbers<A>() < Indices<A>{} + int(valid);
+  const Indices<A> used = lanes_in_use<A>(valid);
   for (int64_t x = 0; x < W; ++x) {
     const Vec<A> o = load(gates), f = load(gates + L);
     const Vec<A> i = load(gates + 2 * L), g = load(gates + 3 * L);
