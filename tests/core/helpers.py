@@ -74,3 +74,24 @@ def probe(code: str, *, environment: dict[str, str] | None = None) -> str:
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+def check_colours_are_causal(layer: torch.nn.Module, features: int) -> None:
+    """Bitwise: a changed pixel and colour leaves all outputs before it in raster order alone, and
+    changes some at its own place. For a layer with mask "B" and three contiguous colours."""
+    input = torch.randn(1, features, 4, 5)
+    before = layer(input)[0]
+
+    def moments(channels: int) -> torch.Tensor:
+        ends = [(channels * (colour + 1) + 2) // 3 for colour in range(3)]
+        colours = [sum(channel >= end for end in ends) for channel in range(channels)]
+        return torch.arange(20).view(1, 4, 5) * 3 + torch.tensor(colours).view(channels, 1, 1)
+
+    position, source = moments(before.shape[0]), moments(features)
+    for y, x in ((0, 0), (1, 2), (2, 4)):
+        for colour in range(3):
+            changed, moment = input.clone(), (y * 5 + x) * 3 + colour
+            changed[0, source[:, y, x] == moment, y, x] += 1.0
+            same = layer(changed)[0] == before
+            assert same[position < moment].all()
+            assert not same[position == moment].all()

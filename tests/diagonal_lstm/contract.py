@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import genkern
 from genkern import nn
 from genkern.reference import diagonal_lstm as reference
+from tests.core.helpers import check_colours_are_causal
 from tests.diagonal_lstm.values import F64, check, fused, make
 
 # ---- the module ------------------------------------------------------------------------------
@@ -63,26 +64,8 @@ def test_a_later_nan_never_leaks():
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("features, hidden", [(6, 3), (7, 4), (9, 8)])
 def test_colours_see_earlier_pixels_and_earlier_colours_only(features, hidden, residual):
-    """Bitwise: a changed pixel and colour leaves all outputs before it in raster order alone."""
     layer = nn.DiagonalBiLSTM(features, hidden, data_channels=3, residual=residual)
-    input = torch.randn(1, features, 4, 5)
-    ends = lambda n: [(n * (g + 1) + 2) // 3 for g in range(3)]  # noqa: E731
-    colour_of = lambda n: torch.tensor(  # noqa: E731
-        [sum(c >= e for e in ends(n)) for c in range(n)]
-    )
-    before = layer(input)[0]
-    order = lambda n: (  # noqa: E731
-        torch.arange(20).view(1, 4, 5) * 3 + colour_of(n).view(n, 1, 1)
-    )
-    position, source = order(before.shape[0]), order(features)
-    for y, x in ((0, 0), (1, 2), (2, 4)):
-        for colour in range(3):
-            changed = input.clone()
-            moment = (y * 5 + x) * 3 + colour
-            changed[0, source[:, y, x] == moment, y, x] += 1.0
-            same = layer(changed)[0] == before
-            assert same[position < moment].all()
-            assert not same[position == moment].all()
+    check_colours_are_causal(layer, features)
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (1, 4), (4, 1)])

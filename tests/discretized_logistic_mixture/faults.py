@@ -10,7 +10,7 @@ FAULTS = [
         "csrc/discretized_logistic_mixture/discretized_logistic_mixture.h",
         "other = near ? e * centre.rest : other;",
         "",
-        MIXTURE,
+        "tests/discretized_logistic_mixture/test_fifty_digits.py",
         "every_bin",
     ),
     Fault(

@@ -7,7 +7,7 @@ import torch
 import genkern
 from genkern.reference import discretized_logistic_mixture as reference
 from tests.core.samples import Peak, Sample, Samples, forward_backward, leaves
-from tests.discretized_logistic_mixture import values
+from tests.discretized_logistic_mixture import test_fifty_digits, values
 from tests.discretized_logistic_mixture.values import check, integers, shaped
 
 FLOAT = 4  # bytes
@@ -123,7 +123,7 @@ SAMPLES = Samples(
     everywhere=[
         values.test_nats_and_gradients_match_the_float64_reference,
         values.test_sizes_around_the_blocks,
-        values.test_mixtures_of_coupled_colours_are_within_1e_5_nats_of_fifty_digits,
+        test_fifty_digits.test_mixtures_of_coupled_colours_are_within_1e_5_nats_of_fifty_digits,
         values.test_samples_are_those_of_the_reference_for_the_same_noise,
         values.test_noise_is_the_philox_stream_in_logical_order,
         samples_do_not_depend_on_the_number_of_threads,

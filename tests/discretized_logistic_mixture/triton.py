@@ -12,10 +12,10 @@ from genkern.reference import discretized_logistic_mixture as reference
 from genkern.triton_kernels import discretized_logistic_mixture as launchers
 from tests.core.strategies import examples
 from tests.core.triton_kit import interpreted, launches
+from tests.discretized_logistic_mixture.test_fifty_digits import exact_grid
 from tests.discretized_logistic_mixture.values import (
     STEM,
     check,
-    exact_grid,
     integers,
     near_a_boundary,
     nll,
