@@ -8,14 +8,13 @@ from hypothesis import given
 
 import genkern
 from tests.concat_elu.values import check, problems
-from tests.core.strategies import examples
-from tests.core.triton_kit import interpreted, launches
+from tests.core.triton_kit import few_examples, interpreted, launches
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 
 
-@given(problems())
-@examples(0.5)
+@given(problems(longest=13))
+@few_examples
 def test_values_and_gradients_match_the_float64_reference(problem):
     with interpreted("concat_elu"):
         check(*problem)

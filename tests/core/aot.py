@@ -4,9 +4,10 @@
 
 Each call of a module's `configurations()` goes through its launcher on meta tensors; Triton's own
 JIT specialises the arguments, for a driver that only names a chip, and compiles instead of
-launching: what is checked is what would be launched. --quick compiles each kernel once for each
-dtype, in its first configuration, and not for float16, whose code is that of bfloat16 but for the
-conversions. Prints one JSON object: capability, op, what was found.
+launching: what is checked is what would be launched. --quick takes the first configuration of each
+kernel: compiled for bfloat16, which tensor cores take, lowered to Triton's IR, where types do not
+fit or they do, for float32 and float64, and left out for float16, whose code is that of bfloat16
+but for the conversions. Prints one JSON object: capability, op, what was found.
 """
 
 import collections
@@ -28,6 +29,7 @@ from unittest import mock
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import CUDABackend
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
@@ -119,6 +121,28 @@ def compiling(
         yield launched
 
 
+class Lowered(Exception):
+    """A kernel has passed the front end of the compiler."""
+
+
+def lower(compiled: Callable) -> None:
+    """As far as Triton's IR, which is where a kernel is refused for what it says."""
+    add_stages = CUDABackend.add_stages
+
+    def stop(module, metadata):
+        raise Lowered
+
+    def until_there(self, stages, *rest):
+        add_stages(self, stages, *rest)
+        stages["ttir"] = stop
+
+    with (
+        mock.patch.object(CUDABackend, "add_stages", until_there),
+        contextlib.suppress(Lowered),
+    ):
+        compiled()
+
+
 def dtypes_of(signature: dict) -> tuple[str, ...]:
     """Element types of what a kernel reads and writes."""
     return tuple(sorted({t for t in signature.values() if str(t).startswith("*")}))
@@ -132,6 +156,7 @@ def storage_dtype(signature: dict) -> str:
 def compile_all(op: str, capability: int, quick: bool) -> dict:
     module = importlib.import_module(f"genkern.triton_kernels.{op}")
     seen: set[tuple] = set()
+    lowered: list[tuple[str, str]] = []
 
     def compile_first(function, key, signature, compiled):
         dtype = storage_dtype(signature)
@@ -139,7 +164,10 @@ def compile_all(op: str, capability: int, quick: bool) -> dict:
         if found in seen or (quick and dtype == "*fp16"):
             return None
         seen.add(found)
-        return compiled()
+        if not quick or dtype == "*bf16":
+            return compiled()
+        lowered.append((function.__name__, dtype))
+        return lower(compiled)
 
     kernels: dict[tuple[str, str], dict] = {}
     launches: dict[str, int] = collections.defaultdict(int)
@@ -154,6 +182,7 @@ def compile_all(op: str, capability: int, quick: bool) -> dict:
     declared = [n for n, f in vars(module).items() if isinstance(f, JITFunction)]
     return {
         "kernels": list(kernels.values()),
+        "lowered": lowered,
         "launches": launches,
         "declared": [n for n in declared if n.endswith("_kernel")],
     }

@@ -1,4 +1,8 @@
-"""What the tests of the Triton kernels share: Triton's interpreter in place of a GPU."""
+"""What the tests of the Triton kernels share: Triton's interpreter in place of a GPU.
+
+The interpreter takes its time for each operation of each program, hardly any for their extent:
+tests count programs. Shapes are small, and where tiles matter, so are the tiles.
+"""
 
 import contextlib
 import importlib
@@ -11,6 +15,10 @@ import triton.language as tl
 from triton.runtime.interpreter import GridExecutor, TensorHandle, interpreter_builder
 
 from genkern.family import Family
+from tests.core.strategies import examples
+
+# Of what all families together draw, the share of an interpreted kernel.
+few_examples = examples(0.25)
 
 
 @contextlib.contextmanager
@@ -25,6 +33,16 @@ def launches() -> Iterator[list[str]]:
 
     with mock.patch.object(GridExecutor, "__call__", counted):
         yield names
+
+
+@contextlib.contextmanager
+def small_tiles() -> Iterator[None]:
+    """Products of the block have the smallest tiles, so that small shapes have several of them."""
+    from genkern.triton_kernels.core import launch
+
+    smallest = (launch.SMALLEST,) * 3
+    with mock.patch.object(launch, "tile", lambda *_: (*smallest, 4, 1)):
+        yield
 
 
 def family_of(op: str) -> Family:

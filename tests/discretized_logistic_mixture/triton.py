@@ -10,8 +10,7 @@ import genkern
 from genkern import random
 from genkern.reference import discretized_logistic_mixture as reference
 from genkern.triton_kernels import discretized_logistic_mixture as launchers
-from tests.core.strategies import examples
-from tests.core.triton_kit import interpreted, launches
+from tests.core.triton_kit import few_examples, interpreted, launches
 from tests.discretized_logistic_mixture.test_fifty_digits import exact_grid
 from tests.discretized_logistic_mixture.values import (
     STEM,
@@ -28,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 
 
 @given(problems())
-@examples(0.2)
+@few_examples
 def test_nats_and_gradients_match_the_float64_reference(problem):
     log_scales = reference.unpack(problem[0][0].double(), problem[2].shape[1])[2]
     if (log_scales + 7).abs().lt(1e-3).logical_and(log_scales != -7).any():
@@ -59,8 +58,7 @@ def test_several_programs_of_an_image_and_views():
             check([params[..., ::2]], [torch.randn(2)], target[..., ::2])
 
 
-@pytest.mark.parametrize("colours, levels", [(1, 1000), (3, 256)])
-@pytest.mark.parametrize("temperature", [1.0, 0.0])
+@pytest.mark.parametrize("colours, levels, temperature", [(1, 1000, 0.0), (3, 256, 1.0)])
 def test_samples_are_those_of_the_reference_and_of_the_cpu(colours, levels, temperature):
     params = shaped(torch.randn(3, reference.PARAMETERS[colours] * 3, 3, 47), colours)
     options = {"levels": levels, "data_channels": colours, "temperature": temperature}

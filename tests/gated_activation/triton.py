@@ -7,15 +7,14 @@ pytest.importorskip("triton")
 from hypothesis import given
 
 import genkern
-from tests.core.strategies import examples
-from tests.core.triton_kit import interpreted, launches
+from tests.core.triton_kit import few_examples, interpreted, launches
 from tests.gated_activation.values import check, problems
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 
 
-@given(problems())
-@examples(0.5)
+@given(problems(longest=13))
+@few_examples
 def test_values_and_gradients_match_the_float64_reference(problem):
     with interpreted("gated_activation"):
         check(*problem)

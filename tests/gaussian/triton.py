@@ -17,9 +17,8 @@ from genkern.triton_kernels import gaussian as launchers
 from genkern.triton_kernels.core import launch
 from genkern.triton_kernels.core.elementary import philox_words
 from tests.core.helpers import run
-from tests.core.strategies import examples
 from tests.core.tolerance import assert_close
-from tests.core.triton_kit import interpreted, launches, only_program, sparse
+from tests.core.triton_kit import few_examples, interpreted, launches, only_program, sparse
 from tests.gaussian.values import check, fused, plain, problems
 
 F64 = torch.float64
@@ -31,7 +30,7 @@ BACKWARD = launchers.LAUNCHERS["gaussian_backward"]
 
 
 @given(problems())
-@examples(0.5)
+@few_examples
 def test_values_and_every_gradient_match_the_float64_reference(problem):
     inputs, upstream, num_samples, free_bits = problem
     if free_bits:  # on the kink itself two precisions may fall on different sides
@@ -101,7 +100,7 @@ def test_split_rows_leave_the_counters_at_zero():
     st.sampled_from([(3, 5), (2, 40), (1, 300), (2, 1030)]),
     st.sampled_from([None, 3]),
 )
-@examples(0.3)
+@few_examples
 def test_noise_is_the_stream_of_the_cpu(seed, shape, num_samples):
     """Float64 turns words into normals without rounding that could hide a wrong word."""
     zeros, key = torch.zeros(shape, dtype=F64), torch.tensor([seed])

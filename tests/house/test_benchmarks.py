@@ -26,7 +26,9 @@ def tiny_cases() -> list[Case]:
     return [next(c for c in found if c.family == family) for family in case.families()]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.deep)]
+)
 def test_every_family_passes_its_gate_and_fills_the_schema(tmp_path, dtype):
     cases = tiny_cases()
     records = measured(cases, dtype=dtype)

@@ -15,7 +15,10 @@ from genkern.triton_kernels.core import launch
 from tests.core.test_triton_aot import SHARED_LIMIT
 
 FAMILIES = tune.families()
-DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+DTYPES = (
+    torch.bfloat16,
+    *(pytest.param(dtype, marks=pytest.mark.deep) for dtype in (torch.float32, torch.float64)),
+)
 KEYS = [(family, *key) for family, tuning in FAMILIES.items() for key in tuning.tiles.TILES]
 ROOM = 1 << 17
 

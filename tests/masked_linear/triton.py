@@ -6,8 +6,7 @@ import torch
 pytest.importorskip("triton")
 from hypothesis import given
 
-from tests.core.strategies import examples
-from tests.core.triton_kit import interpreted, launches
+from tests.core.triton_kit import few_examples, interpreted, launches
 from tests.masked_linear import values
 from tests.masked_linear.values import check, fused, problems
 
@@ -15,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 
 
 @given(problems())
-@examples(0.5)
+@few_examples
 def test_values_and_gradients_match_the_float64_reference(problem):
     with interpreted("masked_linear"):
         check(*problem)

@@ -8,8 +8,7 @@ from hypothesis import given
 
 import genkern
 from genkern.triton_kernels.pixel_cross_entropy import plan
-from tests.core.strategies import examples
-from tests.core.triton_kit import interpreted, launches
+from tests.core.triton_kit import few_examples, interpreted, launches
 from tests.pixel_cross_entropy import values
 from tests.pixel_cross_entropy.values import check, integers, problems
 
@@ -18,7 +17,7 @@ OP = "pixel_cross_entropy"
 
 
 @given(problems(with_head=False))
-@examples(0.3)
+@few_examples
 def test_logits_match_the_float64_reference(problem):
     *arguments, options = problem
     with interpreted(OP):
@@ -26,14 +25,16 @@ def test_logits_match_the_float64_reference(problem):
 
 
 @given(problems(with_head=True))
-@examples(0.4)
+@few_examples
 def test_features_match_the_float64_reference(problem):
     *arguments, options = problem
     with interpreted(OP):
         check(*arguments, **options)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.float16, marks=pytest.mark.deep)]
+)
 def test_several_tiles_chunks_and_parts(dtype, monkeypatch):
     monkeypatch.setattr(plan, "CHUNK_BYTES", 1)
     target = integers(70, (2, 2, 9, 10))

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 
-from tests.core.strategies import DTYPES, examples, sizes, tensors
+from tests.core.strategies import DTYPES, sizes, tensors
 from tests.core.tolerance import assert_close
 
 pytest.importorskip("triton")
@@ -15,7 +15,14 @@ import genkern
 from genkern.reference import row_lstm as reference
 from genkern.triton_kernels import row_lstm as kernels
 from genkern.triton_kernels.row_lstm import plan
-from tests.core.triton_kit import interpreted, launches, only_program, resolved
+from tests.core.triton_kit import (
+    few_examples,
+    interpreted,
+    launches,
+    only_program,
+    resolved,
+    small_tiles,
+)
 
 NEEDS = (True, True, True, True)
 NAMES = ("d_input_gates", "d_weight_hh", "d_h0", "d_c0")
@@ -89,8 +96,8 @@ def check(inputs, upstream):
 
 @st.composite
 def problems(draw):
-    hidden = draw(st.one_of(st.integers(1, 5), st.sampled_from([16, 17, 33])))
-    N, H, W = draw(sizes(3)), draw(st.integers(1, 4)), draw(st.one_of(sizes(9), st.just(35)))
+    hidden = draw(st.one_of(st.integers(1, 5), st.sampled_from([16, 17])))
+    N, H, W = draw(sizes(2)), draw(st.integers(1, 3)), draw(sizes(9))
     K, dtype = draw(st.sampled_from([1, 3, 5])), draw(st.sampled_from(DTYPES))
     state = (N, hidden, W)
     inputs = [
@@ -104,18 +111,29 @@ def problems(draw):
 
 
 @given(problems())
-@examples(0.3)
+@few_examples
 def test_values_and_every_gradient_match_the_float64_reference(problem):
     check(*problem)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_several_tiles_of_units_and_columns(dtype):
-    N, hidden, H, W, K = 1, 70, 3, 37, 3
+def check_tiles(hidden, H, W, dtype):
+    N, K = 1, 3
     inputs = [torch.randn(N, 4 * hidden, H, W), torch.randn(4 * hidden, hidden, K) / 14]
     inputs += [torch.randn(N, hidden, W) for _ in range(2)]
     upstream = [torch.randn(N, hidden, H, W), torch.randn(N, hidden, W), torch.randn(N, hidden, W)]
     check([x.to(dtype) for x in inputs], [x.to(dtype) for x in upstream])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_several_tiles_of_units_and_columns(dtype):
+    with small_tiles():
+        check_tiles(18, 2, 19, dtype)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_several_of_the_tiles_of_a_chip(dtype):
+    check_tiles(70, 3, 37, dtype)
 
 
 def small(N=2, hidden=3, H=5, W=6, K=3, dtype=torch.float32):
@@ -149,7 +167,7 @@ def test_later_rows_and_distant_pixels_never_leak():
 
 
 def test_saturated_gates_stay_finite():
-    gates, weight, h0, c0 = small()
+    gates, weight, h0, c0 = small(1, 2, 2, 3)
     for sign in (-1, 1):
         inputs = gates.sign() * sign * 1e4, weight, h0, c0
         *outputs, saved_gates, saved_cells = forward(*inputs)
@@ -159,7 +177,7 @@ def test_saturated_gates_stay_finite():
 
 
 def test_rows_in_two_calls_are_rows_in_one():
-    gates, weight, h0, c0 = small(dtype=torch.float64)
+    gates, weight, h0, c0 = small(1, 3, 4, 3, dtype=torch.float64)
     h, h_n, c_n, *_ = forward(gates, weight, h0, c0, False)
     first = forward(gates[:, :, :2].contiguous(), weight, h0, c0, False)
     second = forward(gates[:, :, 2:].contiguous(), weight, first[1], first[2], False)
@@ -167,18 +185,17 @@ def test_rows_in_two_calls_are_rows_in_one():
     assert torch.equal(second[1], h_n) and torch.equal(second[2], c_n)
 
 
-@pytest.mark.parametrize("save", [False, True])
-def test_saving_changes_no_output(save):
-    inputs = small(dtype=torch.bfloat16)
-    *outputs, gates, cells = forward(*inputs, save=save)
-    for got, want in zip(outputs, forward(*inputs)[:3], strict=True):
-        assert torch.equal(got, want)
-    assert gates.shape == (2 * save, 5, 64, 6) and cells.shape == (2 * save, 5, 16, 6)
-    assert gates.dtype == cells.dtype == torch.float32
+def test_saving_changes_no_output():
+    inputs = small(2, 3, 2, 6, dtype=torch.bfloat16)
+    found = [forward(*inputs, save=save) for save in (False, True)]
+    assert all(map(torch.equal, found[0][:3], found[1][:3]))
+    for save, (*_, gates, cells) in enumerate(found):
+        assert gates.shape == (2 * save, 2, 64, 6) and cells.shape == (2 * save, 2, 16, 6)
+        assert gates.dtype == cells.dtype == torch.float32
 
 
 def test_only_the_gradients_that_are_needed():
-    gates, weight, h0, c0 = small()
+    gates, weight, h0, c0 = small(1, 2, 2, 3)
     *outputs, saved_gates, saved_cells = forward(gates, weight, h0, c0)
     upstream, inputs = [torch.randn_like(y) for y in outputs], (gates, weight, h0, c0)
     arguments = (upstream, inputs, (saved_gates, saved_cells))
@@ -192,9 +209,9 @@ def test_only_the_gradients_that_are_needed():
             assert torch.equal(found, wanted) if need else found.numel() == 0
 
 
-@pytest.mark.parametrize("parts", [1, 2, 5])
+@pytest.mark.parametrize("parts", [2, pytest.param(5, marks=pytest.mark.deep)])
 def test_a_divided_weight_gradient_has_the_same_value_and_leaves_zeros(parts, monkeypatch):
-    gates, weight, h0, c0 = small(N=3, H=8, W=9, dtype=torch.float64)
+    gates, weight, h0, c0 = small(N=3, H=4, W=8, dtype=torch.float64)
     *outputs, saved_gates, saved_cells = forward(gates, weight, h0, c0)
     upstream = [torch.randn_like(y) for y in outputs]
     counts = torch.zeros(64, dtype=torch.int32)
@@ -207,7 +224,7 @@ def test_a_divided_weight_gradient_has_the_same_value_and_leaves_zeros(parts, mo
     assert not counts.any()
 
 
-FAR = 70_000  # an image whose elements lie beyond 2^31 in every large buffer
+FAR = 2_100_000  # an image whose elements lie beyond 2^31 in every large buffer
 
 
 def zeros(*shape):
@@ -222,7 +239,7 @@ def at_far(tensor):
 
 
 def test_offsets_beyond_32_bits():
-    hidden, H, W = 16, 2, 256
+    hidden, H, W = 16, 2, 8
     gates, weight, h0, c0 = small(1, hidden, H, W)
     weight /= 50
     outputs = forward(gates, weight, h0, c0)
