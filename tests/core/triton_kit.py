@@ -15,6 +15,7 @@ import triton.language as tl
 from triton.runtime.interpreter import GridExecutor, TensorHandle, interpreter_builder
 
 from genkern.family import Family
+from genkern.triton_kernels.core import launch
 from tests.core.strategies import examples
 
 # Of what all families together draw, the share of an interpreted kernel.
@@ -36,12 +37,10 @@ def launches() -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
-def small_tiles() -> Iterator[None]:
-    """Products of the block have the smallest tiles, so that small shapes have several of them."""
-    from genkern.triton_kernels.core import launch
-
-    smallest = (launch.SMALLEST,) * 3
-    with mock.patch.object(launch, "tile", lambda *_: (*smallest, 4, 1)):
+def small_tiles(*extents: int) -> Iterator[None]:
+    """Products of the block have tiles of three ``extents``, so small that only the interpreter
+    takes them: a few units, rows and channels are several tiles."""
+    with mock.patch.object(launch, "tile", lambda *_: (*extents, 4, 1)):
         yield
 
 
@@ -93,6 +92,21 @@ def only_program(i: int | Callable[[], int], programs: int) -> Iterator[None]:
         mock.patch.object(GridExecutor, "_restore_args_dev", lambda *_: None),
     ):
         yield
+
+
+@contextlib.contextmanager
+def last_programs() -> Iterator[None]:
+    """Launches of the block run their last program alone, on memory that nothing has filled."""
+    counts: list[int] = []
+    torch.use_deterministic_algorithms(False)
+    try:
+        with (
+            mock.patch.object(launch, "programs", lambda op, n: counts.append(n) or (1,)),
+            only_program(lambda: counts[-1] - 1, 1),
+        ):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def sparse(count: int, dtype: type) -> torch.Tensor:

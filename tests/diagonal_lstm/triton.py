@@ -44,8 +44,8 @@ def test_values_and_every_gradient_match_the_float64_reference(problem):
 
 
 def test_several_tiles_of_units_and_rows():
-    with interpreted("diagonal_lstm"), small_tiles():
-        check_fused(*make(1, 18, 18, 2, torch.bfloat16), reverse=True)
+    with interpreted("diagonal_lstm"), small_tiles(4, 4, 8):
+        check_fused(*make(1, 5, 5, 5, torch.bfloat16), reverse=True)
 
 
 @pytest.mark.deep

@@ -1,5 +1,6 @@
 """The Triton kernels of pixel_cross_entropy, interpreted: values, gradients, launches."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -7,8 +8,9 @@ pytest.importorskip("triton")
 from hypothesis import given
 
 import genkern
+from genkern.triton_kernels import pixel_cross_entropy as launchers
 from genkern.triton_kernels.pixel_cross_entropy import plan
-from tests.core.triton_kit import few_examples, interpreted, launches
+from tests.core.triton_kit import few_examples, interpreted, last_programs, launches, sparse
 from tests.pixel_cross_entropy import values
 from tests.pixel_cross_entropy.values import check, integers, problems
 
@@ -66,6 +68,30 @@ def test_what_a_mask_hides_never_leaks():
 def test_infinities_and_nan_give_what_torch_gives(level):
     with interpreted(OP):
         values.test_infinities_and_nan_give_what_torch_gives(torch.float32, level)
+
+
+@pytest.mark.parametrize("levels, channels", [(256, None), (5, 64)])
+def test_offsets_beyond_32_bits(levels, channels):
+    """Without a head and with one: what the last programs make of the last image."""
+    C = channels or levels
+    N = 2**31 // (C * 64) + 1
+    x = sparse(N * C * 64, np.float16).view(N, C, 8, 8)
+    target = sparse(N * 64, np.uint8).view(N, 1, 8, 8)
+    x[-1], target[-1] = torch.randn(C, 8, 8), integers(levels, (1, 8, 8))
+    head = (torch.randn(levels, C).half(), torch.randn(levels).half()) if channels else (None, None)
+    forward, backward = launchers.LAUNCHERS.values()
+    upstream, options = torch.full((N,), 2.0, dtype=torch.float16), (False, False)
+    needs = True, False, False
+
+    def call(x, target, upstream):
+        nats, *saved = forward(x, *head, target, *options, True)
+        return nats, backward(upstream, x, *head, target, *saved, *options, *needs)[0]
+
+    with last_programs():
+        found = call(x, target, upstream)
+    assert x.numel() > 2**31
+    want = call(x[-1:].clone(), target[-1:].clone(), upstream[-1:])
+    assert all(torch.equal(a[-1:], b) for a, b in zip(found, want, strict=True))
 
 
 def test_a_target_that_is_no_level_makes_its_image_nan():

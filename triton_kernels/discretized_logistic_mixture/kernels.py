@@ -16,8 +16,9 @@ from genkern.triton_kernels.core.elementary import (
 )
 
 _SIZES = ["K", "pixels", "blocks", "levels", "x_n", "x_c", "x_p"]
-_NARROW = tl.constexpr(2.0**-40)
-_LOG_NARROW = tl.constexpr(-27.725887222397812)
+# Bins of three colours as narrow as that, over four each, are normal numbers: see _log.
+_NARROW = tl.constexpr(2.0**-38)
+_LOG_NARROW = tl.constexpr(-26.339592861277920)
 
 
 @triton.jit
@@ -30,7 +31,8 @@ def _decay(y):
 
 @triton.jit
 def _log(x):
-    """log x for x in [0, 1e30]; of less than the normal range, -inf."""
+    """log x for x in [0, 1e30]; of less than the normal range, -inf: no quotient of bins is below
+    (2^-38 / 4)^3 = 7.5e-37, only sums without a term are."""
     return tl.where(x < 1e-37, float("-inf"), log_normal_range(tl.maximum(x, 1e-37)))
 
 
