@@ -1,4 +1,4 @@
-"""Command line: `python -m benchmarks {run,scaling,profile,compare,plot,readme,tune}`."""
+"""Command line: `python -m benchmarks {run,training,scaling,profile,compare,plot,readme,tune}`."""
 
 import argparse
 import os
@@ -11,6 +11,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the memory profiler says hell
 
 import torch
 
+from benchmarks import training
 from benchmarks.core import case, store, tune
 from benchmarks.core.compare import compare
 from benchmarks.core.measure import FULL, QUICK, AboveRoofline
@@ -18,6 +19,7 @@ from benchmarks.core.profile import NoProfile, profile
 from benchmarks.core.readme import NoMarkers, write_pages
 from benchmarks.core.run import run
 from benchmarks.core.scaling import scaling
+from benchmarks.core.train import train
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 BASELINES = ("eager", "compile", "library")
@@ -44,6 +46,10 @@ def _measuring(command: argparse.ArgumentParser, ops: Sequence[str]) -> None:
     command.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     command.add_argument("--dtype", choices=DTYPES, default="float32")
     command.add_argument("--threads", type=int, help="default: torch's")
+    _placing(command)
+
+
+def _placing(command: argparse.ArgumentParser) -> None:
     place = command.add_mutually_exclusive_group()
     place.add_argument("--out", type=Path, help="JSON lines; default: print only")
     place.add_argument(
@@ -57,6 +63,7 @@ def parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser
     sub = top.add_subparsers(dest="command", required=True)
     helps = {
         "run": "measure genkern and its baselines",
+        "training": "training steps of whole networks, and their memory, against plain PyTorch",
         "scaling": "time against batch, channels, side and threads",
         "profile": "where the time of a case goes, by function of the C++ sources",
         "compare": "genkern's times in two files",
@@ -74,6 +81,10 @@ def parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser
     commands["run"].add_argument(
         "--busy", type=int, default=0, metavar="N", help="beside N processes that never pause"
     )
+    names = ", ".join(training.networks())
+    commands["training"].add_argument("op", nargs="*", help=f"parts of the names of {names}")
+    _placing(commands["training"])
+    commands["training"].set_defaults(device="cpu", dtype="float32", threads=None)
     _measuring(commands["scaling"], case.families())
     commands["profile"].add_argument("op", type=_one_of("op", case.names()))
     commands["profile"].add_argument("shape", nargs="?", default="", help="part of its name")
@@ -113,6 +124,10 @@ def _measure(arguments: argparse.Namespace) -> int:
             against = ("eager", "library") if arguments.quick else BASELINES
         cases = case.select(arguments.op, arguments.quick)
         records = run(cases, dtype, device, budget, against, context)
+    elif arguments.command == "training":
+        parts = arguments.op or [""]
+        found = [n for n in training.networks().values() if any(p in n.name for p in parts)]
+        records = train(found, budget, context)
     else:
         records = scaling(arguments.op or case.families(), dtype, device, budget, context)
     if arguments.out is not None or arguments.store:

@@ -45,6 +45,7 @@ class Case:
         constants: inputs without gradient.
         overhead: the case is so small that what it costs is the call.
         headline: its forward + backward stands in the README.
+        memory: times eager's peak that forward + backward may allocate.
     """
 
     family: str
@@ -69,6 +70,7 @@ class Case:
     targets: Mapping[str, Target] = field(default_factory=dict)
     overhead: bool = False
     headline: bool = False
+    memory: float | None = None
     quick: bool = False
 
     @property

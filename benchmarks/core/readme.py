@@ -96,6 +96,8 @@ def table(records: Sequence[Record]) -> str:
 
 def headline(files: Sequence[Sequence[Record]]) -> str:
     """Forward + backward of the headline cases in the newest run, and beside busy processes."""
+    wanted = {(case.op, case.shape) for case in all_cases() if case.headline}
+    files = [f for f in files if any((r["op"], r["shape"]) in wanted for r in f)]
     quiet = max((f for f in files if not f[0]["machine"]["busy"]), key=lambda f: f[0]["date"])
     where = [quiet[0]["machine"][key] for key in ("cpu", "gpu", "isa", "threads")]
     busy = [
@@ -105,7 +107,6 @@ def headline(files: Sequence[Sequence[Record]]) -> str:
         if record["machine"]["busy"]
         and [record["machine"][key] for key in ("cpu", "gpu", "isa", "threads")] == where
     ]
-    wanted = {(case.op, case.shape) for case in all_cases() if case.headline}
     groups, beside = by_case(quiet), by_case(busy)
     rows = [
         _line(

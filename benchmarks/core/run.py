@@ -40,6 +40,14 @@ def _verdict(case: Case, phase: str, times: dict[str, list[float]]) -> Record | 
     }
 
 
+def _memory_verdict(case: Case, phase: str, peaks: dict[str, int]) -> Record | None:
+    """Peaks of forward + backward against eager's."""
+    if case.memory is None or phase == "forward" or not peaks.get("eager"):
+        return None
+    attained = peaks["genkern"] / peaks["eager"]
+    return {"ratio": case.memory, "attained": attained, "met": attained <= case.memory}
+
+
 def records_of(
     case: Case,
     phase: str,
@@ -56,6 +64,7 @@ def records_of(
     """
     identity = {"op": case.op, "shape": case.shape, "phase": phase, "device": device}
     identity["dtype"] = str(dtype).removeprefix("torch.")
+    peaks = {name: allocator for name, (allocator, _) in measured.memory.items()}
     records = []
     for name, times in measured.times.items():
         seconds = quantiles(times)
@@ -82,6 +91,7 @@ def records_of(
                 "resident_peak_bytes": measured.memory[name][1],
                 "over_genkern": ratio,
                 "target": _verdict(case, phase, measured.times) if name == "genkern" else None,
+                "memory_target": _memory_verdict(case, phase, peaks) if name == "genkern" else None,
                 **context,
             }
         )
@@ -113,6 +123,11 @@ def describe(records: Sequence[Record]) -> str:
             target = record["target"]
             lines[0] += (
                 f"  {target['baseline']} / genkern {target['attained']['median']:.3g}, "
+                f"target {target['ratio']:g} {'met' if target['met'] else 'MISSED'}"
+            )
+        if target := record["memory_target"]:
+            lines[0] += (
+                f"; memory genkern / eager {target['attained']:.3g}, "
                 f"target {target['ratio']:g} {'met' if target['met'] else 'MISSED'}"
             )
     return "\n".join(lines)

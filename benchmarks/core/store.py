@@ -94,6 +94,7 @@ def place(records: Sequence[Record]) -> Path:
     machine = first["machine"]
     level = machine["isa"] if machine["gpu"] is None else machine["gpu"].lower().replace(" ", "-")
     what = "scaling" if first["kind"] == "scaling" else first["dtype"]
+    what = f"training-{what}" if first["op"] == "training" else what
     busy = "-busy" if machine["busy"] else ""
     return RESULTS / first["device"] / str(level) / f"{what}{busy}.jsonl"
 

@@ -18,30 +18,39 @@ struct Inputs {
   core::Reader<A> x, condition;
   Condition kind;
 
-  // Calls f(place of the chunk in x, its length, a, b): sums of input and condition.
+  // Calls f(place of the chunk in x, its length, chunk): input and condition.
   template <typename F>
   void for_chunks(int64_t row, const F& f) const {
     core::Buffer<A> a, b, more;
     for (int64_t i = 0; i < rows.length(); i += kChunk) {
       const int64_t count = std::min(kChunk, rows.length() - i), at = rows.begin(row) + i;
-      f(at, count, half(row, i, at, 0, count, a, more), half(row, i, at, 1, count, b, more));
+      core::GatedChunk<A> chunk{half(row, i, at, 0, count, a, more),
+                                half(row, i, at, 1, count, b, more)};
+      if (is_shifted()) {
+        const int64_t channel = rows.condition(row);
+        chunk.is_shifted = true;
+        chunk.shift_a = condition[channel], chunk.shift_b = condition[channel + rows.C];
+      }
+      f(at, count, chunk);
     }
   }
 
  private:
+  // The condition is one value for the whole row.
+  bool is_shifted() const { return kind == Condition::kChannels && !rows.channels_last; }
+
+  // Half of a chunk, with the condition of each element.
   const A* half(int64_t row, int64_t i, int64_t at, int64_t second, int64_t count,
                 core::Buffer<A>& to, core::Buffer<A>& more) const {
     const int64_t place = at + second * rows.distance();
     const A* values = x.at(place, count, to.data);
-    if (kind == Condition::kNone) return values;
+    if (kind == Condition::kNone || is_shifted()) return values;
     const auto add = [](auto u, auto v) { return u + v; };
     const int64_t channel = rows.condition(row) + second * rows.C;
     if (kind == Condition::kPixels)
       core::map(count, to.data, add, values, condition.at(place, count, more.data));
-    else if (rows.channels_last)
-      core::map(count, to.data, add, values, condition.at(channel + i, count, more.data));
     else
-      core::map(count, to.data, [c = condition[channel]](auto u) { return u + c; }, values);
+      core::map(count, to.data, add, values, condition.at(channel + i, count, more.data));
     return to.data;
   }
 };
@@ -92,12 +101,12 @@ void backward(const Inputs<A>& in, const core::Reader<A>& upstream, const core::
   parallel_for(0, rows.count() / together, grain(rows) / together + 1, [&](int64_t u, int64_t end) {
     core::Buffer<A> up, d_a, d_b;
     for (int64_t row = u * together; row < end * together; ++row)
-      in.for_chunks(row, [&](int64_t at, int64_t count, const A* a, const A* b) {
+      in.for_chunks(row, [&](int64_t at, int64_t count, const core::GatedChunk<A>& chunk) {
         const int64_t i = at - rows.begin(row);
         const A* d = upstream.at(row * rows.length() + i, count, up.data);
         A* of_a = d_x.at(at, d_a.data);
         A* of_b = d_x.at(at + rows.distance(), d_b.data);
-        core::gated_backward_chunk(count, a, b, d, of_a, of_b);
+        core::gated_backward_chunk(count, chunk, d, of_a, of_b);
         for (const auto& to : {d_x, d_pixels}) {
           to.put(at, count, of_a);
           to.put(at + rows.distance(), count, of_b);
@@ -122,10 +131,10 @@ Tensor gated_activation_forward(const Tensor& given, const MaybeTensor& given_co
     parallel_for(0, in.rows.count(), grain(in.rows), [&](int64_t row, int64_t end) {
       core::Buffer<A> result;
       for (; row < end; ++row)
-        in.for_chunks(row, [&](int64_t at, int64_t count, const A* a, const A* b) {
+        in.for_chunks(row, [&](int64_t at, int64_t count, const core::GatedChunk<A>& chunk) {
           const int64_t place = row * in.rows.length() + at - in.rows.begin(row);
           A* values = to.at(place, result.data);
-          core::gated_chunk(count, a, b, values);
+          core::gated_chunk(count, chunk, values);
           to.put(place, count, values);
         });
     });

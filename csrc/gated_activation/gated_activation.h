@@ -44,6 +44,23 @@ inline V reduced_expm1(V x) {
   const V b = x * (1.66665465e-1f * k2 * k1) + 4.9999997e-1f * k2;
   return ((x2 * (1.38702802e-3f * k4 * k2) + a) * x2 + b) * x2 + x * k1;
 }
+template <typename V>
+inline V minus_abs(V x) {
+  return by_vector([](auto u) { return bit_cast<VecF>(bit_cast<VecU>(u) | 0x80000000u); }, x);
+}
+// x >= 0 with the sign of y.
+template <typename V>
+inline V with_sign_of(V x, V y) {
+  const auto sign = [](auto u, auto v) {
+    return bit_cast<VecF>(bit_cast<VecU>(u) ^ (bit_cast<VecU>(v) & 0x80000000u));
+  };
+  return by_vector(sign, x, y);
+}
+// x < 0 ? y : 1
+template <typename V>
+inline V if_negative(V x, V y) {
+  return by_vector([](auto u, auto v) { return bits_of(u) < 0 ? v : splat(1.0f); }, x, y);
+}
 }  // namespace detail
 
 // One division for both: y = x P(x^2) / (Q(x^2) (1 + e^-b)), with Q of tanh_ratio below 1, so that
@@ -66,25 +83,27 @@ inline V gated(V a, V b) {
 }
 inline Vec<double> gated(Vec<double> a, Vec<double> b) { return tanh(a) * sigmoid(b); }
 
-// dy/da = 4 f / (1 + f)^2 / (1 + e), dy/db = +-(1 - f) / (1 + f) e / (1 + e)^2 with f = e^{-2|a|},
-// e = e^-b, and one division: no tail is a difference of numbers that are nearly equal.
+// With f = e^{-2|a|} and e = e^-|b|:
+//   dy/da = 4 f / (1 + f)^2 (b < 0 ? e : 1) / (1 + e),  dy/db = +-(1 - f) / (1 + f) e / (1 + e)^2
+// and one division: no tail is a difference of numbers that are nearly equal.
 template <typename V>
 inline GatedSlopes<V> gated_slopes(V a, V b) {
   using namespace detail;
   // 4 f and not f: where f is subnormal, its slope is not yet 0.
-  constexpr float kBias = kRound + 127, kBiasOf4 = kBias + 2;
-  const V u = at_least(0.0f - abs(a), -44.7f), shifted_f = u * (2 * kLog2e) + kBiasOf4;
+  constexpr float kBiasOf4 = kRound + 127 + 2;
+  const V u = at_least(minus_abs(a), -44.7f), shifted_f = u * (2 * kLog2e) + kBiasOf4;
   const V r_f = u - (shifted_f - kBiasOf4) * (0.5f * kLn2);
   const V four = float_of_bits(bits_of(shifted_f) << 23), one = four * 0.25f;
   const V q_f = reduced_expm1<2>(r_f), four_f = q_f * four + four, f = four_f * 0.25f;
-  const V v = clamp(b, -88.3f, 88.0f), shifted_e = v * -kLog2e + kBias;
-  const V power = float_of_bits(bits_of(shifted_e) << 23);
-  const V e = reduced_expm1<-1>(v + (shifted_e - kBias) * kLn2) * power + power;
+  // e is carried as 2^64 times 2^-64 e: no tail of the sigmoid leaves the normal numbers early.
+  constexpr float kBias = kRound + 127 + 64, kSmall = 0x1p-64f;
+  const V v = at_least(minus_abs(b), -104.0f), shifted_e = v * kLog2e + kBias;
+  const V small = reduced_expm1<1>(v - (shifted_e - kBias) * kLn2) * kSmall + kSmall;
+  const V e = small * float_of_bits(bits_of(shifted_e) << 23);
   const V d_f = 1.0f + f, d_e = 1.0f + e, both = 1.0f / (d_f * d_e);
-  const V tanh_part = copy_sign((1.0f - one) - q_f * one, a);
-  // Below the clamp, where e would overflow, e^b goes on falling: about (1 + (b + 88.3) / 2)^2.
-  const V fall = clamp(b * 0.5f + (1.0f + 0.5f * 88.3f), 0.0f, 1.0f), tail = fall * fall;
-  return {both * (four_f * (d_e * both)) * tail, both * (tanh_part * (e * (d_f * both))) * tail};
+  const V tanh_part = with_sign_of((1.0f - one) - q_f * one, a);
+  return {both * (four_f * (d_e * both)) * if_negative(b, e),
+          both * (tanh_part * (d_f * both)) * e};
 }
 inline GatedSlopes<Vec<double>> gated_slopes(Vec<double> a, Vec<double> b) {
   const Vec<double> f = exp_minus_abs(2 * a), q = 1 / (1 + f);
@@ -93,17 +112,40 @@ inline GatedSlopes<Vec<double>> gated_slopes(Vec<double> a, Vec<double> b) {
   return {sigmoid * (4 * f * q * q), tanh(a) * (e * r * r)};
 }
 
+// A chunk of a row: its halves, and what is added to all of each.
 template <typename A>
-[[gnu::flatten]] void gated_chunk(int64_t count, const A* a, const A* b, A* y) {
-  for_twins<A>(count, [=](auto load, auto store) { store(y, gated(load(a), load(b))); });
+struct GatedChunk {
+  const A *a, *b;
+  bool is_shifted = false;
+  A shift_a = 0, shift_b = 0;
+
+  // Calls f(add): add(values, shift of their half).
+  template <typename F>
+  void with_shift(const F& f) const {
+    if (is_shifted)
+      f([](auto v, A shift) { return v + shift; });
+    else
+      f([](auto v, A) { return v; });
+  }
+};
+
+template <typename A>
+[[gnu::flatten]] void gated_chunk(int64_t count, const GatedChunk<A>& x, A* y) {
+  x.with_shift([&](auto add) {
+    for_twins<A>(count, [=](auto load, auto store) {
+      store(y, gated(add(load(x.a), x.shift_a), add(load(x.b), x.shift_b)));
+    });
+  });
 }
 template <typename A>
-[[gnu::flatten]] void gated_backward_chunk(int64_t count, const A* a, const A* b, const A* d_y,
+[[gnu::flatten]] void gated_backward_chunk(int64_t count, const GatedChunk<A>& x, const A* d_y,
                                            A* d_a, A* d_b) {
-  for_twins<A>(count, [=](auto load, auto store) {
-    const auto slope = gated_slopes(load(a), load(b));
-    const auto d = load(d_y);
-    store(d_a, d * slope.a), store(d_b, d * slope.b);
+  x.with_shift([&](auto add) {
+    for_twins<A>(count, [=](auto load, auto store) {
+      const auto slope = gated_slopes(add(load(x.a), x.shift_a), add(load(x.b), x.shift_b));
+      const auto d = load(d_y);
+      store(d_a, d * slope.a), store(d_b, d * slope.b);
+    });
   });
 }
 
