@@ -18,12 +18,12 @@ namespace genkern::core {
 // The numbers are those of genkern/ops/likelihoods.py.
 enum class Likelihood : int64_t { kBernoulli, kContinuousBernoulli, kGaussian, kLogistic };
 
-// Where the elements of a chunk are. Without `scale`, that of all is `shared`.
+// Where the elements of a chunk are; integers v as 2 v - (levels - 1). Without `scale`, that of all
+// is `shared`.
 template <typename A>
 struct Elements {
   const A *location, *scale, *target;
   A shared;
-  const double* integers;  // 2 v - (levels - 1)
 };
 
 // Where the gradients of a chunk go; those of the target may be null.
@@ -34,16 +34,17 @@ struct Slopes {
 
 // ---- Bernoulli -------------------------------------------------------------------------------
 
-// Of y = |a|: log(1 + e^-y) and its slope.
+// log(1 + e^-y) of y = |a|; the slope in a of m y + log(1 + e^-y), in which neither end of the
+// sigmoid loses its small values.
 struct EventNormaliser {
   template <typename V>
   static V value(V y) {
     return log1p_finite(exp_minus_abs(y));
   }
   template <typename V>
-  static V slope(V y) {
-    const V e = exp_minus_abs(y);
-    return -e / (1 + e);
+  static V slope(V a, V x) {
+    const V e = exp_minus_abs(a);
+    return (a > 0 ? (1 - x) - x * e : (1 - x) * e - x) / (1 + e);
   }
 };
 
@@ -58,7 +59,7 @@ inline constexpr double kLogSinh[] = {1.0 / 24,
                                       -2.1185501852016142e-14,
                                       4.770034475709914e-16};
 
-// log((1 - e^-y) / y) and its slope: the logarithm cancels as y goes to 0, its series does not.
+// The same of log((1 - e^-y) / y), which cancels as y goes to 0; its series does not.
 struct DensityNormaliser {
   // The terms below the rounding of the first one are left out.
   template <typename V>
@@ -74,35 +75,65 @@ struct DensityNormaliser {
     return y < 1 ? series - A(0.5) * y : -log(far / decay(far).gone);
   }
   template <typename V>
-  static V slope(V y) {
-    using A = std::remove_cvref_t<decltype(y[0])>;
-    const V near = min(y, splat(A(1))), y2 = near * near;
+  static V slope(V a, V x) {
+    using A = std::remove_cvref_t<decltype(a[0])>;
+    const V y = abs(a), near = min(y, splat(A(1))), y2 = near * near;
     V series{};
     for (int n = kTerms<V>; n-- > 0;) series = series * y2 + A(2 * (n + 1) * kLogSinh[n]);
     const V far = max(y, splat(A(1)));
     const Decay<V> e = decay(far);
-    return y < 1 ? series * near - A(0.5) : e.rest / e.gone - 1 / far;
+    const V slope = y < 1 ? series * near - A(0.5) : e.rest / e.gone - 1 / far;
+    return a > 0 ? (1 - x) + slope : -(x + slope);
   }
 };
+
+// m |a|, and 0 where m is: no product of 0 and infinity.
+template <typename V>
+inline V wrong_side(V a, V x) {
+  const V m = a > 0 ? 1 - x : x;
+  return m == 0 ? V{} : m * abs(a);
+}
 
 template <typename Normaliser, typename A>
 [[gnu::flatten]] void bernoulli_terms(const Elements<A>& of, int64_t count, A* terms) {
   for_vectors<A>(count, [=](auto load, auto store) {
-    using V = Vec<A>;
-    const V a = load(of.location), x = load(of.target), m = a > 0 ? 1 - x : x;
-    const V tail = m == 0 ? V{} : m * abs(a), nats = tail + Normaliser::value(abs(a));
-    store(terms, tail == INFINITY ? tail : nats);  // where inf - inf is inf: m |a| outgrows log |a|
+    const Vec<A> a = load(of.location), tail = wrong_side(a, load(of.target));
+    const Vec<A> nats = tail + Normaliser::value(abs(a));
+    store(terms, tail == INFINITY ? tail : nats);  // m |a| outgrows log |a|
   });
+}
+
+// Terms whose sum is that of the events of one row. Four vectors share one logarithm, since
+// log(1 + a) + log(1 + b) = log(1 + (a + b + a b)), in which no small a is lost; it is taken one
+// step later, beside the exponentials that do not wait for it.
+template <typename A>
+[[gnu::flatten]] void event_row_terms(const A* logits, const A* target, int64_t count, A* terms) {
+  using V = Vec<A>;
+  constexpr int kStep = kLanes<A>;
+  V product{};
+  int64_t i = 0;
+  for (; i + 4 * kStep <= count; i += 4 * kStep) {
+    V e[4], tail = log1p_finite(product);
+    for (int u = 0; u < 4; ++u) {
+      const V a = load(logits + i + u * kStep);
+      e[u] = exp_minus_abs(a);
+      tail = (u == 0 ? tail : V{}) + wrong_side(a, load(target + i + u * kStep));
+      store(terms + i + u * kStep, tail);
+    }
+    const V ab = e[0] + e[1] + e[0] * e[1], cd = e[2] + e[3] + e[2] * e[3];
+    product = ab + cd + ab * cd;
+  }
+  if (i > 0) store(terms, load(terms) + log1p_finite(product));
+  const Elements<A> rest{logits + i, nullptr, target + i, 0};
+  bernoulli_terms<EventNormaliser>(rest, count - i, terms + i);
 }
 
 template <typename Normaliser, typename A>
 [[gnu::flatten]] void bernoulli_slopes(const Elements<A>& of, int64_t count, const A* upstream,
                                        const Slopes<A>& to) {
   for_vectors<A>(count, [=](auto load, auto store) {
-    using V = Vec<A>;
-    const V a = load(of.location), x = load(of.target), g = load(upstream);
-    const V slope = Normaliser::slope(abs(a));
-    store(to.location, g * (a > 0 ? (1 - x) + slope : -(x + slope)));
+    const Vec<A> a = load(of.location), g = load(upstream);
+    store(to.location, g * Normaliser::slope(a, load(of.target)));
     if (to.target) store(to.target, -g * a);
   });
 }
@@ -163,49 +194,56 @@ template <bool kShared, typename A>
 template <typename A>
 struct LogisticWork {
   Pixels<A> mean, log_scale, x, d_log_scale;
-  Pixels<double> wide_x;
   Component<A> of;
   Colour<A> colour;
 };
 
+// x - m last, rounded once: at log-scale -7 an error of one rounding of the product is 7e-5 nats.
+inline Vec<double> distance(Vec<double> x, Vec<double> m, double last) { return x - m * last; }
+inline VecF distance(VecF x, VecF m, float last) {
+#if defined(__FMA__)
+  return x - m * last;
+#else
+  return narrow(widen(x) - widen(m) * double(last));
+#endif
+}
+
+// Nats of at most kPixels elements, and with somewhere to put them their slopes.
 template <bool kSlopes, typename A>
-void logistic_block(const Elements<A>& of, int64_t first, int64_t count, const Bins<A>& bins,
-                    LogisticWork<A>& work) {
-  std::copy_n(of.location + first, count, work.mean.at);
-  std::copy_n(of.scale + first, count, work.log_scale.at);
-  for (int64_t i = 0; i < count; ++i) {
-    work.wide_x.at[i] = of.integers[first + i];
-    work.x.at[i] = A(work.wide_x.at[i]);
-  }
-  std::fill_n(work.of.linear.at, kPixels, A(0));
-  std::fill_n(work.of.top.at, kPixels, A(1));
-  std::fill_n(work.of.bottom.at, kPixels, A(1));
-  centre<1>(work.mean.at, work.log_scale.at, &work.wide_x, 0, count, bins, work.of, work.colour);
+void logistic_block(const Elements<A>& of, int64_t count, const Bins<A>& bins,
+                    LogisticWork<A>& work, A* terms, const Slopes<A>& to) {
+  std::copy_n(of.location, count, work.mean.at);
+  std::copy_n(of.scale, count, work.log_scale.at);
+  std::copy_n(of.target, count, work.x.at);
+  each_vector<A>(count, [&](int64_t i) {
+    const auto s = max(load(work.log_scale.at + i), splat(A(kMinLogScale)));
+    store(work.colour.t.at + i, inverse_scale(s));
+    store(work.colour.Z.at + i, distance(load(work.x.at + i), load(work.mean.at + i), bins.last));
+    store(work.of.linear.at + i, Vec<A>{});
+    store(work.of.top.at + i, splat(A(1)));
+    store(work.of.bottom.at + i, splat(A(1)));
+  });
   decays(work.x, count, bins, work.colour);
   add_colour<kSlopes>(work.x, work.log_scale.at, count, bins, work.colour, work.of,
                       work.d_log_scale.at);
-}
-
-template <typename A>
-void logistic_terms(const Elements<A>& of, int64_t count, const Bins<A>& bins,
-                    LogisticWork<A>& work, A* terms) {
-  for (int64_t first = 0; first < count; first += kPixels) {
-    const int64_t size = std::min(kPixels, count - first);
-    logistic_block<false>(of, first, size, bins, work);
-    const auto nats = [](auto linear, auto top, auto bottom) { return log(bottom / top) - linear; };
-    map(size, terms + first, nats, work.of.linear.at, work.of.top.at, work.of.bottom.at);
+  const auto nats = [](auto linear, auto top, auto bottom) { return log(bottom / top) - linear; };
+  map(count, terms, nats, work.of.linear.at, work.of.top.at, work.of.bottom.at);
+  if constexpr (kSlopes) {
+    const auto negative = [](auto slope) { return -slope; };
+    map(count, to.location, negative, work.colour.d_mean.at);
+    map(count, to.scale, negative, work.d_log_scale.at);
   }
 }
 
+// Slopes only where there is somewhere to put them.
 template <typename A>
-void logistic_slopes(const Elements<A>& of, int64_t count, const Bins<A>& bins,
-                     LogisticWork<A>& work, const A* upstream, const Slopes<A>& to) {
-  const auto times = [](auto slope, auto g) { return -g * slope; };
-  for (int64_t first = 0; first < count; first += kPixels) {
-    const int64_t size = std::min(kPixels, count - first);
-    logistic_block<true>(of, first, size, bins, work);
-    map(size, to.location + first, times, work.colour.d_mean.at, upstream + first);
-    map(size, to.scale + first, times, work.d_log_scale.at, upstream + first);
+void logistic_terms(const Elements<A>& of, int64_t count, const Bins<A>& bins,
+                    LogisticWork<A>& work, A* terms, const Slopes<A>& to) {
+  const auto block = to.location ? &logistic_block<true, A> : &logistic_block<false, A>;
+  for (int64_t i = 0; i < count; i += kPixels) {
+    const Elements<A> at{of.location + i, of.scale + i, of.target + i, of.shared};
+    const Slopes<A> kept = to.location ? Slopes<A>{to.location + i, to.scale + i} : to;
+    block(at, std::min(kPixels, count - i), bins, work, terms + i, kept);
   }
 }
 

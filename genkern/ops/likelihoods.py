@@ -16,9 +16,14 @@ _LARGEST = 2**24  # levels: integers that float32 holds exactly
 _LOGISTIC_NLL = "discretized_logistic_nll"
 
 
-def _results(location, scale, target, integers, mask, kind, fixed, levels):
+def _results(location, scale, target, integers, mask, kind, fixed, levels, save):
     items = target if integers is None else integers
-    return location.new_empty(location.shape[: location.ndim - items.ndim + 1])
+    nats = location.new_empty(location.shape[: location.ndim - items.ndim + 1])
+    if not save or kind != _LOGISTIC:
+        return nats, location.new_empty(0)
+    # Of half precision in float32: losses may be scaled.
+    size, dtype = (2, location.numel()), spec.accumulation(location.dtype)
+    return nats, location.new_empty(size, dtype=dtype)
 
 
 def _check_levels(target, mask, levels) -> None:
@@ -30,15 +35,15 @@ def _reference(location, scale, target, integers, mask, kind, fixed, levels):
         if not library.is_transforming():
             _check_levels(integers, mask, levels)
         function = functools.partial(reference.discretized_logistic, levels=levels)
-        return reference.per_item(function, location, scale, integers, mask)
+        return (reference.per_item(function, location, scale, integers, mask),)
     if kind == _GAUSSIAN:
         if scale is None:
             dtype = spec.accumulation(location.dtype)
             scale = torch.full((), fixed, dtype=dtype, device=location.device)
-        return reference.per_item(reference.gaussian, location, scale, target, mask)
+        return (reference.per_item(reference.gaussian, location, scale, target, mask),)
     continuous = kind == _CONTINUOUS_BERNOULLI
     function = lambda logits, _, x: reference.bernoulli(logits, x, continuous)  # noqa: E731
-    return reference.per_item(function, location, None, target, mask)
+    return (reference.per_item(function, location, None, target, mask),)
 
 
 _likelihoods = Family(
@@ -48,6 +53,7 @@ _likelihoods = Family(
     results=_results,
     reference=_reference,
     constants=2,
+    saved=("slopes",),
 )
 
 
@@ -96,7 +102,7 @@ def _run(op, location, scale, target, integers, mask, kind, reduction, fixed=0.0
         checks.check_option(op, "reduction", reduction, checks.REDUCTIONS)
     # Halves of one tensor are copied here, once, and not by each of the two passes.
     tensors = (t if t is None else t.contiguous() for t in (location, scale, target, integers))
-    nats = _likelihoods(*tensors, mask, kind, fixed, levels)
+    (nats,) = _likelihoods(*tensors, mask, kind, fixed, levels)
     return nats if reduction == "none" else checks.reduce(nats, reduction)
 
 
