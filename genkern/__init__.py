@@ -11,6 +11,12 @@ from genkern.ops.discretized_logistic_mixture import (
 from genkern.ops.gan_loss import gan_d_loss, gan_g_loss
 from genkern.ops.gated_activation import gated_activation
 from genkern.ops.gaussian import gaussian_kl, gaussian_kl_rsample, gaussian_rsample
+from genkern.ops.likelihoods import (
+    bernoulli_nll,
+    discretized_logistic_nll,
+    gaussian_nll,
+    gaussian_optimal_logvar,
+)
 from genkern.ops.masked_conv2d import masked_conv2d
 from genkern.ops.masked_linear import masked_linear
 from genkern.ops.pixel_cross_entropy import pixel_cross_entropy
@@ -19,15 +25,19 @@ from genkern.ops.row_lstm import row_lstm, row_lstm_step
 __version__ = "0.1.0"
 
 __all__ = [
+    "bernoulli_nll",
     "concat_elu",
     "diagonal_lstm",
     "discretized_logistic_mixture_nll",
     "discretized_logistic_mixture_sample",
+    "discretized_logistic_nll",
     "gan_d_loss",
     "gan_g_loss",
     "gated_activation",
     "gaussian_kl",
     "gaussian_kl_rsample",
+    "gaussian_nll",
+    "gaussian_optimal_logvar",
     "gaussian_rsample",
     "last_backend",
     "masked_conv2d",

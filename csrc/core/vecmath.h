@@ -74,6 +74,12 @@ inline Twin<V> abs(Twin<V> x) {
   return {abs(x.a), abs(x.b)};
 }
 
+// d times a factor that may be infinite: no distance stays none.
+template <typename V>
+inline V scaled_distance(V d, V factor) {
+  return by_vector([](auto u, auto f) { return u == 0 ? decltype(u){} : u * f; }, d, factor);
+}
+
 inline VecF sqrt(VecF x) {
 #if defined(GENKERN_AVX512)
   return VecF(_mm512_sqrt_ps(__m512(x)));

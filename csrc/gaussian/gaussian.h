@@ -26,12 +26,6 @@ struct GaussianChunk {
   const A *mu, *logvar, *prior_mu, *prior_logvar;
 };
 
-// d times a factor that may be infinite: no distance stays none.
-template <typename V>
-inline V scaled_distance(V d, V factor) {
-  return by_vector([](auto u, auto f) { return u == 0 ? decltype(u){} : u * f; }, d, factor);
-}
-
 template <bool kKl, bool kSample, bool kPrior, typename A>
 [[gnu::flatten]] void gaussian_chunk(const GaussianChunk<A>& q, A free_bits, const A* eps, A* terms,
                                      A* z, int64_t count) {

@@ -8,32 +8,10 @@ coefficients]. Formulas and their names: csrc/discretized_logistic_mixture.
 import triton
 import triton.language as tl
 
-from genkern.triton_kernels.core.elementary import (
-    exp,
-    expm1_parts,
-    log_normal_range,
-    philox_words,
-)
+from genkern.triton_kernels.core.elementary import exp, log_normal_range, philox_words
+from genkern.triton_kernels.core.logistic import log_bin, log_or_nothing
 
 _SIZES = ["K", "pixels", "blocks", "levels", "x_n", "x_c", "x_p"]
-# Bins of three colours as narrow as that, over four each, are normal numbers: see _log.
-_NARROW = tl.constexpr(2.0**-38)
-_LOG_NARROW = tl.constexpr(-26.339592861277920)
-
-
-@triton.jit
-def _decay(y):
-    """e^-y and 1 - e^-y for y >= 0, neither by a difference."""
-    e = exp(-y)
-    m, _ = expm1_parts(-y, e)
-    return e, -m
-
-
-@triton.jit
-def _log(x):
-    """log x for x in [0, 1e30]; of less than the normal range, -inf: no quotient of bins is below
-    (2^-38 / 4)^3 = 7.5e-37, only sums without a term are."""
-    return tl.where(x < 1e-37, float("-inf"), log_normal_range(tl.maximum(x, 1e-37)))
 
 
 @triton.jit
@@ -48,38 +26,6 @@ def _coupling(k):
     f = tl.exp(2.0 * y)
     F = 1.0 / (1.0 + f)
     return 1.0 - 2.0 * F, (4.0 * F * (f * F)).to(k.dtype)
-
-
-@triton.jit
-def _colour(value, Z, raw, last):
-    """linear and quotient of log P = linear + log(quotient), and its slopes, of one colour."""
-    s = tl.maximum(raw, -7.0, propagate_nan=tl.PropagateNan.ALL)
-    t = exp(-s)
-    tau = t / last
-    first = value == -last
-    end = first | (value == last)
-    away = tl.abs(Z)
-    g = 1.0 - tl.where(end, tl.where(first, -Z, Z), away)
-    far = g <= 0.0
-    e, _ = _decay(tau * tl.abs(g))
-    width = tl.maximum(2.0 * tau, _NARROW)
-    d_rest, d_gone = _decay(width)
-    c_rest, c_gone = _decay(2.0 * tau * away)
-    other = tl.where(end, 0.0, e * tl.where(far, d_rest, c_rest))
-    bottom = (1.0 + e) * (1.0 + other)
-    top = tl.where(end, 1.0, d_gone)
-    log_width = log_normal_range(2.0 / last + tl.zeros_like(s)) - s
-    narrow = tl.minimum(log_width - _LOG_NARROW, 0.0)
-    linear = tl.where(far, tau * g, 0.0) + tl.where(end, 0.0, narrow)
-    pull = tl.where(end, 1.0, c_gone) * tl.where(far, 1.0, e) / bottom
-    both = tl.where(far, 1.0 + other * (2.0 + e), e + other * (1.0 + 2.0 * e)) / bottom
-    spread = tau * both + width * d_rest / d_gone
-    reach = tl.where(end, -g, away)
-    reach = tl.maximum(tl.minimum(reach, 1e30), -1e30)  # infinite times no slope at all is none
-    d_log_scale = tau * reach * pull - tl.where(end, 0.0, spread)
-    d_log_scale = tl.where(raw < -7.0, 0.0, d_log_scale)
-    negative = first | ((end == 0) & (Z < 0.0))
-    return linear, top / bottom, t * tl.where(negative, -pull, pull), d_log_scale
 
 
 @triton.jit
@@ -133,10 +79,10 @@ def _joint(p_params, o_x, k, K, x_c, mask, x0, x1, x2, largest, last, COLOURS: t
         shift, _, _ = _mean(p_params, o_x, c, k, K, x_c, mask, x0, x1, last, COLOURS, DTYPE)
         raw = _plane(p_params, o_x, 2 + EACH * c, k, K, x_c, mask, DTYPE)
         Z = (value.to(tl.float64) - shift).to(DTYPE)
-        more, factor, _, _ = _colour(value, Z, raw, last)
+        more, factor, _, _ = log_bin(value, Z, raw, last)
         linear += more
         quotient *= factor
-    return linear + _log(quotient) + (quotient - quotient)  # NaN stays
+    return linear + log_or_nothing(quotient) + (quotient - quotient)  # NaN stays
 
 
 @triton.jit
@@ -175,8 +121,8 @@ def mixture_nll_kernel(
         prior += exp(_plane(p_params, o_x, 0, k, K, x_c, mask, DTYPE) - largest)
         joint = _joint(p_params, o_x, k, K, x_c, mask, x0, x1, x2, largest, last, COLOURS, DTYPE)
         highest, total = _add(highest, total, joint)
-    log_total = tl.where(highest == float("-inf"), highest, highest + _log(total))
-    nats = tl.where(valid, _log(prior) - log_total, float("nan"))
+    log_total = tl.where(highest == float("-inf"), highest, highest + log_or_nothing(total))
+    nats = tl.where(valid, log_or_nothing(prior) - log_total, float("nan"))
     tl.store(p_partial + i, tl.sum(tl.where(mask, nats, 0.0).to(tl.float64), 0))
     if p_gradients is not None:
         for k in range(K):
@@ -194,7 +140,7 @@ def mixture_nll_kernel(
                 )
                 raw = _plane(p_params, o_x, 2 + EACH * c, k, K, x_c, mask, DTYPE)
                 Z = (value.to(tl.float64) - shift).to(DTYPE)
-                _, _, d_mean, d_log_scale = _colour(value, Z, raw, last)
+                _, _, d_mean, d_log_scale = log_bin(value, Z, raw, last)
                 o_c = o_k + EACH * c * K * x_c
                 tl.store(p_gradients + o_c + K * x_c, -share * d_mean, mask)
                 tl.store(p_gradients + o_c + 2 * K * x_c, -share * d_log_scale, mask)
