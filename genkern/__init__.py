@@ -10,7 +10,12 @@ from genkern.ops.discretized_logistic_mixture import (
 )
 from genkern.ops.gan_loss import gan_d_loss, gan_g_loss
 from genkern.ops.gated_activation import gated_activation
-from genkern.ops.gaussian import gaussian_kl, gaussian_kl_rsample, gaussian_rsample
+from genkern.ops.gaussian import (
+    gaussian_kl,
+    gaussian_kl_rsample,
+    gaussian_rsample,
+    gaussian_rsample_and_log_prob,
+)
 from genkern.ops.masked_conv2d import masked_conv2d
 from genkern.ops.masked_linear import masked_linear
 from genkern.ops.pixel_cross_entropy import pixel_cross_entropy
@@ -29,6 +34,7 @@ __all__ = [
     "gaussian_kl",
     "gaussian_kl_rsample",
     "gaussian_rsample",
+    "gaussian_rsample_and_log_prob",
     "last_backend",
     "masked_conv2d",
     "masked_linear",
