@@ -16,6 +16,11 @@ from genkern.ops.likelihoods import (
     discretized_logistic_nll,
     gaussian_nll,
     gaussian_optimal_logvar,
+from genkern.ops.gaussian import (
+    gaussian_kl,
+    gaussian_kl_rsample,
+    gaussian_rsample,
+    gaussian_rsample_and_log_prob,
 )
 from genkern.ops.masked_conv2d import masked_conv2d
 from genkern.ops.masked_linear import masked_linear
@@ -39,6 +44,7 @@ __all__ = [
     "gaussian_nll",
     "gaussian_optimal_logvar",
     "gaussian_rsample",
+    "gaussian_rsample_and_log_prob",
     "last_backend",
     "masked_conv2d",
     "masked_linear",

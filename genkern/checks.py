@@ -103,6 +103,18 @@ def check_shape(op: str, name: str, tensor: torch.Tensor, shape: Sequence[int], 
         )
 
 
+def check_broadcast(
+    op: str, name: str, tensor: torch.Tensor, shape: Sequence[int], text: str
+) -> None:
+    """``tensor`` has the shape, or broadcasts to it."""
+    missing = len(shape) - tensor.ndim
+    if missing < 0 or any(n not in (1, m) for n, m in zip(tensor.shape, shape[missing:])):  # noqa: B905
+        raise ValueError(
+            f"{op}: {name} must have shape {text} = {tuple(shape)} or broadcast to it; "
+            f"got {tuple(tensor.shape)}"
+        )
+
+
 def check_option(op: str, name: str, value: object, options: Sequence[str]) -> int:
     """The place of ``value`` in a list of names; a misspelt one gets the list and the nearest."""
     if isinstance(value, str) and value in options:

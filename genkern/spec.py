@@ -29,6 +29,19 @@ def is_channels_last(image: torch.Tensor) -> bool:
     return not image.is_contiguous() and image.stride(1) == 1 and image.shape[1] > 1
 
 
+def in_format_of(like: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    """A result of the shape of ``like``, or several of them, in its memory format."""
+    if like.ndim not in (4, 5) or not is_channels_last(like):
+        return found
+    memory_format = torch.channels_last if like.ndim == 4 else torch.channels_last_3d
+    shape = found.shape
+    return (
+        found.reshape(-1, *shape[-like.ndim + 1 :])
+        .contiguous(memory_format=memory_format)
+        .view(shape)
+    )
+
+
 def empty_image(like: torch.Tensor, channels: int, channels_last: bool) -> torch.Tensor:
     """(N, channels, H, W) for ``like`` (N, C, H, W)."""
     memory_format = torch.channels_last if channels_last else torch.contiguous_format

@@ -20,6 +20,36 @@
 
 namespace genkern::core {
 
+// What a scale is given as: the logarithm of the variance, that of sigma, or s of
+// sigma = log(1 + e^s).
+enum class Scale { kLogvar, kLogStd, kSoftplus };
+
+namespace detail {
+// Below it log(1 + e^s) = e^s, up to half an ulp of the logarithm.
+template <typename A>
+inline constexpr A kSoftplusTail = sizeof(A) == 4 ? A(-20) : A(-40);
+}  // namespace detail
+
+template <typename A>
+[[gnu::flatten]] void to_logvar(Scale scale, const A* given, A* logvar, int64_t count) {
+  if (scale == Scale::kLogStd) return map(count, logvar, [](auto s) { return s + s; }, given);
+  const auto of_softplus = [](auto s) {
+    return 2 * (s < detail::kSoftplusTail<A> ? s : log(softplus(s)));
+  };
+  map(count, logvar, of_softplus, given);
+}
+
+// gradient *= d logvar / d given; 2 sigmoid(s) / log(1 + e^s) for a softplus.
+template <typename A>
+[[gnu::flatten]] void times_slope(Scale scale, const A* given, A* gradient, int64_t count) {
+  if (scale == Scale::kLogStd) return map(count, gradient, [](auto g) { return g + g; }, gradient);
+  const auto of_softplus = [](auto g, auto s) {
+    const auto slope = sigmoid(s) / softplus(s);
+    return 2 * g * (s < detail::kSoftplusTail<A> ? splat(A(1)) : slope);
+  };
+  map(count, gradient, of_softplus, gradient, given);
+}
+
 // Parameters of the elements of a chunk; the last two are null for N(0, 1).
 template <typename A>
 struct GaussianChunk {
@@ -45,18 +75,19 @@ template <bool kKl, bool kSample, bool kPrior, typename A>
   });
 }
 
-// Gradients of a chunk; those of the prior are written where there is one.
+// Where the gradients of a chunk go; those of the prior are written where there is one.
 template <typename A>
 struct GaussianGradients {
-  alignas(64) A mu[kRowChunk], logvar[kRowChunk], prior_mu[kRowChunk], prior_logvar[kRowChunk];
+  A *mu, *logvar, *prior_mu, *prior_logvar;
 };
 
 // d_eps may be null.
 template <bool kKl, bool kSample, bool kPrior, typename A>
 [[gnu::flatten]] void gaussian_backward_chunk(const GaussianChunk<A>& q, const A* d_kl,
                                               const A* eps, const A* d_z,
-                                              GaussianGradients<A>& grad, A* d_eps, int64_t count) {
-  for_twins<A>(count, [=, &grad](auto load, auto store) {
+                                              const GaussianGradients<A>& grad, A* d_eps,
+                                              int64_t count) {
+  for_twins<A>(count, [=](auto load, auto store) {
     const auto l = load(q.logvar);
     using V = std::remove_const_t<decltype(l)>;
     V d_mu{}, d_logvar{};
@@ -87,17 +118,31 @@ template <bool kKl, bool kSample, bool kPrior, typename A>
   });
 }
 
-// Adds the gradient of a further sample of the same elements.
+// Further samples of the same elements: sigma is at hand.
 template <typename A>
-[[gnu::flatten]] void gaussian_sample_backward_chunk(const A* logvar, const A* eps, const A* d_z,
-                                                     GaussianGradients<A>& grad, A* d_eps,
-                                                     int64_t count) {
-  for_twins<A>(count, [&](auto load, auto store) {
-    const auto g = load(d_z), d_noise = g * exponentials(load(logvar)).root;
+void sigma_chunk(const A* logvar, A* sigma, int64_t count) {
+  map(count, sigma, [](auto l) { return exponentials(l).root; }, logvar);
+}
+template <typename A>
+void gaussian_sample_chunk(const A* mu, const A* sigma, const A* eps, A* z, int64_t count) {
+  map(count, z, [](auto m, auto s, auto e) { return m + s * e; }, mu, sigma, eps);
+}
+template <typename A>
+void gaussian_sample_backward_chunk(const A* sigma, const A* eps, const A* d_z,
+                                    const GaussianGradients<A>& grad, A* d_eps, int64_t count) {
+  for_vectors<A>(count, [=](auto load, auto store) {
+    const auto g = load(d_z), d_noise = g * load(sigma);
     store(grad.mu, load(grad.mu) + g);
     store(grad.logvar, load(grad.logvar) + A(0.5) * d_noise * load(eps));
     if (d_eps) store(d_eps, d_noise);
   });
+}
+
+// log q of what was drawn, element by element: -(eps^2 + l + log 2 pi) / 2.
+template <typename A>
+void log_prob_chunk(const A* logvar, const A* eps, A* terms, int64_t count) {
+  constexpr A kLog2Pi = A(1.8378770664093454836);
+  map(count, terms, [](auto l, auto e) { return A(-0.5) * (e * e + (l + kLog2Pi)); }, logvar, eps);
 }
 
 }  // namespace genkern::core
