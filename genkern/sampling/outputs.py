@@ -78,6 +78,18 @@ class Output(ABC):
         """Parameters (N, K, P) of P places and their noise (N, draws, P) to integers (N, n, P)."""
 
     @abstractmethod
+    def probabilities(
+        self, params: torch.Tensor, before: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Of every level of a colour, float64 (N, levels, P), for an entropy coder or a rule.
+
+        Args:
+            params: (N, K, P), as `choose` of `sample` gets them.
+            before: integers (N, c, P) of the colours of the step that are known, where it has
+                several: the result is of the next one. None: of the first.
+        """
+
+    @abstractmethod
     def log_prob(self, params: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """log p (N,), nats, of integers (N, C, H, W) under parameters (N, K, H, W)."""
 
@@ -108,6 +120,11 @@ class Bernoulli(Output):
         chance = torch.sigmoid(params.double() / max(temperature, _COLDEST))
         check_finite(chance)
         return (noise < chance).long()
+
+    def probabilities(
+        self, params: torch.Tensor, before: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        return torch.sigmoid(torch.cat([-params, params], 1).double())
 
     def log_prob(self, params: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         logits = params if params.dtype == torch.float64 else params.float()
@@ -147,6 +164,11 @@ class Categorical(Output):
         check_finite(cumulative[:, -1])
         reached = noise.double().clamp(max=_NEAR_ONE) * cumulative[:, -1:]
         return (cumulative[:, :-1] <= reached).sum(1, keepdim=True)
+
+    def probabilities(
+        self, params: torch.Tensor, before: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        return params.double().softmax(1)
 
     def log_prob(self, params: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         return -pixel_cross_entropy(params, values, data_channels=values.shape[1])
@@ -192,6 +214,37 @@ class LogisticMixture(Output):
             noise=noise.to(dtype)[:, :, None],
         )
         return found[:, :, 0].long()
+
+    def probabilities(
+        self, params: torch.Tensor, before: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        each = params.shape[1] // self.num_mixtures
+        joint, *rest = params.double().unflatten(1, (each, -1)).unbind(1)
+        of_colour, known = (2 if each == 3 else 3), 0 if before is None else before.shape[1]
+        every = torch.arange(self.levels, device=params.device).view(1, -1, 1, 1)
+        for c in range(known + 1):
+            mean, log_scale = rest[of_colour * c : of_colour * c + 2]
+            for earlier in range(c):  # green has coefficient 0, blue has 1 and 2
+                assert before is not None
+                x = before[:, earlier : earlier + 1].double() * (2 / (self.levels - 1)) - 1
+                coefficient = rest[of_colour * (earlier + max(0, c - 1)) + 2]
+                mean = mean + torch.tanh(coefficient) * x
+            target = every if before is None or c == known else before[:, c, None, None]
+            logs = self._component(mean[:, None], log_scale[:, None], target)
+            if c < known:
+                joint = joint + logs[:, 0]
+        return ((joint[:, None] + logs).logsumexp(2) - joint.logsumexp(1)[:, None]).exp()
+
+    def _component(
+        self, mean: torch.Tensor, log_scale: torch.Tensor, target: torch.Tensor
+    ) -> torch.Tensor:
+        """log P of integers under single logistics; the shapes broadcast."""
+        mean, log_scale, target = torch.broadcast_tensors(mean, log_scale, target)
+        rows = torch.stack([torch.zeros_like(mean), mean, log_scale], -1).view(-1, 3, 1, 1)
+        nats = discretized_logistic_mixture_nll(
+            rows, target.reshape(-1, 1, 1, 1), levels=self.levels
+        )
+        return -nats.view(mean.shape)
 
     def log_prob(self, params: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         return -discretized_logistic_mixture_nll(params, values, levels=self.levels)

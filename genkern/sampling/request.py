@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from genkern import checks, random
 from genkern.sampling.outputs import Categorical, Output
@@ -129,13 +130,17 @@ def owner(model: object) -> nn.Module | None:
 
 @contextlib.contextmanager
 def evaluating(model: object) -> Iterator[None]:
-    """The model is in eval mode, and afterwards as it was, whatever happens."""
+    """The model is in eval mode, and afterwards as it was, whatever happens.
+
+    Weights that are made of others, as by `torch.nn.utils.parametrizations`, are made once.
+    """
     module = owner(model)
     modes = [] if module is None else [(m, m.training) for m in module.modules()]
     try:
         if module is not None and any(training for _, training in modes):
             module.eval()
-        yield
+        with parametrize.cached():
+            yield
     finally:
         for each, training in modes:
             each.training = training

@@ -250,3 +250,20 @@ def test_noise_of_a_place_is_its_own():
     assert len(large.unique()) == large.numel() and large.min() > 0 and large.max() <= 1
     again = sampling.draw_noise(2, shape=shape, output=output, generator=generator)
     assert not torch.equal(again, small)
+
+
+@pytest.mark.parametrize("kind", OUTPUTS)
+@torch.no_grad()
+def test_probabilities_of_all_levels_sum_to_one_and_are_those_of_the_likelihood(kind):
+    case = make(kind)
+    found, log_prob = drawn(case, return_log_prob=True)
+    C, levels = case.shape[0], case.output.levels
+    params = case.model(case.output.to_inputs(found, torch.float64)).flatten(2)
+    values, total = found.flatten(2).long(), torch.zeros(N, dtype=torch.float64)
+    for c in range(C):
+        of = case.output.at(params, c)
+        chances = case.output.probabilities(of, None if case.output.by_colour else values[:, :c])
+        assert chances.shape == (N, levels, values.shape[2])
+        torch.testing.assert_close(chances.sum(1), torch.ones_like(chances[:, 0]))
+        total += chances.gather(1, values[:, c : c + 1]).log().flatten(1).sum(1)
+    torch.testing.assert_close(total, log_prob, rtol=1e-10, atol=1e-9)
