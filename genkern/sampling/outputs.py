@@ -14,7 +14,7 @@ from genkern.ops.discretized_logistic_mixture import (
 from genkern.ops.pixel_cross_entropy import pixel_cross_entropy
 
 _MOST_LEVELS = 2**24  # integers that float32 holds exactly
-_NEAR_ONE = 1 - 2.0**-24  # Philox uniforms reach 1, where a level without weight would be taken
+NEAR_ONE = 1 - 2.0**-24  # Philox uniforms reach 1, where a level without weight would be taken
 _COLDEST = 1e-30
 
 Inputs = str | tuple[float, float]
@@ -162,7 +162,7 @@ class Categorical(Output):
         weights = ((logits - logits.amax(1, keepdim=True)) / max(temperature, _COLDEST)).exp()
         cumulative = weights.cumsum(1)
         check_finite(cumulative[:, -1])
-        reached = noise.double().clamp(max=_NEAR_ONE) * cumulative[:, -1:]
+        reached = noise.double().clamp(max=NEAR_ONE) * cumulative[:, -1:]
         return (cumulative[:, :-1] <= reached).sum(1, keepdim=True)
 
     def probabilities(

@@ -10,8 +10,9 @@ from genkern.sampling import request as requests
 from genkern.sampling.loops import jacobi, naive
 from genkern.sampling.outputs import Output
 from genkern.sampling.request import Choose, Model, Progress, Request
+from genkern.sampling.stepped import Unsuited, stepped
 
-METHODS = ("auto", "naive", "jacobi")
+METHODS = ("auto", "naive", "incremental", "wavefront", "jacobi")
 _OP = "sample"
 _last: "Report | None" = None
 
@@ -23,8 +24,9 @@ class Report(NamedTuple):
 
     Args:
         method: of `METHODS`, never "auto".
-        steps: calls of the network ("naive", "jacobi").
-        reason: why "auto" took it and none of those before it; empty if the method was named.
+        steps: one after the other; of "naive" and "jacobi" each is a call of the network.
+        reason: why "auto" took none of the faster ones; empty if it took the fastest, or if the
+            method was named.
     """
 
     method: str
@@ -32,7 +34,10 @@ class Report(NamedTuple):
     reason: str
 
 
-Drawn = tuple[torch.Tensor, Report]
+class Drawn(NamedTuple):
+    images: torch.Tensor
+    report: Report
+    log_prob: torch.Tensor | None = None
 
 
 def last_report() -> Report | None:
@@ -40,41 +45,45 @@ def last_report() -> Report | None:
     return _last
 
 
-def _jacobi_reason(request: Request) -> str | None:
-    """Why there is no fixed point to iterate to, or None."""
+def _by_jacobi(request: Request) -> Drawn:
     if request.choose is not None:
-        return "choose would see parameters of images that are not final"
-    return None
-
-
-def _by_jacobi(request: Request, why: str) -> Drawn:
-    reason = _jacobi_reason(request)
-    if reason is not None:
-        raise ValueError(f"{_OP}: method must not be 'jacobi' here: {reason}")
+        raise Unsuited("choose would see parameters of images that are not final")
     images, steps = jacobi(request)
-    return images, Report("jacobi", steps, why)
+    return Drawn(images, Report("jacobi", steps, ""))
 
 
-def _by_naive(request: Request, why: str) -> Drawn:
+def _by_naive(request: Request) -> Drawn:
     images, steps = naive(request)
-    return images, Report("naive", steps, why)
+    return Drawn(images, Report("naive", steps, ""))
 
 
-def _automatic(request: Request) -> Drawn:
-    """The fastest method that works; what refuses says why."""
-    reason = _jacobi_reason(request)
-    if reason is None:
-        return _by_jacobi(request, "it works with every causal network")
-    return _by_naive(request, f"jacobi: {reason}")
+def _by_steps(request: Request, method: str) -> Drawn:
+    images, steps, log_prob = stepped(request, method)
+    return Drawn(images, Report(method, steps, ""), log_prob)
+
+
+#: From the fastest to the one that always works.
+_BY: dict[str, Callable[[Request], Drawn]] = {
+    "wavefront": lambda request: _by_steps(request, "wavefront"),
+    "incremental": lambda request: _by_steps(request, "incremental"),
+    "jacobi": _by_jacobi,
+    "naive": _by_naive,
+}
 
 
 def _draw(request: Request, method: str) -> Drawn:
-    by: dict[str, Callable[[], Drawn]] = {
-        "auto": lambda: _automatic(request),
-        "naive": lambda: _by_naive(request, ""),
-        "jacobi": lambda: _by_jacobi(request, ""),
-    }
-    return by[method]()
+    reasons = []
+    for name, draw in _BY.items():
+        if method in (name, "auto"):
+            try:
+                drawn = draw(request)
+            except Unsuited as error:
+                if method == name:
+                    raise ValueError(f"{_OP}: method must not be {name!r} here: {error}") from error
+                reasons.append(f"{name}: {error}")
+            else:
+                return drawn._replace(report=drawn.report._replace(reason="; ".join(reasons)))
+    raise AssertionError(method)
 
 
 @overload
@@ -147,9 +156,11 @@ def sample(
         generator: draws the seed of the noise; default torch's of the device.
         noise: the noise itself, in [0, 1], as `draw_noise` makes it.
         return_log_prob: returns log p(x) as well.
-        method: "naive"; "jacobi", draws all places at once from the last image until no integer
-            changes, any causal model; "auto", the first of the others that works: `last_report`
-            says which, and why.
+        method: "wavefront" and "incremental" keep what each layer has computed and call the
+            model once, to record its ops: they draw all pixels that do not depend on each other at
+            a time, or one after the other. "jacobi" draws all places at once from the last image
+            until no integer changes; any causal model. "naive", the definition. "auto": the first
+            of these that works; `last_report` says which, and why none before it.
         choose: called once a step in place of drawing, ``choose(params, step)``: parameters
             (N, K', P) of the P pixels of a `Step`, of one colour (K' = levels or 1) or of all, and
             returns their integers (N, len(step.colours), P). It sees each place once, what it
@@ -178,11 +189,12 @@ def sample(
     )
     request.noise = _noise(request, generator, noise)
     with requests.evaluating(model):
-        images, report = _draw(request, method)
-        log_prob = _log_prob(request, images) if return_log_prob else None
+        images, report, log_prob = _draw(request, method)
+        if return_log_prob:
+            log_prob = _log_prob(request, images, log_prob)
     _last = report
     images = images.to(torch.uint8 if output.levels <= 256 else torch.int32)
-    return images if log_prob is None else (images, log_prob)
+    return (images, log_prob) if return_log_prob and log_prob is not None else images
 
 
 def _request(
@@ -242,7 +254,12 @@ def _noise(
     return requests.check_noise(noise, wanted, device)
 
 
-def _log_prob(request: Request, images: torch.Tensor) -> torch.Tensor:
+def _log_prob(
+    request: Request, images: torch.Tensor, known: torch.Tensor | None
+) -> torch.Tensor:
+    """What the steps told, or what one forward pass tells."""
+    if known is not None:
+        return known.to(request.dtype)
     if not len(images):
         return torch.zeros(0, device=images.device)
     return request.output.log_prob(request.parameters(images), images)
