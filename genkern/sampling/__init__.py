@@ -1,0 +1,1 @@
+"""Fast exact sampling of autoregressive models of images."""

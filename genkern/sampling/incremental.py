@@ -1,0 +1,140 @@
+"""Sampling step by step: each pixel's parameters from what the steps before it left behind.
+
+A `Stepper` runs a model of images in raster order without a full forward pass per pixel. It records
+the model's ops once, on shapes alone, and from then on computes each feature of each pixel once, as
+soon as the pixels that it sees are there.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+ORDERS = ("raster", "wavefront")
+KINDS = ("bernoulli", "categorical", "logistic_mixture")
+
+
+class Step(NamedTuple):
+    """Places whose parameters do not depend on each other.
+
+    Args:
+        places: (row, col) of each, in raster order.
+        colour: the colour that is drawn in this step, where the output at a pixel depends on the
+            colours of that pixel before it; None: all colours of the pixel are drawn at once.
+    """
+
+    places: list[tuple[int, int]]
+    colour: int | None
+
+
+class Draw(NamedTuple):
+    """How integers are drawn from the parameters of a pixel, in `Stepper.run`.
+
+    Args:
+        kind: "bernoulli": one logit a colour, in the order of the colours. "categorical": ``levels``
+            logits a colour, the levels of a colour side by side. "logistic_mixture": as
+            `genkern.discretized_logistic_mixture_sample` takes them.
+        levels: values of an integer, 0 ... levels - 1 (2 for "bernoulli").
+        table: network inputs of the integers: (levels,), for every colour; a float tensor.
+        temperature: divides the logits; of a mixture, scales its logits and its logistics.
+        top_k: keeps the likeliest so many levels ("categorical"); 0: all.
+    """
+
+    kind: str
+    levels: int
+    table: torch.Tensor
+    temperature: float = 1.0
+    top_k: int = 0
+
+
+class Stepper:
+    """A model at the places of one step, given all places of the steps before.
+
+        stepper = Stepper(model.features, images, labels, order="wavefront")
+        for k, step in enumerate(stepper.steps):
+            params = stepper.parameters(k)          # (N, P, places), or P / C of them: see there
+            stepper.accept(k, draw(params))         # (N, colours drawn, places), network inputs
+        # the same, with the loop and the drawing in C++:
+        integers, log_prob = stepper.run(Draw("categorical", 256, table), noise)
+
+    Args:
+        model: ``model(images, *condition)`` with images (N, C, H, W), network inputs, returns the
+            parameters (N, P, H, W); with ``colours`` in order, colour c has rows
+            [c * P / C, (c + 1) * P / C) of them. It is called once, on a tensor without data.
+        images: (N, C, H, W), float32 or float64: what the model reads. It is copied; places that
+            are given (see ``first``) are read from it.
+        condition: further arguments of the model: whatever does not depend on the images.
+        order: "raster": a pixel a step; "wavefront": all pixels with equal col + slope * row.
+        first: number of leading steps that are not drawn: their places are taken from ``images``.
+            A full forward pass over these rows, not step by step.
+
+    Attributes:
+        steps: of `Step`, every place once (once a colour where these are in order).
+        slope: of a wavefront, pixels; None in raster order.
+        images: (N, C, H, W) what has been accepted so far.
+        cache_bytes: memory that is kept from step to step.
+
+    Raises:
+        NotImplementedError: the model has an op without a rule: the message names it and
+            `genkern.sampling.register_step`.
+        ValueError: the output at a pixel sees later pixels; ``order`` is "wavefront" and no slope
+            below the width makes the pixels of a step independent (`wavefront_reason` says why).
+    """
+
+    steps: list[Step]
+    slope: int | None
+    images: torch.Tensor
+    cache_bytes: int
+
+    def __init__(
+        self,
+        model: Callable[..., torch.Tensor],
+        images: torch.Tensor,
+        *condition: object,
+        order: str = "raster",
+        first: int = 0,
+    ) -> None:
+        raise NotImplementedError
+
+    def parameters(self, index: int) -> torch.Tensor:
+        """The model's output at the places of step ``index``, the next one: (N, P, places).
+
+        Where the step has a colour, its parameters alone: (N, P / C, places). The bits depend on
+        neither the batch size nor the number of threads nor the order.
+        """
+        raise NotImplementedError
+
+    def accept(self, index: int, inputs: torch.Tensor) -> None:
+        """Network inputs of what was drawn in step ``index``: (N, C, places), or (N, 1, places)
+        where the step has a colour."""
+        raise NotImplementedError
+
+    def run(
+        self,
+        draw: Draw,
+        noise: torch.Tensor,
+        *,
+        given: torch.Tensor | None = None,
+        last: int | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draws the steps from the next one up to ``last`` (None: all), in one call of C++.
+
+        Args:
+            draw: how.
+            noise: uniform in [0, 1), of the dtype of ``images``. (N, C, H, W); for a mixture
+                (N, 1 + C, H, W), channel 0 for the component. The integer is the first whose
+                cumulative probability exceeds u (1 where u < sigmoid(logit) for "bernoulli").
+            given: integers (N, C, H, W), int64, -1 where they are to be drawn.
+
+        Returns:
+            integers (N, C, H, W), int64, -1 where nothing has been drawn; log p (N,) in float64,
+            nats, of what has been drawn or given in these steps, at temperature 1 without top_k.
+        """
+        raise NotImplementedError
+
+
+def wavefront_reason(
+    model: Callable[..., torch.Tensor], images: torch.Tensor, *condition: object
+) -> str | None:
+    """Why there is no wavefront order for a model, or None if there is one."""
+    raise NotImplementedError
