@@ -8,7 +8,11 @@ soon as the pixels that it sees are there.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
+
+from genkern.sampling.execute import Execution
+from genkern.sampling.plan import Plan
 
 ORDERS = ("raster", "wavefront")
 KINDS = ("bernoulli", "categorical", "logistic_mixture")
@@ -81,11 +85,6 @@ class Stepper:
             below the width makes the pixels of a step independent (`wavefront_reason` says why).
     """
 
-    steps: list[Step]
-    slope: int | None
-    images: torch.Tensor
-    cache_bytes: int
-
     def __init__(
         self,
         model: Callable[..., torch.Tensor],
@@ -94,20 +93,61 @@ class Stepper:
         order: str = "raster",
         first: int = 0,
     ) -> None:
-        raise NotImplementedError
+        shape = tuple(images.shape)
+        self._plan = Plan(
+            model, shape, images.dtype, condition, wavefront=order == "wavefront", first=first
+        )
+        self.slope = self._plan.slope
+        self.steps = [Step(places, colour) for places, colour in self._plan.steps]
+        self._engine = Execution(self._plan, images)
+        self.cache_bytes = self._engine.cache_bytes
+        self._shift = self._plan.order.given - first
+        self._computed = False
+        with torch.no_grad():
+            for _ in range(self._plan.order.given):
+                self._engine.step()
 
+    @property
+    def images(self) -> torch.Tensor:
+        """(N, C, H, W): what has been accepted so far."""
+        N, H, W = self._engine.N, *self._plan.grid
+        planes = [self._engine.caches[node][:-1, :, 0].T for node in self._plan.colours]
+        return torch.stack(planes, dim=1).view(N, len(planes), H, W)
+
+    def _places(self, index: int) -> tuple[np.ndarray, int | None]:
+        step = self.steps[index]
+        return np.array([r * self._plan.grid[1] + c for r, c in step.places]), step.colour
+
+    @torch.no_grad()
     def parameters(self, index: int) -> torch.Tensor:
         """The model's output at the places of step ``index``, the next one: (N, P, places).
 
         Where the step has a colour, its parameters alone: (N, P / C, places). The bits depend on
         neither the batch size nor the number of threads nor the order.
         """
-        raise NotImplementedError
+        if index + self._shift != self._engine.next - self._computed:
+            expected = self._engine.next - self._computed - self._shift
+            raise ValueError(f"Stepper.parameters: index must be {expected}, the next step; "
+                             f"got {index}")  # fmt: skip
+        if not self._computed:
+            self._engine.step()
+            self._computed = True
+        places, colour = self._places(index)
+        P = self._plan.output.channels
+        each = P if colour is None else P // len(self._plan.colours)
+        start = 0 if colour is None else colour * each
+        return self._engine.output(places, range(start, start + each))
 
+    @torch.no_grad()
     def accept(self, index: int, inputs: torch.Tensor) -> None:
         """Network inputs of what was drawn in step ``index``: (N, C, places), or (N, 1, places)
         where the step has a colour."""
-        raise NotImplementedError
+        if not self._computed or index + self._shift != self._engine.next - 1:
+            raise ValueError(f"Stepper.accept: parameters({index}) must come before it")
+        places, colour = self._places(index)
+        colours = range(len(self._plan.colours)) if colour is None else range(colour, colour + 1)
+        self._engine.accept(places, colours, inputs)
+        self._computed = False
 
     def run(
         self,
