@@ -11,11 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from genkern.sampling import compiled
 from genkern.sampling.execute import Execution
 from genkern.sampling.plan import Plan
 
 ORDERS = ("raster", "wavefront")
-KINDS = ("bernoulli", "categorical", "logistic_mixture")
+KINDS = compiled.KINDS
 
 
 class Step(NamedTuple):
@@ -99,7 +100,10 @@ class Stepper:
         )
         self.slope = self._plan.slope
         self.steps = [Step(places, colour) for places, colour in self._plan.steps]
-        self._engine = Execution(self._plan, images)
+        if images.device.type == "cpu" and compiled.is_available():
+            self._engine: Execution = compiled.Engine(self._plan, images)
+        else:
+            self._engine = Execution(self._plan, images)
         self.cache_bytes = self._engine.cache_bytes
         self._shift = self._plan.order.given - first
         self._computed = False
@@ -170,11 +174,22 @@ class Stepper:
             integers (N, C, H, W), int64, -1 where nothing has been drawn; log p (N,) in float64,
             nats, of what has been drawn or given in these steps, at temperature 1 without top_k.
         """
-        raise NotImplementedError
+        if not isinstance(self._engine, compiled.Engine):
+            raise RuntimeError("Stepper.run: the compiled part of genkern must be there")
+        if draw.kind not in KINDS:
+            raise ValueError(f"Stepper.run: kind must be one of {', '.join(KINDS)}; got {draw.kind}")
+        if self._computed:
+            raise RuntimeError("Stepper.run: the step before must be accepted")
+        last = len(self.steps) if last is None else last
+        return self._engine.draw(draw, noise, given, last + self._shift)
 
 
 def wavefront_reason(
     model: Callable[..., torch.Tensor], images: torch.Tensor, *condition: object
 ) -> str | None:
     """Why there is no wavefront order for a model, or None if there is one."""
-    raise NotImplementedError
+    try:
+        Plan(model, tuple(images.shape), images.dtype, condition, wavefront=True)
+    except ValueError as error:
+        return str(error)
+    return None
