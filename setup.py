@@ -77,8 +77,7 @@ def is_x86() -> bool:
 def sources() -> tuple[list[str], list[str]]:
     """Those of the ops, compiled for every level, and those of the Python module."""
     found = sorted(glob("csrc/**/*.cpp", recursive=True))
-    engine = [s for s in found if s == "csrc/module.cpp" or s.startswith("csrc/sampler/")]
-    return [s for s in found if s not in engine], engine
+    return [s for s in found if s != "csrc/module.cpp"], ["csrc/module.cpp"]
 
 
 def extensions() -> list[Extension]:

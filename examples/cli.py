@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from examples import data, options, paths, registry
+from examples.compression import command as compression
 from examples.errors import UsageError, reason, unknown_name, wrong
 
 EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
@@ -241,6 +242,8 @@ COMMANDS: dict[str, Command] = {
     "sample": ("sample a trained model", sample_options, run_sample),
     "evaluate": ("exact likelihood, classes, outliers", evaluate_options, run_evaluate),
     "complete": ("draw the lower halves of images", complete_options, run_complete),
+    "compress": ("images to a file", compression.compress_options, compression.run_compress),
+    "decompress": ("and back", compression.decompress_options, compression.run_decompress),
     "table": ("train models; write examples/README.md", table_options, run_table),
     "demo": ("train four models; write a report", demo_options, run_demo),
 }
@@ -272,7 +275,7 @@ def run(argv: list[str]) -> int:
             ranks.read(name, os.environ[name])
     if not argv or argv[0] in ("-h", "--help"):
         print("python -m examples COMMAND [-h]\n")
-        print("\n".join(f"  {name:8} {text}" for name, (text, _, _) in COMMANDS.items()))
+        print("\n".join(f"  {name:10} {text}" for name, (text, _, _) in COMMANDS.items()))
         return 0
     if argv[0] not in COMMANDS:
         raise unknown_name("COMMAND", argv[0], COMMANDS)

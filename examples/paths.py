@@ -55,13 +55,29 @@ def folder_to_read(option: str, text: str) -> Path:
 
 
 def picture_to_write(option: str, text: str) -> Path:
-    takes = "a .png file that can be written"
+    return file_to_write(option, text, ".png")
+
+
+def file_to_write(option: str, text: str, suffix: str) -> Path:
+    takes = f"a {suffix} file that can be written"
     path = readable(option, text, takes)
-    if path.suffix.lower() != ".png":
+    if path.suffix.lower() != suffix:
         raise wrong(option, takes, text)
     if path.is_dir():
         raise wrong(option, takes, text, "it is a folder")
     _writable(option, text, takes, path.parent)
+    return path
+
+
+def file_to_read(option: str, text: str, suffix: str) -> Path:
+    takes = f"a {suffix} file"
+    path = readable(option, text, takes)
+    if path.suffix.lower() != suffix:
+        raise wrong(option, takes, text)
+    if not path.is_file():
+        raise wrong(option, takes, text, "it is a folder" if path.is_dir() else "no such file")
+    if not os.access(path, os.R_OK):
+        raise wrong(option, takes, text, "it cannot be read")
     return path
 
 

@@ -1,6 +1,6 @@
 """genkern: fused kernels for generative models on PyTorch."""
 
-from genkern import nn, testing
+from genkern import nn, sampling, testing
 from genkern.library import last_backend, use_backend
 from genkern.ops.concat_elu import concat_elu
 from genkern.ops.diagonal_lstm import diagonal_lstm
@@ -52,6 +52,7 @@ __all__ = [
     "pixel_cross_entropy",
     "row_lstm",
     "row_lstm_step",
+    "sampling",
     "testing",
     "use_backend",
 ]

@@ -28,6 +28,8 @@ class MADE(SequenceModel):
         orders: K; 1 is the raster order alone (the paper: up to 32 masks).
     """
 
+    own_steps = True
+
     def __init__(
         self, spec: DataSpec, *, hidden: int = 256, layers: int = 2, orders: int = 8
     ) -> None:

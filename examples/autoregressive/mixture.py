@@ -1,15 +1,14 @@
 """The likelihood and the sampling of models with a mixture of discretized logistics."""
 
-import itertools
 from abc import abstractmethod
 from collections.abc import Iterator
 
 import torch
-from torch.nn.utils import parametrize
 
 import genkern
 from examples.autoregressive.raster import Place, RasterModel
 from examples.model import DataSpec
+from genkern import sampling
 
 
 class MixtureModel(RasterModel):
@@ -30,6 +29,15 @@ class MixtureModel(RasterModel):
             raise ValueError(f"images must have 1 or 3 colours; got {colours}")
         #: Of a component.
         self.parameters_each = 3 if colours == 1 else 10
+
+    @property
+    @abstractmethod
+    def components(self) -> int:
+        """Of the mixture."""
+
+    @property
+    def distribution(self) -> sampling.Output:
+        return sampling.LogisticMixture(self.spec.levels, self.components)
 
     @abstractmethod
     def features(self, images: torch.Tensor) -> torch.Tensor:
@@ -82,22 +90,3 @@ class MixtureModel(RasterModel):
         rows, targets = params.reshape(-1, 3, 1, 1), every.reshape(-1, 1, 1, 1)
         nats = genkern.discretized_logistic_mixture_nll(rows, targets, levels=levels)
         return -nats.view(every.shape)
-
-    def draw_images(
-        self,
-        images: torch.Tensor,
-        generator: torch.Generator,
-        temperature: float,
-        labels: torch.Tensor | None,
-    ) -> None:
-        """A pixel at a time; ``temperature`` scales the mixture's logits and its logistics (the
-        logits of the levels, where `sample` completes images)."""
-        C, H, W = self.spec.shape
-        options = {"levels": self.spec.levels, "data_channels": C, "temperature": temperature}
-        with parametrize.cached():  # weights that are normalised at each use
-            for row, col in itertools.product(range(H), range(W)):
-                params = self.at(images)[:, :, row : row + 1, col : col + 1]
-                drawn = genkern.discretized_logistic_mixture_sample(
-                    params, generator=generator, **options
-                )
-                images[:, :, row, col] = drawn[:, :, 0, 0]

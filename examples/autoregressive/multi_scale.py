@@ -59,6 +59,8 @@ class MultiScalePixelRNN(RasterModel):
         condition: channels of what is made of x_S for the second network.
     """
 
+    own_steps = True
+
     def __init__(
         self,
         spec: DataSpec,

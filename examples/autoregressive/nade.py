@@ -27,6 +27,8 @@ class NADE(SequenceModel):
         hidden: units of the hidden layer (the paper: 500).
     """
 
+    own_steps = True
+
     def __init__(self, spec: DataSpec, *, hidden: int = 256) -> None:
         super().__init__(spec)
         check_size("nade", spec, hidden)

@@ -155,6 +155,10 @@ class PixelCNNPP(MixtureModel):
         self.head = weight_norm(nn.Conv2d(hidden, components * self.parameters_each, 1))
         self.register_buffer("is_initialised", torch.zeros((), dtype=torch.bool))
 
+    @property
+    def components(self) -> int:
+        return self.head.out_channels // self.parameters_each
+
     def features(self, images: torch.Tensor) -> torch.Tensor:
         x = torch.cat([images, torch.ones_like(images[:, :1])], dim=1)  # which tells the padding
         left = shifted_down(self.row_above(x)) + shifted_right(self.columns_left(x))

@@ -24,6 +24,8 @@ class PixelLSTM(SequenceModel):
         position: numbers in the vector of a place.
     """
 
+    own_steps = True
+
     def __init__(
         self, spec: DataSpec, *, hidden: int = 128, layers: int = 1, position: int = 32
     ) -> None:

@@ -9,6 +9,7 @@ import torch
 
 import genkern
 from examples.model import Batch, GenerativeModel
+from genkern import sampling
 
 #: (row, col, colour)
 Place = tuple[int, int, int]
@@ -24,6 +25,13 @@ class RasterModel(GenerativeModel):
 
     #: It is a model of p(x | y): `features` takes labels (N,) after the images.
     conditional: ClassVar[bool] = False
+    #: It draws by its own `steps`: they carry a state, or come in another order than the raster.
+    own_steps: ClassVar[bool] = False
+
+    @property
+    def distribution(self) -> sampling.Output:
+        """What `features` means, for `genkern.sampling.sample`."""
+        return sampling.Categorical(self.spec.levels)
 
     @abstractmethod
     def features(self, images: torch.Tensor) -> torch.Tensor:
@@ -70,7 +78,7 @@ class RasterModel(GenerativeModel):
         labels: torch.Tensor | None = None,
         partial: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Ancestral sampling.
+        """Ancestral sampling: `genkern.sampling.sample`, or the model's own steps.
 
         Args:
             temperature: divides the logits; below 1 favours likely levels.
@@ -78,6 +86,17 @@ class RasterModel(GenerativeModel):
             partial: levels (num_samples, C, H, W), -1 where they are to be drawn. The samples
                 follow p(rest | given) where what is given comes first in the order of `places`.
         """
+        if not self.own_steps:
+            return sampling.sample(
+                self.features,
+                num_samples,
+                shape=self.spec.shape,
+                output=self.distribution,
+                condition=labels if self.conditional else None,
+                partial=partial,
+                temperature=temperature,
+                generator=generator,
+            )
         device = next(self.parameters()).device
         images = torch.zeros(num_samples, *self.spec.shape, dtype=torch.uint8, device=device)
         if partial is None:

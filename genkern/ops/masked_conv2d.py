@@ -68,6 +68,7 @@ _window = library.define(
 
 
 group_ends = reference.group_ends
+anchor, has_centre, colours = reference.anchor, reference.has_centre, reference.colours
 
 
 def live_taps(

@@ -91,7 +91,7 @@ LINES: list[Line] = [
     (["train", "pixelcnn"], "MODEL", MODELS, "pixelcnn"),
     (["train", ""], "MODEL", MODELS, ""),
     (["train"], "MODEL", "", ""),
-    (["trian", "vae"], "COMMAND", "list, train, sample, evaluate, complete, table, demo", "trian"),
+    (["trian", "vae"], "COMMAND", "list, train, sample, evaluate, complete, compress, decompress, table, demo", "trian"),
     (["--steps", "3"], "COMMAND", "list, train, sample", "--steps"),
     *_values(SAMPLE, "--num", "an integer from 1 to 1,000,000", "0", "-3", "x", "2.5", "9" * 20),
     *_values(SAMPLE, "--temperature", POSITIVE, "0", "-1", "nan", "inf", "warm"),

@@ -63,7 +63,10 @@ def allowed_prefixes(path: str) -> tuple[tuple[str, ...], bool]:
     if layer == "ops":
         shared = ("checks", "random", "library", "spec", "family")
         return (*(f"genkern.{name}" for name in shared), f"genkern.reference.{stem}"), True
-    if layer in ("nn", "sampling", "metrics", "testing", "convert"):
+    if layer == "sampling":
+        shared = ("ops", "checks", "library", "random", "spec")
+        return (own, *(f"genkern.{name}" for name in shared)), True
+    if layer in ("nn", "metrics", "testing", "convert"):
         return (own, "genkern.ops", "genkern.checks"), True
     if layer in ("examples", "benchmarks"):
         import genkern

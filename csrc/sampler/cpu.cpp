@@ -1,0 +1,176 @@
+// The sampling engine: packing of weights, and the loop over the steps. What is computed: plan.h.
+#include "../bind.h"
+#include "draw.h"
+#include "engine.h"
+#include "team.h"
+
+namespace genkern::cpu {
+namespace {
+
+using namespace core::sampler;
+
+// Images of the batch -> shares: as many teams as there are images, or threads; several threads to
+// a team where images are few.
+Share share_of(int64_t member, int64_t members, int64_t images) {
+  const int64_t teams = std::min(members, std::max<int64_t>(1, images));
+  const int64_t team = member * teams / members;
+  const int64_t first = (team * members + teams - 1) / teams;
+  const int64_t last = ((team + 1) * members + teams - 1) / teams;
+  return {images * team / teams, images * (team + 1) / teams, member - first, last - first};
+}
+
+// What a call draws with; absent where it only computes.
+template <typename A>
+struct Draws {
+  Drawing drawing;
+  const A *noise, *table;  // (N, channels, places), (levels,)
+  const int64_t* given;    // (N, C, places), or null
+  int64_t* integers;       // (N, C, places)
+  double* log_prob;        // (N,)
+  const int32_t *ends, *places, *colours;
+  int64_t noise_channels, grid, each;  // places of an image; parameters of a colour
+};
+
+template <typename A>
+class Drawer {
+ public:
+  explicit Drawer(const Draws<A>& draws) : draws_(draws) {}
+
+  void draw(const Worker<A>& worker, int64_t step) {
+    const Share& share = worker.share();
+    for (int64_t e = draws_.ends[step]; e < draws_.ends[step + 1]; ++e)
+      for (int64_t n = share.begin + share.rank; n < share.end; n += share.size)
+        draw_place(worker, draws_.places[e], draws_.colours[step], n);
+  }
+
+ private:
+  void draw_place(const Worker<A>& worker, int64_t place, int64_t colour, int64_t n) {
+    const int64_t colours = int64_t(worker.plan().images.size());
+    read_parameters(worker, place, n);
+    const int64_t begin = colour < 0 ? 0 : colour, end = colour < 0 ? colours : colour + 1;
+    for (int64_t c = begin; c < end; ++c) {
+      const int64_t at = (n * colours + c) * draws_.grid + place;
+      const int64_t given = draws_.given ? draws_.given[at] : -1;
+      const A u = draws_.noise[(n * draws_.noise_channels + c) * draws_.grid + place];
+      const A* own = parameters_.data() + c * draws_.each;
+      double& log_p = draws_.log_prob[n];
+      const int64_t x = draws_.drawing.kind == Kind::kBernoulli
+                            ? draw_bernoulli(draws_.drawing, *own, u, given, log_p)
+                            : draw_categorical(draws_.drawing, own, u, given, log_p, work_);
+      draws_.integers[at] = x;
+      worker.write(worker.plan().images[c], place, n, 1, draws_.table + x);
+    }
+  }
+
+  void read_parameters(const Worker<A>& worker, int64_t place, int64_t n) {
+    parameters_.clear();
+    for (const Term& piece : worker.plan().output) {
+      parameters_.resize(parameters_.size() + piece.length);
+      worker.read(piece.source, place, n, piece.length, &parameters_.back() + 1 - piece.length);
+    }
+  }
+
+  const Draws<A>& draws_;
+  std::vector<A> parameters_, work_;
+};
+
+template <typename A>
+void run(const Plan& plan, const Memory<A>& memory, const Tensor& like, int64_t images,
+         int64_t first, int64_t last, const Draws<A>* draws) {
+  const int64_t threads = num_threads();
+  Members members(threads);
+  std::vector<Barrier> barriers(threads);
+  std::atomic<int64_t> ready{0};
+  const auto work = [&](int64_t begin, int64_t end) {
+    const int64_t member = members.enter(end - begin);
+    if (member < 0) return;
+    const Share share = share_of(member, members.count(), images);
+    Barrier& barrier = barriers[member - share.rank];
+    if (share.rank == 0) barrier.reset(share.size);
+    // Nobody waits at a barrier before it knows its size.
+    ready.fetch_add(1);
+    while (ready.load() < members.count()) std::this_thread::yield();
+    if (share.images() == 0) return;
+    const Scratch<A> scratch(like, Worker<A>::scratch_size(plan));
+    Worker<A> worker(plan, memory, share, scratch.get());
+    std::optional<Drawer<A>> drawer;
+    if (draws) drawer.emplace(*draws);
+    for (int64_t step = first; step < last; ++step) {
+      for (const Stage& stage : plan.stages) worker.run(stage, step, [&] { barrier.wait(); });
+      if (!draws) continue;
+      drawer->draw(worker, step);
+      barrier.wait();
+    }
+  };
+  if (threads == 1) return work(0, 1);
+  parallel_for(0, threads, 1, work);
+}
+
+template <typename A>
+Memory<A> memory_of(const Tensor& tables, const Tensor& packed, const Tensor& constants,
+                    const Tensor& cache) {
+  return {data<A>(cache), data<const A>(constants), data<const A>(packed),
+          data<const int32_t>(tables)};
+}
+
+}  // namespace
+
+Tensor sampler_pack(const Tensor& numbers, const Tensor& weights) {
+  return dispatch_accumulate(weights, [&]<typename A>(A) {
+    const Plan plan = read_plan<A>(data<const int64_t>(numbers));
+    Tensor packed = new_large(weights, {plan.packed + 4 * core::kLanes<A>});
+    parallel_units(int64_t(plan.stages.size()), 1, [&](Units units) {
+      for (const int64_t unit : units)
+        for (const Product& product : plan.stages[unit].products)
+          pack(plan.stages[unit], product, data<const A>(weights), data<A>(packed));
+    });
+    return packed;
+  });
+}
+
+// Steps [first, last), without drawing. Writes into `cache`.
+void sampler_steps(const Tensor& numbers, const Tensor& tables, const Tensor& packed,
+                   const Tensor& constants, const Tensor& cache, int64_t images, int64_t first,
+                   int64_t last) {
+  dispatch_accumulate(cache, [&]<typename A>(A) {
+    const Plan plan = read_plan<A>(data<const int64_t>(numbers));
+    const Memory<A> memory = memory_of<A>(tables, packed, constants, cache);
+    run<A>(plan, memory, cache, images, first, last, nullptr);
+  });
+}
+
+// Steps [first, last): what is drawn goes into `cache`, `integers` and `log_prob`. `draws`: where
+// the ends of the steps, their places and their colours stand in `tables`.
+void sampler_draw(const Tensor& numbers, const Tensor& tables, const Tensor& packed,
+                  const Tensor& constants, const Tensor& cache, const Tensor& noise,
+                  const Tensor& table, const std::optional<Tensor>& given, const Tensor& integers,
+                  const Tensor& log_prob, int64_t ends, int64_t places, int64_t colours,
+                  int64_t kind, int64_t levels, int64_t top_k, double temperature, int64_t first,
+                  int64_t last) {
+  dispatch_accumulate(cache, [&]<typename A>(A) {
+    const Plan plan = read_plan<A>(data<const int64_t>(numbers));
+    const Memory<A> memory = memory_of<A>(tables, packed, constants, cache);
+    const int32_t* at = data<const int32_t>(tables);
+    const Draws<A> draws{{Kind(kind), levels, top_k, temperature},
+                         data<const A>(noise),
+                         data<const A>(table),
+                         data<const int64_t>(given),
+                         data<int64_t>(integers),
+                         data<double>(log_prob),
+                         at + ends,
+                         at + places,
+                         at + colours,
+                         noise.size(1),
+                         noise.size(2) * noise.size(3),
+                         Kind(kind) == Kind::kBernoulli ? 1 : levels};
+    run<A>(plan, memory, cache, noise.size(0), first, last, &draws);
+  });
+}
+
+GENKERN_REGISTER(CPU, m) {
+  m.impl("sampler_pack", TORCH_BOX(&sampler_pack));
+  m.impl("sampler_steps", TORCH_BOX(&sampler_steps));
+  m.impl("sampler_draw", TORCH_BOX(&sampler_draw));
+}
+
+}  // namespace genkern::cpu

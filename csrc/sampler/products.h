@@ -1,0 +1,85 @@
+// The products of a stage: rows (a place of an image each) x units, through the register tile.
+//
+// Packed weights of a product, for every block of units and part: the bias of each lane, then, for
+// each factor, the weights of each lane; lanes without a unit hold 0.
+#pragma once
+#include <algorithm>
+
+#include "../core/tile.h"
+#include "plan.h"
+
+namespace genkern::core::sampler {
+
+// Rows that are gathered and multiplied at a time.
+constexpr int64_t kRows = block_size(48, 5);
+
+template <typename A>
+inline constexpr int kTileRows = kManyRegisters && sizeof(A) == 4 ? 12 : 6;
+
+// A run of factors of the gathered rows, and of the weights that they meet: terms that read zeros
+// alone are left out.
+struct Run {
+  int64_t begin, weight, length;
+};
+
+template <typename A>
+void pack(const Stage& stage, const Product& p, const A* weights, A* packed) {
+  A* to = packed + p.packed;
+  for (int64_t block = 0; block < stage.blocks; ++block)
+    for (int64_t part = 0; part < p.parts; ++part) {
+      const int64_t first = block * stage.width, left = stage.units - first;
+      const int64_t valid = std::min(stage.width, left), row = part * stage.units + first;
+      for (int64_t i = 0; i < stage.width; ++i)
+        *to++ = i < valid && p.bias >= 0 ? weights[p.bias + row + i] : A{};
+      for (int64_t k = 0; k < p.length; ++k)
+        for (int64_t i = 0; i < stage.width; ++i)
+          *to++ = i < valid ? weights[p.weight + (row + i) * p.length + k] : A{};
+    }
+}
+
+// sums[m][v] = bias[v] + sum over the runs: one order of the sum, whatever M and NV are.
+template <typename A, int M, int NV>
+[[gnu::noinline]] void tile(const A* rows, int64_t row, const Run* run, const Run* end,
+                            const A* packed, int64_t width, A* sums) {
+  Tile<A, M, NV> sum;
+  const A* weights = packed + width;
+  for (; run < end; ++run) {
+    const A* a = rows + run->begin;
+    const A* b = weights + run->weight * width;
+    for (int64_t k = 0; k < run->length; ++k, ++a, b += width)
+      sum.add_products([&](int m) __attribute__((always_inline)) { return a + m * row; }, b,
+                       whole<A>);
+  }
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m)
+#pragma GCC unroll 16
+    for (int v = 0; v < NV; ++v)
+      store(sums + m * width + v * kLanes<A>, sum.sum[m][v] + load(packed + v * kLanes<A>));
+}
+
+// `rows` gathered rows, `row` elements apart, times a block of weights: few rows take many vectors
+// of weights at a time, so that enough sums are formed side by side.
+template <typename A>
+void multiply(const A* from, int64_t row, int64_t rows, const std::vector<Run>& runs,
+              const A* packed, int64_t width, A* sums) {
+  constexpr int64_t L = kLanes<A>;
+  const Run *first = runs.data(), *end = first + runs.size();
+  const int64_t vectors = width / L;
+  const auto by_rows = [&]<int kMost, int NV>(std::integral_constant<int, kMost>,
+                                              std::integral_constant<int, NV>) {
+    for (int64_t v = 0; v < vectors; v += NV)
+      for_each_tile<kMost>(rows, [&]<int M>(int64_t m, std::integral_constant<int, M>) {
+        tile<A, M, NV>(from + m * row, row, first, end, packed + v * L, width,
+                       sums + m * width + v * L);
+      });
+  };
+  using std::integral_constant;
+  if (vectors == 1)
+    by_rows(integral_constant<int, kTileRows<A>>{}, integral_constant<int, 1>{});
+  else if (vectors == 2 || rows > 3)
+    by_rows(integral_constant<int, kTileRows<A>>{}, integral_constant<int, 2>{});
+  else
+    by_rows(integral_constant<int, 3>{}, integral_constant<int, 4>{});
+}
+
+}  // namespace genkern::core::sampler

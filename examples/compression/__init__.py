@@ -1,0 +1,1 @@
+"""Lossless compression of images by a model with an exact likelihood and an entropy coder."""

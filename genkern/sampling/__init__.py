@@ -1,0 +1,18 @@
+"""Fast exact sampling of autoregressive models of images."""
+
+from genkern.sampling.outputs import Bernoulli, Categorical, LogisticMixture, Output
+from genkern.sampling.request import Step, draw_noise
+from genkern.sampling.sampler import METHODS, Report, last_report, sample
+
+__all__ = [
+    "METHODS",
+    "Bernoulli",
+    "Categorical",
+    "LogisticMixture",
+    "Output",
+    "Report",
+    "Step",
+    "draw_noise",
+    "last_report",
+    "sample",
+]

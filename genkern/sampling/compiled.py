@@ -1,0 +1,271 @@
+"""A plan as numbers, for the engine in C++ (csrc/sampler/plan.h reads them)."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from genkern.sampling.execute import Execution
+from genkern.sampling.fuse import Stage, is_identity, stages_of
+from genkern.sampling.graph import FUNCTIONS, Constant, Node, Piece, Pointwise, Product
+from genkern.sampling.plan import Plan
+
+KINDS = ("bernoulli", "categorical", "logistic_mixture")
+_LOAD, _STORE = 0, 1
+_CODES = {name: 2 + i for i, name in enumerate(FUNCTIONS)}
+_NOWHERE = [0, 0, 0, 0, 0, -1, -1]
+_library = torch.library.Library("genkern", "FRAGMENT")
+_library.define("sampler_pack(Tensor numbers, Tensor weights) -> Tensor")
+_library.define(
+    "sampler_steps(Tensor numbers, Tensor tables, Tensor packed, Tensor constants, "
+    "Tensor(a!) cache, int images, int first, int last) -> ()"
+)
+_library.define(
+    "sampler_draw(Tensor numbers, Tensor tables, Tensor packed, Tensor constants, "
+    "Tensor(a!) cache, Tensor noise, Tensor table, Tensor? given, Tensor(b!) integers, "
+    "Tensor(c!) log_prob, int ends, int places, int colours, int kind, int levels, int top_k, "
+    "float temperature, int first, int last) -> ()"
+)
+
+
+def is_available() -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key("genkern::sampler_steps", "CPU")
+
+
+class _Store:
+    """Arrays one after the other; equal ones once."""
+
+    def __init__(self) -> None:
+        self.parts: list[np.ndarray] = []
+        self.known: dict[bytes, int] = {}
+        self.size = 0
+
+    def add(self, array: np.ndarray) -> int:
+        array = np.ascontiguousarray(array, np.int32).ravel()
+        key = array.tobytes()
+        if key not in self.known:
+            self.known[key] = self.size
+            self.parts.append(array)
+            self.size += len(array)
+        return self.known[key]
+
+    def tensor(self) -> torch.Tensor:
+        return torch.from_numpy(np.concatenate([*self.parts, np.zeros(1, np.int32)]))
+
+
+class _Tensors:
+    """Elements of tensors one after the other."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype, self.parts, self.size = dtype, [torch.zeros(1, dtype=dtype)], 1
+
+    def add(self, tensor: torch.Tensor) -> int:
+        at = self.size
+        self.parts.append(tensor.detach().to(self.dtype).reshape(-1))
+        self.size += tensor.numel()
+        return at
+
+    def tensor(self) -> torch.Tensor:
+        return torch.cat(self.parts)
+
+
+class Engine(Execution):
+    """`Execution` in C++: the same caches, of what others read alone."""
+
+    def __init__(self, plan: Plan, images: torch.Tensor) -> None:
+        self.plan, self.N, self.next = plan, images.shape[0], 0
+        self.images = images
+        self.stages, self.stored = stages_of(plan)
+        self.tables, self.weights_ = _Store(), _Tensors(images.dtype)
+        self.constants = _Tensors(images.dtype)
+        self.places: dict[Node, tuple[int, bool]] = {}
+        self._allocate()
+        for c, node in enumerate(plan.colours):
+            self.caches[node][:-1, :, 0] = images[:, c].flatten(1).T
+        numbers = self._numbers()
+        self.numbers = torch.tensor(numbers, dtype=torch.int64)
+        self.packed = torch.ops.genkern.sampler_pack(self.numbers, self.weights_.tensor())
+        self.draw_at = self._steps_drawn()
+        self.arguments = (
+            self.numbers, self.tables.tensor(), self.packed, self.constants.tensor(), self.cache
+        )  # fmt: skip
+        self.weights_ = _Tensors(images.dtype)
+
+    def _allocate(self) -> None:
+        """The caches: views of one tensor."""
+        H, W = self.plan.grid
+        slots = {node: H * W for node in self.plan.colours}
+        for node in self.plan.slots:
+            if node in self.stored:
+                slots[node] = self.plan.slots[node].count
+        self.bases, size = {}, 0
+        for node, count in slots.items():
+            self.bases[node] = size
+            size += ((count + 1) * self.N * node.channels + 15) // 16 * 16
+        self.cache = torch.zeros(size, dtype=self.images.dtype)
+        self.caches = {
+            node: self.cache[base : base + (slots[node] + 1) * self.N * node.channels].view(
+                slots[node] + 1, self.N, node.channels
+            )
+            for node, base in self.bases.items()
+        }
+
+    # ---- numbers
+
+    def _numbers(self) -> list[int]:
+        found = [len(self.stages)]
+        for stage in self.stages:
+            found += self._stage(stage)
+        found.append(len(self.plan.output.pieces))
+        for piece in self.plan.output.pieces:
+            found += [*self._source(piece), piece.length]
+        found.append(len(self.plan.colours))
+        grid = self.plan.grid
+        for node in self.plan.colours:
+            whole = np.arange(grid[0] * grid[1], dtype=np.int32).reshape(grid)
+            found += self._source(Piece(node, 0, 1, whole))
+        return found
+
+    def _source(self, piece: Piece) -> list[int]:
+        node = piece.node
+        if isinstance(node, Constant):
+            return self._constant(node, piece)
+        table = self.tables.add(self.plan.slots_read(node, piece.table))
+        zeros = self.caches[node].shape[0] - 1
+        C = node.channels
+        return [0, self.bases[node], self.N * C, C, piece.start, table, zeros]
+
+    def _constant(self, node: Constant, piece: Piece) -> list[int]:
+        value = node.value.detach()
+        n, C, h, w = value.shape
+        everywhere = h == w == 1 and is_identity(piece)
+        if node not in self.places:
+            if not everywhere:
+                value = value.expand(-1, -1, *node.grid)
+            places = value.permute(2, 3, 0, 1).reshape(-1, n, C)
+            places = torch.cat([places, torch.zeros_like(places[:1])])
+            self.places[node] = self.constants.add(places.contiguous()), everywhere
+        base, was_everywhere = self.places[node]
+        if was_everywhere != everywhere:
+            del self.places[node]
+            return self._constant(node, piece)
+        image = C if n > 1 else 0
+        if everywhere:
+            return [1, base, 0, image, piece.start, -1, -1]
+        flat, zeros = piece.table.ravel(), node.grid[0] * node.grid[1]
+        table = self.tables.add(np.where(flat < 0, zeros, flat))
+        return [1, base, n * C, image, piece.start, table, zeros]
+
+    def _stage(self, stage: Stage) -> list[int]:
+        batches = self.plan.batches[stage.nodes[0]]
+        waves = -1 if batches.waves is None else self.tables.add(batches.waves)
+        head = [stage.units, self.tables.add(batches.places), self.tables.add(batches.ends), waves]
+        writer = _Registers(stage)
+        products, operations = [], []
+        for node in stage.nodes:
+            first = writer.take(node)
+            if isinstance(node, Product):
+                products.append(self._product(node, stage.units, first))
+            else:
+                operations += self._pointwise(node, stage, writer)
+            if node in self.stored:
+                operations += self._stores(node, stage, first)
+        found = [*head, writer.count, len(products)]
+        for product in products:
+            found += product
+        found.append(len(operations))
+        for operation in operations:
+            found += operation
+        return found
+
+    def _product(self, node: Product, units: int, first: int) -> list[int]:
+        length = sum(term.piece.length for term in node.terms)
+        weight = bias = -1
+        if node.terms:
+            weight = self.weights_.add(torch.cat([term.weight for term in node.terms], dim=1))
+        if node.bias is not None:
+            bias = self.weights_.add(node.bias)
+        found = [node.channels // units, length, weight, bias, first, len(node.terms)]
+        for term in node.terms:
+            found += [*self._source(term.piece), term.piece.length]
+        return found
+
+    def _pointwise(self, node: Pointwise, stage: Stage, writer: "_Registers") -> list[list[int]]:
+        found = []
+        number = self.constants.add(torch.tensor([node.number])) if node.number else -1
+        for part in range(node.channels // stage.units):
+            registers = []
+            for piece in node.pieces:
+                own = piece.part(part * stage.units, (part + 1) * stage.units)
+                if piece.node in writer.first and is_identity(piece):
+                    registers.append(writer.first[piece.node] + own.start // stage.units)
+                else:
+                    registers.append(writer.temporary(len(registers)))
+                    found.append([_LOAD, registers[-1], 0, 0, 0, 0, -1, *self._source(own)])
+            to = writer.first[node] + part
+            operands = [*registers, 0, 0, 0, 0][:4]
+            found.append([_CODES[node.function], to, *operands, number, *_NOWHERE])
+        return found
+
+    def _stores(self, node: Node, stage: Stage, first: int) -> list[list[int]]:
+        found = []
+        for part in range(node.channels // stage.units):
+            whole = np.arange(node.grid[0] * node.grid[1], dtype=np.int32).reshape(node.grid)
+            source = self._source(Piece(node, part * stage.units, stage.units, whole))
+            found.append([_STORE, 0, first + part, 0, 0, 0, -1, *source])
+        return found
+
+    def _steps_drawn(self) -> tuple[int, int, int]:
+        """Where the ends, the places and the colours of the steps stand among the tables."""
+        given, W = self.plan.order.given, self.plan.grid[1]
+        steps = self.plan.steps[self.plan.skipped :]
+        ends = np.cumsum([0] * (given + 1) + [len(places) for places, _ in steps])
+        places = [r * W + c for places, _ in steps for r, c in places]
+        colours = [-1] * given + [-1 if colour is None else colour for _, colour in steps]
+        return (
+            self.tables.add(ends), self.tables.add(np.array([*places, 0])),
+            self.tables.add(np.array([*colours, 0])),
+        )  # fmt: skip
+
+    # ---- steps
+
+    def step(self) -> None:
+        self.steps(self.next + 1)
+
+    def steps(self, last: int) -> None:
+        torch.ops.genkern.sampler_steps(*self.arguments, self.N, self.next, last)
+        self.next = last
+
+    def draw(
+        self, draw: Any, noise: torch.Tensor, given: torch.Tensor | None, last: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Steps up to ``last`` with their draws: integers and log p."""
+        dtype, shape = self.images.dtype, self.images.shape
+        integers = torch.full(shape, -1, dtype=torch.int64)
+        log_prob = torch.zeros(shape[0], dtype=torch.float64)
+        table = draw.table.detach().to(dtype).contiguous()
+        torch.ops.genkern.sampler_draw(
+            *self.arguments, noise.to(dtype).contiguous(), table,
+            None if given is None else given.long().contiguous(), integers, log_prob,
+            *self.draw_at, KINDS.index(draw.kind), draw.levels, draw.top_k, draw.temperature,
+            self.next, last,
+        )  # fmt: skip
+        self.next = last
+        return integers, log_prob
+
+
+class _Registers:
+    """Which registers of a stage hold what."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.units, self.first = stage.units, {}
+        self.count = 4  # what is loaded for an operation
+
+    def take(self, node: Node) -> int:
+        self.first[node] = self.count
+        self.count += node.channels // self.units
+        return self.first[node]
+
+    def temporary(self, index: int) -> int:
+        return index
+

@@ -1,0 +1,196 @@
+"""What a model computes, as nodes whose channels are computed together, place by place.
+
+A node has the same channels at every place of a grid of H x W places. What a node reads of another
+one is a table: for each of its places the place of the other one, row * W + col, or -1 where it
+reads zeros. Shifts, padding, crops, strides and enlargements are tables and cost nothing.
+
+    places of a grid of 2 x 3       0 1 2      the tap one row up and      -1 -1 -1
+                                    3 4 5      one column to the left      -1  0  1
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+Grid = tuple[int, int]
+Table = np.ndarray  # int32, (H, W)
+
+
+@dataclass(eq=False)
+class Node:
+    """``channels`` of every place of ``grid``."""
+
+    channels: int
+    grid: Grid
+
+    def reads(self) -> list[tuple["Node", Table]]:
+        return []
+
+
+@dataclass(eq=False)
+class Image(Node):
+    """Channels of the images, from ``start`` on, that are drawn at once."""
+
+    start: int = 0
+
+
+@dataclass(eq=False)
+class Constant(Node):
+    """Does not depend on the images: (N or 1, C, H or 1, W or 1)."""
+
+    value: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+@dataclass(eq=False)
+class Piece:
+    """Channels [start, start + length) of a node, at the places of a table."""
+
+    node: Node
+    start: int
+    length: int
+    table: Table
+
+    def part(self, begin: int, end: int) -> "Piece":
+        return Piece(self.node, self.start + begin, end - begin, self.table)
+
+
+@dataclass(eq=False)
+class Term:
+    """Of a product: ``weight`` (C_out, length) times a piece."""
+
+    piece: Piece
+    weight: torch.Tensor
+
+
+@dataclass(eq=False)
+class Product(Node):
+    """bias + the sum of the terms, in their order."""
+
+    terms: list[Term] = field(default_factory=list)
+    bias: torch.Tensor | None = None
+
+    def reads(self) -> list[tuple[Node, Table]]:
+        return [(term.piece.node, term.piece.table) for term in self.terms]
+
+
+@dataclass(eq=False)
+class Pointwise(Node):
+    """A function of one value of each piece, and of a number."""
+
+    function: str = ""
+    pieces: list[Piece] = field(default_factory=list)
+    number: float = 0.0
+
+    def reads(self) -> list[tuple[Node, Table]]:
+        return [(piece.node, piece.table) for piece in self.pieces]
+
+
+#: Of values x, y, z, w and a number a.
+FUNCTIONS = {
+    "copy": lambda a, x: x,
+    "relu": lambda a, x: x.relu(),
+    "leaky_relu": lambda a, x: torch.where(x > 0, x, a * x),
+    "elu": lambda a, x: torch.where(x > 0, x, a * torch.expm1(x)),
+    "elu_of_minus": lambda a, x: torch.where(x < 0, -x, a * torch.expm1(-x)),
+    "tanh": lambda a, x: x.tanh(),
+    "sigmoid": lambda a, x: x.sigmoid(),
+    "silu": lambda a, x: x * x.sigmoid(),
+    "exp": lambda a, x: x.exp(),
+    "add": lambda a, x, y: x + a * y,
+    "mul": lambda a, x, y: x * y,
+    "add_number": lambda a, x: x + a,
+    "mul_number": lambda a, x: x * a,
+    "gated": lambda a, x, y: x.tanh() * y.sigmoid(),
+    "cell": lambda a, f, i, g, c: f.sigmoid() * c + i.sigmoid() * g.tanh(),
+    "state": lambda a, o, c: o.sigmoid() * c.tanh(),
+}  # fmt: skip
+
+
+def identity(grid: Grid) -> Table:
+    H, W = grid
+    return np.arange(H * W, dtype=np.int32).reshape(H, W)
+
+
+def looked_up(outer: Table, inner: Table) -> Table:
+    """The places that ``inner`` gives for the places of ``outer``."""
+    flat = np.append(inner.ravel(), np.int32(-1))
+    return flat[outer]
+
+
+@dataclass(eq=False)
+class View:
+    """A tensor (N, C, H, W) of pieces of nodes, channel after channel."""
+
+    pieces: list[Piece]
+    grid: Grid
+
+    @property
+    def channels(self) -> int:
+        return sum(piece.length for piece in self.pieces)
+
+    def narrow(self, start: int, length: int) -> "View":
+        found, at = [], 0
+        for piece in self.pieces:
+            begin, end = max(0, start - at), min(piece.length, start + length - at)
+            if begin < end:
+                found.append(piece.part(begin, end))
+            at += piece.length
+        return View(found, self.grid)
+
+    def moved(self, table: Table) -> "View":
+        """At each place of ``table`` what this view has at the place that it names."""
+        found = [Piece(p.node, p.start, p.length, looked_up(table, p.table)) for p in self.pieces]
+        return View(found, (table.shape[0], table.shape[1]))
+
+    def ends(self) -> list[int]:
+        return np.cumsum([piece.length for piece in self.pieces]).tolist()
+
+
+def concatenated(views: Sequence[View]) -> View:
+    return View([piece for view in views for piece in view.pieces], views[0].grid)
+
+
+class Graph:
+    """The nodes in an order in which each comes after what it reads, loops excepted.
+
+    Attributes:
+        nodes: all of them.
+        loops: (first, last + 1) of nodes that read each other along the places of an image.
+        scans: likewise, of loops that have to be computed place by place.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.loops: list[tuple[int, int]] = []
+        self.scans: list[tuple[int, int]] = []
+
+    def add(self, node: Node) -> Node:
+        self.nodes.append(node)
+        return node
+
+    def view(self, node: Node) -> View:
+        return View([Piece(node, 0, node.channels, identity(node.grid))], node.grid)
+
+    def constant(self, value: torch.Tensor, channels: int, grid: Grid) -> View:
+        """A tensor that broadcasts to (N, channels, *grid)."""
+        while value.ndim < 4:
+            value = value[None]
+        value = value.expand(-1, channels, -1, -1)
+        return self.view(self.add(Constant(channels, grid, value)))
+
+    def product(
+        self, channels: int, grid: Grid, terms: list[Term], bias: torch.Tensor | None = None
+    ) -> View:
+        return self.view(self.add(Product(channels, grid, terms, bias)))
+
+    def pointwise(self, function: str, *views: View, number: float = 0.0) -> View:
+        """A function of views with equal channels and grids, node by node."""
+        ends = sorted({end for view in views for end in view.ends()})
+        found = []
+        for begin, end in zip([0, *ends[:-1]], ends, strict=True):
+            pieces = [view.narrow(begin, end - begin).pieces[0] for view in views]
+            node = Pointwise(end - begin, views[0].grid, function, pieces, number)
+            found.append(self.view(self.add(node)))
+        return concatenated(found)

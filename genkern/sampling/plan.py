@@ -1,0 +1,155 @@
+"""The plan of a model: its graph, the steps, and when and where everything is computed."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from genkern.sampling import rules, schedule
+from genkern.sampling.graph import Constant, Image, Node
+from genkern.sampling.record import record
+
+assert rules.__all__  # they register themselves
+Places = list[tuple[int, int]]
+
+
+class Plan:
+    """What a `Stepper` runs.
+
+    Attributes:
+        graph, output, colours: as `record` returns them.
+        in_order: whether the colours of a pixel are drawn one after the other.
+        slope: of a wavefront, or None.
+        steps: the places of each step that is drawn or given, and its colour or None.
+        given: how many of the steps are given.
+        times, batches, slots: of each node that is computed.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., torch.Tensor],
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        condition: tuple,
+        *,
+        wavefront: bool = False,
+        first: int = 0,
+    ) -> None:
+        self.graph, self.output, self.colours = record(model, shape, dtype, *condition)
+        self.grid = (shape[2], shape[3])
+        H, W = self.grid
+        self.slope = None
+        raster = np.arange(H * W, dtype=np.int32).reshape(H, W)
+        self.in_order = not self._is_causal(raster, False)
+        if self.in_order and not (len(self.colours) > 1 and self._is_causal(raster, True)):
+            raise ValueError("sampling: the output at a pixel must not see it or later pixels")
+        number = raster
+        if wavefront:
+            self.slope = self._find_slope()
+            number = np.arange(H)[:, None] * self.slope + np.arange(W)
+        self._set_steps(number, first)
+        self._schedule()
+
+    # ---- orders
+
+    def _order(self, number: np.ndarray, in_order: bool, given: int = 0) -> schedule.Order:
+        """Of steps with a number for each place (H, W)."""
+        C = len(self.colours)
+        if not in_order:
+            return schedule.Order(dict.fromkeys(self.colours, number), given)
+        return schedule.Order({node: number * C + c for c, node in enumerate(self.colours)}, given)
+
+    def _due(self, order: schedule.Order) -> np.ndarray:
+        """(P, H, W): the step that needs each channel of the output."""
+        P, C = self.output.channels, len(self.colours)
+        number = [order.drawn[node] for node in self.colours]
+        if not self.in_order:
+            return np.broadcast_to(number[0], (P, *self.grid))
+        return np.repeat(np.stack(number), P // C, axis=0)
+
+    def _is_causal(self, number: np.ndarray, in_order: bool) -> bool:
+        self.in_order = in_order
+        if in_order and self.output.channels % len(self.colours):
+            return False
+        order = self._order(number, in_order)
+        known, due, start = schedule.known(self.graph, order), self._due(order), 0
+        for piece in self.output.pieces:
+            soonest = due[start : start + piece.length].min(axis=0).ravel()
+            start += piece.length
+            if (known[piece.node][piece.table.ravel()] > soonest).any():
+                return False
+        return True
+
+    def _find_slope(self) -> int:
+        H, W = self.grid
+        low, high = 1, W - 1
+        number = lambda slope: np.arange(H, dtype=np.int32)[:, None] * slope + np.arange(W)  # noqa: E731
+        if high < 1 or not self._is_causal(number(high).astype(np.int32), self.in_order):
+            raise ValueError(
+                "sampling: order must be 'raster': some pixel sees all of the row above it, so "
+                "that no pixels of different rows are independent"
+            )
+        while low < high:
+            middle = (low + high) // 2
+            if self._is_causal(number(middle).astype(np.int32), self.in_order):
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def _set_steps(self, number: np.ndarray, first: int) -> None:
+        """The leading ``first`` steps become as few as they can: a row of an image each."""
+        C = len(self.colours) if self.in_order else 1
+        H, W = self.grid
+        kinds = np.unique(number)
+        number = np.searchsorted(kinds, number).astype(np.int32)
+        if not 0 <= first <= len(kinds) * C:
+            raise ValueError(f"sampling: first must be from 0 to {len(kinds) * C}; got {first}")
+        self.skipped = first
+        drawn = self._order(number, self.in_order).drawn
+        rows = np.arange(H, dtype=np.int32)[:, None] * np.ones((1, W), np.int32)
+        if self.slope is None:
+            given = int(rows[number * C < first].max(initial=-1)) + 1
+            before = {node: np.where(at < first, rows, at - first + given)
+                      for node, at in drawn.items()}  # fmt: skip
+        else:
+            given, before = first, drawn
+        self.order = schedule.Order(before, given)
+        self.count = given + len(kinds) * C - first
+        self.steps: list[tuple[Places, int | None]] = []
+        places = np.argsort(number, axis=None, kind="stable")
+        ends = np.searchsorted(number.ravel()[places], np.arange(len(kinds) + 1))
+        for k in range(len(kinds)):
+            own = [(int(p) // W, int(p) % W) for p in places[ends[k] : ends[k + 1]]]
+            self.steps += [(own, c if self.in_order else None) for c in range(C)]
+
+    # ---- when and where
+
+    def _schedule(self) -> None:
+        known, due = schedule.known(self.graph, self.order), self._due(self.order)
+        self.times = schedule.needed(self.graph, self.order, self.output, due, known)
+        uses = schedule.last_uses(
+            self.graph, self.output, self.order, self.times, lambda c: due[c].ravel()
+        )
+        self.batches: dict[Node, schedule.Batches] = {}
+        self.slots: dict[Node, schedule.Slots] = {}
+        self.stages: list[list[Node]] = []
+        for first, last, is_scan in schedule.parts(self.graph):
+            members = self.graph.nodes[first:last]
+            if isinstance(members[0], (Image, Constant)):
+                continue
+            self.stages += [members] if is_scan else [[node] for node in members]
+            for node in members:
+                times = self.times[node]
+                waves = schedule.waves_of(members, times) if is_scan else None
+                batches = schedule.Batches(times, self.count, waves)
+                self.batches[node] = batches
+                self.slots[node] = schedule.slots_of(node, times, uses[node], batches, is_scan)
+
+    def slots_read(self, node: Node, table: np.ndarray) -> np.ndarray:
+        """Where the places that a table names are kept."""
+        flat = table.ravel()
+        if isinstance(node, (Image, Constant)):
+            return np.where(flat < 0, node.grid[0] * node.grid[1], flat)
+        return self.slots[node].at[flat]
+

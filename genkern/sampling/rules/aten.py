@@ -1,0 +1,238 @@
+"""How ops of torch are computed place by place."""
+
+from collections.abc import Sequence
+from numbers import Number
+from typing import Any
+
+import numpy as np
+import torch
+
+from genkern.sampling.graph import Graph, Table, Term, View, concatenated, identity
+from genkern.sampling.record import register_step
+
+
+def as_view(graph: Graph, value: Any, like: View) -> View:
+    """A view of the channels and the grid of ``like``: of a constant, or repeated."""
+    if isinstance(value, torch.Tensor):
+        return graph.constant(value, like.channels, like.grid)
+    if value.channels == 1 and like.channels > 1:
+        return concatenated([value] * like.channels)
+    return value
+
+
+def _unary(op: str, function: str, number: float = 0.0) -> None:
+    register_step(f"aten::{op}", lambda graph, x: graph.pointwise(function, x, number=number))
+
+
+for _op in ("relu", "tanh", "sigmoid", "silu", "exp"):
+    _unary(_op, _op)
+_unary("neg", "mul_number", -1.0)
+for _op in ("clone", "detach", "alias", "contiguous", "_to_copy", "lift_fresh"):
+    register_step(f"aten::{_op}", lambda graph, x, *ignored, **also: x)
+
+
+@register_step("aten::elu")
+def elu(graph: Graph, x: View, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0):
+    if scale != 1 or input_scale != 1:
+        raise NotImplementedError("sampling: elu must have scales of 1")
+    return graph.pointwise("elu", x, number=float(alpha))
+
+
+@register_step("aten::leaky_relu")
+def leaky_relu(graph: Graph, x: View, slope: float = 0.01):
+    return graph.pointwise("leaky_relu", x, number=float(slope))
+
+
+@register_step("aten::glu")
+def glu(graph: Graph, x: View, dim: int = -1):
+    _check_channels("glu", dim)
+    half = x.channels // 2
+    gate = graph.pointwise("sigmoid", x.narrow(half, half))
+    return graph.pointwise("mul", x.narrow(0, half), gate)
+
+
+def _sum(graph: Graph, x: Any, y: Any, factor: float) -> View:
+    if not isinstance(x, View):
+        if factor != 1:
+            y, factor = graph.pointwise("mul_number", y, number=factor), 1.0
+        x, y = y, x
+    if isinstance(y, Number):
+        return graph.pointwise("add_number", x, number=factor * float(y))
+    x, y = as_view(graph, x, y) if isinstance(y, View) else x, as_view(graph, y, x)
+    return graph.pointwise("add", x, y, number=float(factor))
+
+
+@register_step("aten::add")
+def add(graph: Graph, x: Any, y: Any, *, alpha: float = 1):
+    return _sum(graph, x, y, alpha)
+
+
+@register_step("aten::sub")
+def sub(graph: Graph, x: Any, y: Any, *, alpha: float = 1):
+    return _sum(graph, x, y, -alpha)
+
+
+@register_step("aten::rsub")
+def rsub(graph: Graph, x: View, y: Any, alpha: float = 1):
+    return _sum(graph, y if isinstance(y, View) else torch.as_tensor(y), x, -alpha)
+
+
+@register_step("aten::mul")
+def mul(graph: Graph, x: Any, y: Any):
+    if not isinstance(x, View):
+        x, y = y, x
+    if isinstance(y, Number):
+        return graph.pointwise("mul_number", x, number=float(y))
+    x = as_view(graph, x, y) if isinstance(y, View) else x
+    return graph.pointwise("mul", x, as_view(graph, y, x))
+
+
+@register_step("aten::div")
+def div(graph: Graph, x: View, y: Any):
+    if not isinstance(x, View) or isinstance(y, View):
+        raise NotImplementedError("sampling: a division must be by a constant")
+    return mul(graph, x, 1 / y)
+
+
+# ---- moves -----------------------------------------------------------------------------------
+
+
+def _check_channels(op: str, dim: int) -> None:
+    if dim not in (1, -3):
+        raise NotImplementedError(f"sampling: {op} must be along the channels, dim 1; got {dim}")
+
+
+@register_step("aten::cat")
+def cat(graph: Graph, parts: Sequence[Any], dim: int = 0):
+    _check_channels("cat", dim)
+    grid = next(part for part in parts if isinstance(part, View)).grid
+    views = [
+        part if isinstance(part, View) else graph.constant(part, part.shape[1], grid)
+        for part in parts
+    ]
+    return concatenated(views)
+
+
+@register_step("aten::split")
+def split(graph: Graph, x: View, size: int, dim: int = 0):
+    _check_channels("split", dim)
+    starts = range(0, x.channels, size)
+    return [x.narrow(start, min(size, x.channels - start)) for start in starts]
+
+
+@register_step("aten::split_with_sizes")
+def split_with_sizes(graph: Graph, x: View, sizes: Sequence[int], dim: int = 0):
+    _check_channels("split", dim)
+    ends = np.cumsum(sizes).tolist()
+    return [x.narrow(end - size, size) for end, size in zip(ends, sizes, strict=True)]
+
+
+@register_step("aten::slice")
+def slice_(graph: Graph, x: View, dim: int = 0, start: Any = None, end: Any = None, step: int = 1):
+    dim %= 4
+    at = slice(start, end, step)
+    if dim == 0 and at.indices(1 << 62) == (0, 1 << 62, 1):
+        return x
+    if dim == 1 and step == 1:
+        begin, stop, _ = at.indices(x.channels)
+        return x.narrow(begin, stop - begin)
+    if dim < 2:
+        raise NotImplementedError("sampling: a slice must be along channels, rows or columns")
+    table = identity(x.grid)
+    return x.moved(table[at] if dim == 2 else table[:, at])
+
+
+@register_step("aten::constant_pad_nd")
+def constant_pad_nd(graph: Graph, x: View, pad: Sequence[int], value: float = 0):
+    if value != 0 or any(pad[4:]):
+        raise NotImplementedError("sampling: padding must be of rows and columns, with zeros")
+    return x.moved(padded(identity(x.grid), list(pad)))
+
+
+def padded(table: Table, pad: list[int]) -> Table:
+    """Rows and columns of nothing (-1) around a table: left, right, top, bottom; negative: cut."""
+    left, right, top, bottom = [*pad, 0, 0, 0, 0][:4]
+    most = [(max(0, top), max(0, bottom)), (max(0, left), max(0, right))]
+    table = np.pad(table, most, constant_values=-1)
+    H, W = table.shape
+    return table[max(0, -top) : H - max(0, -bottom), max(0, -left) : W - max(0, -right)]
+
+
+@register_step("aten::flip")
+def flip(graph: Graph, x: View, dims: Sequence[int]):
+    axes = [dim % 4 - 2 for dim in dims]
+    if min(axes) < 0:
+        raise NotImplementedError("sampling: a flip must be of rows or columns")
+    return x.moved(np.flip(identity(x.grid), axes))
+
+
+@register_step("aten::upsample_nearest2d")
+def upsample_nearest2d(graph: Graph, x: View, size: Any, *scales: Any):
+    H, W = (int(s) for s in size)
+    rows, columns = np.arange(H) * x.grid[0] // H, np.arange(W) * x.grid[1] // W
+    return x.moved(identity(x.grid)[rows][:, columns])
+
+
+# ---- products --------------------------------------------------------------------------------
+
+
+def tap(grid: tuple[int, int], size: tuple[int, int], row: int, column: int, stride: int = 1):
+    """Of ``size`` outputs: the place of ``grid`` that stands (row, column) off each, or -1."""
+    rows = np.arange(size[0])[:, None] * stride + row
+    columns = np.arange(size[1])[None] * stride + column
+    inside = (rows >= 0) & (rows < grid[0]) & (columns >= 0) & (columns < grid[1])
+    return np.where(inside, rows * grid[1] + columns, -1).astype(np.int32)
+
+
+def terms_of(x: View, table: Table, weight: torch.Tensor) -> list[Term]:
+    """``weight`` (C_out, channels of x) times x at the places of a table."""
+    found, at = [], 0
+    for piece in x.moved(table).pieces:
+        found.append(Term(piece, weight[:, at : at + piece.length]))
+        at += piece.length
+    return found
+
+
+@register_step("aten::convolution")
+def convolution(graph, x, weight, bias, stride, padding, dilation, transposed, extra, groups):
+    if not isinstance(x, View) or isinstance(weight, View):
+        raise NotImplementedError("sampling: a convolution must be of features, with a fixed kernel")
+    if groups != 1 or len(set(stride)) > 1 or len(set(dilation)) > 1:
+        raise NotImplementedError("sampling: a convolution must have one group, one stride")
+    if transposed:
+        return _transposed(graph, x, weight, bias, stride, padding, dilation, extra)
+    (step, _), (apart, _) = stride, dilation
+    C_out, _, kh, kw = weight.shape
+    reach = [(apart * (k - 1)) for k in (kh, kw)]
+    size = [(g + 2 * p - r - 1) // step + 1 for g, p, r in zip(x.grid, padding, reach, strict=True)]
+    terms = []
+    for u in range(kh):
+        for v in range(kw):
+            at = (u * apart - padding[0], v * apart - padding[1])
+            terms += terms_of(x, tap(x.grid, (size[0], size[1]), *at, step), weight[:, :, u, v])
+    return graph.product(C_out, (size[0], size[1]), terms, bias)
+
+
+def _transposed(graph, x, weight, bias, stride, padding, dilation, extra):
+    _, C_out, kh, kw = weight.shape
+    size = [
+        (g - 1) * s - 2 * p + d * (k - 1) + e + 1
+        for g, s, p, d, k, e in zip(
+            x.grid, stride, padding, dilation, (kh, kw), extra, strict=True
+        )
+    ]
+    terms = []
+    for u in range(kh):
+        for v in range(kw):
+            rows = _origins(size[0], x.grid[0], stride[0], padding[0] - u * dilation[0])
+            columns = _origins(size[1], x.grid[1], stride[1], padding[1] - v * dilation[1])
+            both = (rows >= 0)[:, None] & (columns >= 0)[None]
+            table = np.where(both, rows[:, None] * x.grid[1] + columns, -1).astype(np.int32)
+            terms += terms_of(x, table, weight[:, :, u, v].T)
+    return graph.product(C_out, (size[0], size[1]), terms, bias)
+
+
+def _origins(size: int, source: int, stride: int, shift: int) -> np.ndarray:
+    """i with i * stride = output + shift, or -1."""
+    at = np.arange(size) + shift
+    return np.where((at % stride == 0) & (at >= 0) & (at < source * stride), at // stride, -1)

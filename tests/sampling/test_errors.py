@@ -1,0 +1,89 @@
+"""Wrong arguments: a sentence each, before anything is drawn."""
+
+import pytest
+import torch
+
+from genkern import sampling
+from tests.sampling.nets import N, drawn, make, noise
+
+CASE = make("categorical")
+SHAPE = (N, *CASE.shape)
+
+
+def integers(value=0, shape=SHAPE):
+    return torch.full(shape, value)
+
+
+WRONG = [
+    ({"method": "jacobbi"}, ValueError, r"method must be one of .*'jacobi'.*did you mean 'jacobi'"),
+    ({"method": 3}, TypeError, "method must be one of"),
+    ({"shape": (3, 7)}, ValueError, r"shape must be \(C, H, W\) of one image; got \(3, 7\)"),
+    ({"shape": (1, 0, 7)}, ValueError, "shape must be at least 1; got 0"),
+    ({"output": "categorical"}, TypeError, "output must be a genkern.sampling.Output; got str"),
+    ({"output": sampling.Categorical(7)}, ValueError, r"model must return shape \(5, 7, 3, 7\)"),
+    ({"output": sampling.LogisticMixture(9, 2), "shape": (2, 3, 3)}, ValueError, "1 or 3 colours"),
+    ({"temperature": -1.0}, ValueError, r"temperature must be in \[0.0, 1e\+30\]; got -1.0"),
+    ({"temperature": "warm"}, TypeError, "temperature must be a number"),
+    ({"top_k": 0}, ValueError, r"top_k must be in \[1, 6\]; got 0"),
+    ({"top_k": 7}, ValueError, r"top_k must be in \[1, 6\]; got 7"),
+    ({"condition": torch.zeros(4, 3)}, ValueError, r"condition must be a Tensor with 5 rows"),
+    ({"condition": [0] * N}, ValueError, "condition must be a Tensor with 5 rows.*got list"),
+    ({"partial": integers(6)}, ValueError, r"partial must be in \[-1, 5\]; got 6"),
+    ({"partial": integers(-2)}, ValueError, r"partial must be in \[-1, 5\]; got -2"),
+    ({"partial": integers(0, (N, 1, 7, 3))}, ValueError, "partial must have shape"),
+    ({"partial": torch.zeros(SHAPE)}, TypeError, "partial must be integers, -1 where to draw"),
+    ({"partial": (integers(), integers(1))}, TypeError, r"partial\[1\] must be bool"),
+    ({"partial": (integers(-1), integers() == 0)}, ValueError, r"partial must be in \[0, 5\]"),
+    ({"noise": noise(CASE)[:4]}, ValueError, r"noise must have shape \(num_samples, draws, H, W\)"),
+    ({"noise": noise(CASE) + 1}, ValueError, r"noise must be in \[0, 1\]"),
+    ({"noise": "white"}, TypeError, "noise must be a Tensor; got str"),
+    ({"noise": noise(CASE), "generator": torch.Generator()}, ValueError, "generator must be None"),
+    ({"generator": 3}, TypeError, "generator must be a torch.Generator; got int"),
+    ({"choose": 3}, TypeError, "choose must be callable or None; got int"),
+    ({"choose": print, "noise": noise(CASE)}, ValueError, "noise must be None where choose"),
+    ({"choose": print, "method": "jacobi"}, ValueError, "parameters of images that are not final"),
+    ({"choose": lambda params, step: None}, ValueError, "choose must return integers.*NoneType"),
+    ({"choose": lambda params, step: params[:, :1]}, ValueError, "choose must return integers"),
+    ({"choose": lambda params, step: integers(6, (N, 1, 1))}, ValueError, r"in \[0, 5\]; got 6"),
+    ({"progress": True}, TypeError, "progress must be callable or None; got bool"),
+    ({"return_log_prob": 1}, TypeError, "return_log_prob must be a bool"),
+]
+
+
+@pytest.mark.parametrize("options, error, text", WRONG, ids=map(str, range(len(WRONG))))
+def test_wrong_arguments(options, error, text):
+    before = sampling.last_report()
+    with pytest.raises(error, match=rf"^sample: .*{text}"):
+        drawn(CASE, **options)
+    assert sampling.last_report() is before
+
+
+def test_a_model_must_be_callable_and_a_number_of_samples_must_be_one():
+    for model, count, error in ((3, 1, "model must be callable"), (CASE.model, -1, "num_samples")):
+        with pytest.raises((TypeError, ValueError), match=f"sample: {error}"):
+            sampling.sample(model, count, shape=CASE.shape, output=CASE.output)
+
+
+def test_outputs_refuse_wrong_options():
+    for make_output, text in (
+        (lambda: sampling.Categorical(1), r"Categorical: levels must be in \[2, "),
+        (lambda: sampling.Categorical(5, inputs="symetric"), "did you mean 'symmetric'"),
+        (lambda: sampling.Bernoulli(inputs=(float("nan"), 0.0)), "Bernoulli: inputs must be in"),
+        (lambda: sampling.LogisticMixture(256, 0), "num_mixtures must be at least 1; got 0"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            make_output()
+
+
+def test_top_k_of_what_has_no_softmax_is_refused():
+    with pytest.raises(ValueError, match=r"top_k must be None for Bernoulli"):
+        drawn(make("bernoulli"), top_k=1)
+
+
+@pytest.mark.parametrize("kind", ["bernoulli", "categorical", "mixture"])
+@pytest.mark.parametrize("method", ["naive", "jacobi"])
+def test_nan_is_an_error_and_no_level(kind, method):
+    case = make(kind)
+    case.model.head.bias.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="model must return finite parameters"):
+        drawn(case, method=method)
