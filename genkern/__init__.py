@@ -10,17 +10,17 @@ from genkern.ops.discretized_logistic_mixture import (
 )
 from genkern.ops.gan_loss import gan_d_loss, gan_g_loss
 from genkern.ops.gated_activation import gated_activation
-from genkern.ops.gaussian import gaussian_kl, gaussian_kl_rsample, gaussian_rsample
-from genkern.ops.likelihoods import (
-    bernoulli_nll,
-    discretized_logistic_nll,
-    gaussian_nll,
-    gaussian_optimal_logvar,
 from genkern.ops.gaussian import (
     gaussian_kl,
     gaussian_kl_rsample,
     gaussian_rsample,
     gaussian_rsample_and_log_prob,
+)
+from genkern.ops.likelihoods import (
+    bernoulli_nll,
+    discretized_logistic_nll,
+    gaussian_nll,
+    gaussian_optimal_logvar,
 )
 from genkern.ops.masked_conv2d import masked_conv2d
 from genkern.ops.masked_linear import masked_linear
