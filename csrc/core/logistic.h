@@ -132,7 +132,8 @@ struct Bins {
   int64_t levels;
   A last, half;
   // From this log-scale on d is below kNarrow, and log(1 - e^-d) = log d falls linearly with it.
-  static constexpr A kNarrow = A(0x1p-40);
+  // Far below eps, and the product of three colours, (kNarrow / 4)^3, is a normal number.
+  static constexpr A kNarrow = std::is_same_v<A, double> ? A(0x1p-300) : A(0x1p-38);
   A narrow_from = std::log(2 * half) - std::log(kNarrow);
 };
 

@@ -44,8 +44,8 @@ def exact_grid(levels, step):
     return torch.tensor(rows, dtype=F64), torch.tensor(found, dtype=F64)
 
 
-# Each of the two terms of d log P / ds, t |z| (pull) and what widens the bin, is a product of numbers
-# without a difference. To first order, in units of eps: t 2, h t and z 1 1/2, 1 - e^-y 3 and its
+# Each of the two terms of d log P / ds, t |z| (pull) and what widens the bin, is a product without
+# a difference. To first order, in units of eps: t 2, h t and z 1 1/2, 1 - e^-y 3 and its
 # argument 4, the two denominators 5, products and the quotient 2 1/2.
 ROUNDINGS = 18
 
@@ -133,3 +133,16 @@ def test_mixtures_of_coupled_colours_are_within_1e_5_nats_of_fifty_digits():
     want = torch.tensor(want, dtype=F64)
     error = ((got.double() - want).abs() - 4e-7 * want.abs()) / 3
     assert error.max() < 1e-5, error.max()
+
+
+@pytest.mark.parametrize("dtype, relative", [(torch.float32, 1e-6), (F64, 1e-13)])
+def test_three_wide_colours_keep_their_nats(dtype, relative):
+    """The product of their probabilities is beyond the range of float32, its logarithm is not."""
+    for log_scale in (15.0, 22.0, 30.0, 80.0):
+        params = torch.zeros(10, 1, dtype=dtype)
+        params[[2, 5, 8]] = log_scale
+        leaf = params.view(1, 10, 1, 1).clone().requires_grad_()
+        nats = nll(leaf, torch.full((1, 3, 1, 1), 100))
+        assert abs(nats.item() / exact_pixel(params, [100] * 3, 256) - 1) < relative, log_scale
+        (grad,) = torch.autograd.grad(nats, leaf)
+        assert (grad[0, [2, 5, 8]] - 1).abs().max() < relative, log_scale

@@ -12,7 +12,7 @@ from genkern import random
 from genkern.reference import discretized_logistic_mixture as reference
 from genkern.triton_kernels import discretized_logistic_mixture as launchers
 from tests.core.triton_kit import few_examples, interpreted, last_programs, launches, sparse
-from tests.discretized_logistic_mixture import values
+from tests.discretized_logistic_mixture import test_fifty_digits
 from tests.discretized_logistic_mixture.test_fifty_digits import exact_grid, off
 from tests.discretized_logistic_mixture.values import (
     STEM,
@@ -116,9 +116,10 @@ def test_a_target_that_is_no_level_makes_its_image_nan():
         assert nll(params, target, levels=16).isnan().tolist() == [False, True, True]
 
 
-def test_three_wide_colours_keep_their_nats():
+@pytest.mark.parametrize("dtype, relative", [(torch.float32, 1e-6), (torch.float64, 1e-13)])
+def test_three_wide_colours_keep_their_nats(dtype, relative):
     with interpreted(STEM):
-        values.test_three_wide_colours_keep_their_nats()
+        test_fifty_digits.test_three_wide_colours_keep_their_nats(dtype, relative)
 
 
 def test_one_launch_forward_and_one_backward():

@@ -9,7 +9,7 @@ FAULTS = [
         "what the levels before have added is not rescaled",
         "csrc/pixel_cross_entropy/pixel_cross_entropy.h",
         "for (int v = 0; v < NV; ++v) total[v] *= scale[v];",
-        "",
+        "for (int v = 0; v < 0; ++v) total[v] *= scale[v];",
         PIXELS,
         "around_the_blocks",
     ),
