@@ -95,12 +95,13 @@ def head_case(
 
 
 def cases() -> list[Case]:
+    target = {"forward_backward": Target(1.3)}
     return [
         logits_case(16, 3, 32, 256, targets={"forward_backward": Target(4)}, headline=True),
         logits_case(16, 1, 8, 17, quick=True),
-        head_case(16, 3, 32, 256, 64, targets={"forward_backward": Target(1.3)}),
-        head_case(16, 3, 32, 256, 256),
-        head_case(16, 3, 32, 256, 256, masked=True, targets={"forward_backward": Target(1.3)}),
+        head_case(16, 3, 32, 256, 64, targets=target, memory=0.25),
+        head_case(16, 3, 32, 256, 256, memory=0.25),
+        head_case(16, 3, 32, 256, 256, masked=True, targets=target, memory=0.25),
         head_case(16, 1, 28, 2, 64),
         head_case(2, 1, 8, 16, 16, quick=True),
         logits_case(1, 1, 2, 4, overhead=True),

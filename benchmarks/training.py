@@ -155,14 +155,15 @@ def take_parameters(network: nn.Module, model: nn.Module) -> None:
 
 def products(network: nn.Module, pixels: int) -> tuple[float, float]:
     """FLOPs forward and backward, live taps only; nobody asks for the gradient of the images."""
-    live = [float(getattr(c, "mask", torch.ones_like(c.weight)).sum()) for c in convolutions(network)]  # fmt: skip
-    first = sum(n for n, c in zip(live, convolutions(network), strict=True) if c.in_channels < 4)
-    return 2 * pixels * sum(live), 2 * pixels * (2 * sum(live) - first)
+    found = convolutions(network)
+    live = [float(getattr(c, "mask", torch.ones_like(c.weight)).sum()) for c in found]
+    of_images = sum(n for n, c in zip(live, found, strict=True) if c.in_channels < 4)
+    return 2 * pixels * sum(live), 2 * pixels * (2 * sum(live) - of_images)
 
 
 @dataclass(frozen=True)
 class Network:
-    """``model`` of genkern and ``plain`` ones by implementation, of ``batch`` images of ``spec``."""
+    """``model`` of genkern, and ``plain`` ones by implementation, on ``batch`` images."""
 
     name: str
     batch: int

@@ -82,6 +82,10 @@ class Case:
         last = 1 if phase == "forward" else 2
         return sum(self.flops[:last]), sum(self.elements[:last]) * itemsize
 
+    def is_compiled(self, phase: str) -> bool:
+        """Compiling takes longer than measuring: it is for the cases that something is said of."""
+        return phase in self.compiled_phases and (self.headline or bool(self.targets))
+
     def target(self, phase: str) -> Target:
         """What PERFORMANCE states; elsewhere genkern may not be slower than eager."""
         if self.overhead:

@@ -113,7 +113,7 @@ def _functions(case: Case, phase: str, device: str, against: Sequence[str]) -> d
     functions: dict[str, Callable] = {"genkern": case.genkern}
     if "eager" in against:
         functions["eager"] = case.eager
-    if "compile" in against and phase in case.compiled_phases:
+    if "compile" in against and case.is_compiled(phase):
         torch._dynamo.reset()
         functions["compile"] = torch.compile(case.eager, dynamic=False)
     if "library" in against and case.library is not None:

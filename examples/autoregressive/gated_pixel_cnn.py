@@ -1,6 +1,8 @@
 """Gated PixelCNN. Source: van den Oord et al. 2016, "Conditional image generation with PixelCNN
 decoders", sec. 2, fig. 2."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -78,10 +80,16 @@ class GatedPixelCNN(RasterModel):
         )
 
     def features(self, images: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        return self.head[-1](self.trunk(images, labels))
+
+    def trunk(self, images: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         v = h = images
         for layer in self.layers:
             v, h = layer(v, h, labels)
-        return self.head(h)
+        return self.head[:-1](h)
+
+    def split(self) -> tuple[Callable[..., torch.Tensor], MaskedConv2d]:
+        return self.trunk, self.head[-1]
 
 
 class ClassGatedPixelCNN(GatedPixelCNN):

@@ -49,3 +49,6 @@ class PixelCNN(RasterModel):
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         return self.layers(images)
+
+    def split(self) -> tuple[nn.Module, MaskedConv2d]:
+        return self.layers[:-1], self.layers[-1]

@@ -2,7 +2,7 @@
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 import torch
@@ -10,6 +10,7 @@ import torch
 import genkern
 from examples.model import Batch, GenerativeModel
 from genkern import sampling
+from genkern.nn import MaskedConv2d
 
 #: (row, col, colour)
 Place = tuple[int, int, int]
@@ -44,10 +45,21 @@ class RasterModel(GenerativeModel):
         features = self.features(scaled, labels) if self.conditional else self.features(scaled)
         return features.view(-1, C, self.spec.levels, H, W).transpose(1, 2)
 
+    def split(self) -> tuple[Callable[..., torch.Tensor], MaskedConv2d] | None:
+        """`features` in two, where the last layer is 1 x 1: all before it, and that layer."""
+        return None
+
     def nll(self, images: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         """Exact negative log-likelihood (N,), nats per image."""
-        logits = self.logits(images, labels)
-        return genkern.pixel_cross_entropy(logits, images, data_channels=images.shape[1])
+        C, parts = images.shape[1], self.split()
+        if parts is None:
+            return genkern.pixel_cross_entropy(self.logits(images, labels), images, data_channels=C)
+        trunk, head = parts  # the logits, which are larger than all features, are never stored
+        scaled = self.spec.scale(images, next(self.parameters()))
+        features = trunk(scaled, labels) if self.conditional else trunk(scaled)
+        return genkern.pixel_cross_entropy(
+            features, images, head.weight, head.bias, data_channels=C, masked=True
+        )
 
     def loss(
         self, batch: Batch, generator: torch.Generator, player: str = "model"

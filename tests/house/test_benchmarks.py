@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from benchmarks import __main__ as cli
-from benchmarks.core import case, cpu, measure, store
+from benchmarks import training
+from benchmarks.core import case, cpu, measure, store, train
 from benchmarks.core.busy import beside
 from benchmarks.core.case import Case
 from benchmarks.core.gate import RedGate, Trial
@@ -58,7 +59,8 @@ def test_compilation_is_not_in_the_time(monkeypatch):
         return call
 
     monkeypatch.setattr(torch, "compile", slow_compiler)
-    records = measured([replace(stand_in(9), phases=("forward",))], against=("compile",))
+    stated = replace(stand_in(9), phases=("forward",), headline=True)
+    records = measured([stated, stand_in(7, "of no page")], against=("compile",))
     times = {r["implementation"]: r["seconds"]["p80"] for r in records}
     assert set(times) == {"genkern", "compile"} and times["compile"] < 0.5
 
@@ -163,3 +165,29 @@ def test_cases_are_named_once_and_every_family_has_some():
     labels = [c.label for c in case.all_cases()]
     assert len(set(labels)) == len(labels)
     assert case.families() == stems()
+
+
+def test_the_networks_of_a_training_step_are_the_same_and_a_wrong_one_is_seen():
+    networks = [
+        training.gated("gated", 5, hidden=4, layers=2, batch=1),
+        training.coloured("coloured", hidden=6, blocks=1, batch=1),
+    ]
+    for network in networks:
+        assert train.disagreements(network) == {}
+    wrong = replace(networks[1], plain={"eager": lambda s: training.plain_pixel_cnn(3, 256, 6, 1)})
+    broken = wrong.plain["eager"](wrong.spec)
+    broken[-1].mask.fill_(1)  # the last layer sees all colours
+    wrong = replace(wrong, plain={"eager": lambda s: broken})
+    assert list(train.disagreements(wrong)) == ["eager"]
+
+
+def test_a_training_step_is_timed_and_its_memory_counted():
+    network = training.coloured("coloured", hidden=6, blocks=1, batch=1)
+    (ours, theirs) = train.train(
+        [network], measure.QUICK, store.context("cpu", "c"), lambda _: None
+    )
+    assert (ours["implementation"], theirs["implementation"]) == ("genkern", "eager")
+    assert ours["op"] == "training" and ours["target"]["ratio"] == 1.7
+    peak = ours["allocator_peak_bytes"] / theirs["allocator_peak_bytes"]
+    assert ours["memory_target"] == {"ratio": 0.7, "attained": peak, "met": peak <= 0.7}
+    assert store.place([ours, theirs]).name == "training-float32.jsonl"
