@@ -11,6 +11,7 @@ from genkern.reference import likelihoods as reference
 
 # The kernels know the kinds by these numbers.
 _BERNOULLI, _CONTINUOUS_BERNOULLI, _GAUSSIAN, _LOGISTIC = range(4)
+_SCALES = {_GAUSSIAN: "logvar", _LOGISTIC: "log_scale"}
 _TARGETS = (torch.uint8, torch.int32, torch.int64)
 _LARGEST = 2**24  # levels: integers that float32 holds exactly
 _LOGISTIC_NLL = "discretized_logistic_nll"
@@ -100,9 +101,20 @@ def _admit_mask(op: str, mask: torch.Tensor | None, target: torch.Tensor) -> tor
 def _run(op, location, scale, target, integers, mask, kind, reduction, fixed=0.0, levels=0):
     if type(reduction) is not str or reduction != "none":
         checks.check_option(op, "reduction", reduction, checks.REDUCTIONS)
+    dtype = location.dtype
+    if (
+        scale is not None
+        and scale.shape != location.shape
+        and (kind == _LOGISTIC or scale.numel() != 1)
+    ):
+        scale = _broadcast(op, _SCALES[kind], scale, location.shape, "of mean")
+        if dtype in spec.HALF:  # the gradient of what is repeated is a sum, not of rounded numbers
+            location, scale = location.float(), scale.float()
+            target = None if target is None else target.float()
     # Halves of one tensor are copied here, once, and not by each of the two passes.
     tensors = (t if t is None else t.contiguous() for t in (location, scale, target, integers))
     (nats,) = _likelihoods(*tensors, mask, kind, fixed, levels)
+    nats = nats if nats.dtype == dtype else nats.to(dtype)
     return nats if reduction == "none" else checks.reduce(nats, reduction)
 
 
@@ -126,8 +138,7 @@ def bernoulli_nll(
     .. math:: -\log \frac{a_{ni}}{\tanh(a_{ni} / 2)}, \quad \text{in all }
               \log \frac{e^{a_{ni}} - 1}{a_{ni}} - x_{ni} a_{ni}
 
-    Equivalent to ``-torch.distributions.ContinuousBernoulli(logits=a).log_prob(x)``, summed, with
-    a Taylor series for |a| < 1, where the quotient cancels.
+    Equivalent to ``-torch.distributions.ContinuousBernoulli(logits=a).log_prob(x)``, summed.
 
     Args:
         logits: (N, ...), or (S, N, ...), S samples of the logits of each item; float32, float64,
@@ -143,8 +154,7 @@ def bernoulli_nll(
         autocast). Negative values are possible: densities may exceed 1.
 
     Raises:
-        TypeError: an argument is not a dense tensor of a supported dtype, or an option has another
-            type.
+        TypeError: an argument is no dense tensor of a supported dtype, or an option no such type.
         ValueError: shapes do not fit, or ``reduction`` is unknown.
         RuntimeError: devices or dtypes differ.
 
@@ -210,8 +220,6 @@ def gaussian_nll(
         scale = rest[0] if rest else None
     _check_target_shape(op, "mean", mean, target)
     mask = _admit_mask(op, mask, target)
-    if scale is not None and scale.numel() != 1:
-        scale = _broadcast(op, "logvar", scale, mean.shape, "of mean")
     return _run(op, mean, scale, target, None, mask, _GAUSSIAN, reduction, fixed)
 
 
@@ -303,7 +311,6 @@ def discretized_logistic_nll(
     checks.check_target(op, target, _TARGETS, "mean", mean)
     _check_target_shape(op, "mean", mean, target)
     mask = _admit_mask(op, mask, target)
-    log_scale = _broadcast(op, "log_scale", log_scale, mean.shape, "of mean")
     try:
         return _run(op, mean, log_scale, None, target, mask, _LOGISTIC, reduction, levels=levels)
     except RuntimeError:
