@@ -22,9 +22,8 @@ def _results(location, scale, target, integers, mask, kind, fixed, levels, save)
     nats = location.new_empty(location.shape[: location.ndim - items.ndim + 1])
     if not save or kind != _LOGISTIC:
         return nats, location.new_empty(0)
-    # Of half precision in float32: losses may be scaled.
-    size, dtype = (2, location.numel()), spec.accumulation(location.dtype)
-    return nats, location.new_empty(size, dtype=dtype)
+    dtype = spec.accumulation(location.dtype)  # losses may be scaled
+    return nats, location.new_empty((2, location.numel()), dtype=dtype)
 
 
 def _check_levels(target, mask, levels) -> None:
@@ -145,9 +144,8 @@ def bernoulli_nll(
         autocast); of a density, they may be negative.
 
     Raises:
-        TypeError: an argument is no dense tensor of a supported dtype, or an option no such type.
-        ValueError: shapes do not fit, or ``reduction`` is unknown.
-        RuntimeError: devices or dtypes differ.
+        TypeError: a tensor or an option has another type; ValueError: shapes do not fit, or
+        ``reduction`` is unknown; RuntimeError: devices or dtypes differ.
 
     Differentiable any number of times in ``logits`` and ``target``.
     Source: Kingma and Welling 2014, "Auto-encoding variational Bayes", app. C.1; Loaiza-Ganem and
@@ -289,10 +287,7 @@ def discretized_logistic_nll(
     app. C.1 (discretized logistic likelihood).
     """
     op = _LOGISTIC_NLL
-    if type(levels) is not int or not 2 <= levels <= _LARGEST:
-        levels = checks.check_number(
-            op, "levels", levels, minimum=2, maximum=_LARGEST, integer=True
-        )
+    levels = checks.check_number(op, "levels", levels, minimum=2, maximum=_LARGEST, integer=True)
     if not checks.are_plain(mean, log_scale):
         mean, log_scale = checks.admit(op, checks.LOSS, {"mean": mean, "log_scale": log_scale})
     checks.check_target(op, target, _TARGETS, "mean", mean)
