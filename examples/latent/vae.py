@@ -3,7 +3,6 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 import genkern
@@ -56,19 +55,11 @@ class VAE(GenerativeModel):
         return self.encoder(self.spec.scale(items, self.encoder[0].weight).flatten(1))
 
     def reconstruction_nll(self, items: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-        """-log p(x|z), nats per item: z (..., N, latent) to (..., N)."""
+        """-log p(x|z), nats per item: z (N, latent) to (N,), or (K, N, latent) to (K, N)."""
         mean, log_scale = self.decode(z)
-        levels = self.spec.levels
-        x = self.spec.scale(items, mean).flatten(1)
-        width = 2.0 / (levels - 1) * torch.exp(-log_scale)
-        centred = (x - mean) * torch.exp(-log_scale)
-        upper, lower = centred + 0.5 * width, centred - 0.5 * width
-        # log(sigmoid(upper) - sigmoid(lower)), without cancellation
-        log_p = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-width))
-        level = items.flatten(1)
-        log_p = torch.where(level == 0, F.logsigmoid(upper), log_p)
-        log_p = torch.where(level == levels - 1, F.logsigmoid(-lower), log_p)
-        return -log_p.sum(-1)
+        return genkern.discretized_logistic_nll(
+            mean, log_scale, items.flatten(1), levels=self.spec.levels
+        )
 
     def decode(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and log-scale (..., dims), data in [-1, 1]; scales from e^-7 to e^7."""

@@ -11,6 +11,7 @@ from genkern.reference import likelihoods as reference
 
 # The kernels know the kinds by these numbers.
 _BERNOULLI, _CONTINUOUS_BERNOULLI, _GAUSSIAN, _LOGISTIC = range(4)
+_SCALES = {_GAUSSIAN: "logvar", _LOGISTIC: "log_scale"}
 _TARGETS = (torch.uint8, torch.int32, torch.int64)
 _LARGEST = 2**24  # levels: integers that float32 holds exactly
 _LOGISTIC_NLL = "discretized_logistic_nll"
@@ -21,9 +22,8 @@ def _results(location, scale, target, integers, mask, kind, fixed, levels, save)
     nats = location.new_empty(location.shape[: location.ndim - items.ndim + 1])
     if not save or kind != _LOGISTIC:
         return nats, location.new_empty(0)
-    # Of half precision in float32: losses may be scaled.
-    size, dtype = (2, location.numel()), spec.accumulation(location.dtype)
-    return nats, location.new_empty(size, dtype=dtype)
+    dtype = spec.accumulation(location.dtype)  # losses may be scaled
+    return nats, location.new_empty((2, location.numel()), dtype=dtype)
 
 
 def _check_levels(target, mask, levels) -> None:
@@ -42,8 +42,8 @@ def _reference(location, scale, target, integers, mask, kind, fixed, levels):
             scale = torch.full((), fixed, dtype=dtype, device=location.device)
         return (reference.per_item(reference.gaussian, location, scale, target, mask),)
     continuous = kind == _CONTINUOUS_BERNOULLI
-    function = lambda logits, _, x: reference.bernoulli(logits, x, continuous)  # noqa: E731
-    return (reference.per_item(function, location, None, target, mask),)
+    bernoulli = lambda logits, _, x: reference.bernoulli(logits, x, continuous)  # noqa: E731
+    return (reference.per_item(bernoulli, location, None, target, mask),)
 
 
 _likelihoods = Family(
@@ -87,10 +87,9 @@ def _admit_mask(op: str, mask: torch.Tensor | None, target: torch.Tensor) -> tor
     if mask is None:
         return None
     if not isinstance(mask, torch.Tensor) or mask.layout is not torch.strided or mask.is_nested:
-        got = type(mask).__name__ if not isinstance(mask, torch.Tensor) else "one that is not"
-        raise TypeError(f"{op}: mask must be a dense Tensor; got {got}")
+        raise TypeError(f"{op}: mask must be a dense Tensor; got {type(mask).__name__}")
     if mask.dtype != torch.bool:
-        got = str(mask.dtype).removeprefix("torch.")
+        got = spec.dtype_name(mask.dtype)
         raise TypeError(f"{op}: mask must be bool, True where an element counts; got {got}")
     if mask.device != target.device:
         raise RuntimeError(f"{op}: mask must be on {target.device}; got {mask.device}")
@@ -100,9 +99,16 @@ def _admit_mask(op: str, mask: torch.Tensor | None, target: torch.Tensor) -> tor
 def _run(op, location, scale, target, integers, mask, kind, reduction, fixed=0.0, levels=0):
     if type(reduction) is not str or reduction != "none":
         checks.check_option(op, "reduction", reduction, checks.REDUCTIONS)
+    dtype, shape = location.dtype, location.shape
+    if scale is not None and scale.shape != shape and (kind == _LOGISTIC or scale.numel() != 1):
+        if dtype in spec.HALF:  # the gradient of what is repeated is a sum: not of rounded numbers
+            location, scale = location.float(), scale.float()
+            target = None if target is None else target.float()
+        scale = _broadcast(op, _SCALES[kind], scale, shape, "of mean")
     # Halves of one tensor are copied here, once, and not by each of the two passes.
     tensors = (t if t is None else t.contiguous() for t in (location, scale, target, integers))
     (nats,) = _likelihoods(*tensors, mask, kind, fixed, levels)
+    nats = nats if nats.dtype == dtype else nats.to(dtype)
     return nats if reduction == "none" else checks.reduce(nats, reduction)
 
 
@@ -119,34 +125,27 @@ def bernoulli_nll(
     .. math:: -\log p(x_n) = \sum_i \log(1 + e^{a_{ni}}) - x_{ni} a_{ni}
 
     with a = ``logits``. Equivalent to ``F.binary_cross_entropy_with_logits(a, x,
-    reduction="none").flatten(1).sum(1)``, in one pass and without its cancellation at large
-    logits. For x between 0 and 1 that is no density: ``continuous=True`` is the continuous
-    Bernoulli, whose normaliser a / tanh(a / 2), 2 at a = 0, adds
-
-    .. math:: -\log \frac{a_{ni}}{\tanh(a_{ni} / 2)}, \quad \text{in all }
-              \log \frac{e^{a_{ni}} - 1}{a_{ni}} - x_{ni} a_{ni}
-
-    Equivalent to ``-torch.distributions.ContinuousBernoulli(logits=a).log_prob(x)``, summed, with
-    a Taylor series for |a| < 1, where the quotient cancels.
+    reduction="none").flatten(1).sum(1)``, without its cancellation at large logits. For x between
+    0 and 1 that is no density: ``continuous=True`` adds the log-normaliser of the continuous
+    Bernoulli, -log(a / tanh(a / 2)), which is -log 2 at a = 0, and makes it log((e^a - 1) / a) -
+    x a: ``-torch.distributions.ContinuousBernoulli(logits=a).log_prob(x)``, summed.
 
     Args:
         logits: (N, ...), or (S, N, ...), S samples of the logits of each item; float32, float64,
             bfloat16 or float16, any strides.
         target: (N, ...), in [0, 1], which is not checked; dtype of ``logits``.
         continuous: whether x is a real number in [0, 1], and not an event.
-        mask: (N, ...) or a shape that is repeated to it; bool. Elements where it is False add
-            nothing, and have a gradient of exactly 0, whatever stands there, NaN too.
+        mask: (N, ...) or a shape that is repeated to it; bool. Where it is False, elements add
+            nothing and have a gradient of 0, whatever stands there.
         reduction: "none" (N,) or (S, N), "mean" over these or "sum".
 
     Returns:
         (N,), (S, N) or a scalar, nats of an item, in the dtype of ``logits`` (float32 under
-        autocast). Negative values are possible: densities may exceed 1.
+        autocast); of a density, they may be negative.
 
     Raises:
-        TypeError: an argument is not a dense tensor of a supported dtype, or an option has another
-            type.
-        ValueError: shapes do not fit, or ``reduction`` is unknown.
-        RuntimeError: devices or dtypes differ.
+        TypeError: a tensor or an option has another type; ValueError: shapes do not fit, or
+        ``reduction`` is unknown; RuntimeError: devices or dtypes differ.
 
     Differentiable any number of times in ``logits`` and ``target``.
     Source: Kingma and Welling 2014, "Auto-encoding variational Bayes", app. C.1; Loaiza-Ganem and
@@ -178,15 +177,14 @@ def gaussian_nll(
     summed, in one pass; one shared value is not repeated in memory, and neither is its gradient.
 
     Args:
-        mean: (N, ...), or (S, N, ...), S samples of the means of each item; float32, float64,
-            bfloat16 or float16, any strides.
+        mean: (N, ...), or (S, N, ...), S samples of each item; dtypes as in `bernoulli_nll`.
         logvar: l, logarithm of the variance: a number; a tensor of one element, one variance for
             all; the shape of ``mean``; or a shape that is repeated to it, as (C, 1, 1).
         target: (N, ...); dtype of ``mean``.
         mask, reduction: as in `bernoulli_nll`.
 
     Returns:
-        As `bernoulli_nll`, dtype of ``mean``. Negative values are possible.
+        As `bernoulli_nll`, dtype of ``mean``.
 
     Raises:
         TypeError, ValueError, RuntimeError: as in `bernoulli_nll`.
@@ -210,8 +208,6 @@ def gaussian_nll(
         scale = rest[0] if rest else None
     _check_target_shape(op, "mean", mean, target)
     mask = _admit_mask(op, mask, target)
-    if scale is not None and scale.numel() != 1:
-        scale = _broadcast(op, "logvar", scale, mean.shape, "of mean")
     return _run(op, mean, scale, target, None, mask, _GAUSSIAN, reduction, fixed)
 
 
@@ -222,9 +218,9 @@ def gaussian_optimal_logvar(
 
     .. math:: l^* = \log \frac{1}{M} \sum_{ni} (x_{ni} - m_{ni})^2
 
-    over the M elements of all items. Equivalent to ``torch.log(F.mse_loss(mean, target))``. With
-    it, ``gaussian_nll(mean, l, target, reduction="sum")`` is M / 2 (l* + 1 + log 2 pi), and since
-    l* is its optimum the gradient of the mean is the same whether one flows through l* or not.
+    over the M elements of all items: ``torch.log(F.mse_loss(mean, target))``. With it the sum of
+    `gaussian_nll` is M / 2 (l* + 1 + log 2 pi), and since l* is its optimum, the gradient of the
+    mean is the same whether one flows through l* or not.
 
     Args:
         mean: (N, ...) or (S, N, ...), floating-point, any strides.
@@ -268,25 +264,22 @@ def discretized_logistic_nll(
 
     where the bins of v = 0 and v = levels - 1 reach to -inf and +inf, and
     log s = max(log-scale, -7). Equivalent to ``-torch.log(torch.sigmoid((x + h - m) / s) -
-    torch.sigmoid((x - h - m) / s)).flatten(1).sum(1)``, without its cancellation: the probabilities
-    of all levels add up to 1. With two levels it is `bernoulli_nll` of the logits m / s.
+    torch.sigmoid((x - h - m) / s)).flatten(1).sum(1)``, without its cancellation. With two levels
+    it is `bernoulli_nll` of the logits m / s.
 
     Args:
-        mean: m, (N, ...), or (S, N, ...), S samples of the means of each item; of data in [-1, 1].
-            float32, float64, bfloat16 or float16, any strides.
+        mean: m, (N, ...) or (S, N, ...), of data in [-1, 1]; dtypes as in `bernoulli_nll`.
         log_scale: the shape of ``mean``, or one that is repeated to it, as one scale a channel.
         target: (N, ...); uint8, int32 or int64 in 0 .. levels - 1.
         levels: how many values an element may have; 2 to 2^24.
         mask, reduction: as in `bernoulli_nll`; where the mask is False, any integer may stand.
 
     Returns:
-        As `bernoulli_nll`, dtype of ``mean``. On CUDA an item with a target that is no level is
-        NaN.
+        As `bernoulli_nll`, dtype of ``mean``; on CUDA NaN for an item with a target of no level.
 
     Raises:
-        TypeError, ValueError, RuntimeError: as in `bernoulli_nll`; ValueError also where ``levels``
-            is out of its range or, on the CPU, a target is outside of 0 .. levels - 1 (a
-            RuntimeError inside of torch.compile).
+        TypeError, ValueError, RuntimeError: as in `bernoulli_nll`; ValueError also where, on the
+            CPU, a target is outside of 0 .. levels - 1 (a RuntimeError inside of torch.compile).
 
     Differentiable any number of times in ``mean`` and ``log_scale``; log-scales below -7 have no
     gradient.
@@ -294,16 +287,12 @@ def discretized_logistic_nll(
     app. C.1 (discretized logistic likelihood).
     """
     op = _LOGISTIC_NLL
-    if type(levels) is not int or not 2 <= levels <= _LARGEST:
-        levels = checks.check_number(
-            op, "levels", levels, minimum=2, maximum=_LARGEST, integer=True
-        )
+    levels = checks.check_number(op, "levels", levels, minimum=2, maximum=_LARGEST, integer=True)
     if not checks.are_plain(mean, log_scale):
         mean, log_scale = checks.admit(op, checks.LOSS, {"mean": mean, "log_scale": log_scale})
     checks.check_target(op, target, _TARGETS, "mean", mean)
     _check_target_shape(op, "mean", mean, target)
     mask = _admit_mask(op, mask, target)
-    log_scale = _broadcast(op, "log_scale", log_scale, mean.shape, "of mean")
     try:
         return _run(op, mean, log_scale, None, target, mask, _LOGISTIC, reduction, levels=levels)
     except RuntimeError:

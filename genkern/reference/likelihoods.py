@@ -46,6 +46,7 @@ def discretized_logistic(
     mean: torch.Tensor, log_scale: torch.Tensor, target: torch.Tensor, levels: int
 ) -> torch.Tensor:
     """NaN for a target outside of 0 .. levels - 1."""
+    target = target.to(torch.int64)  # 256 levels are one more than uint8 compares with
     log_p = log_probability(mean, log_scale.clamp(min=MIN_LOG_SCALE), target, levels)
     return torch.where((target >= 0) & (target < levels), -log_p, torch.nan)
 

@@ -177,12 +177,12 @@ def likelihoods_backward_kernel(
     b_target = tl.zeros((BR, BC), DTYPE)
     b_shared = tl.zeros((BR, BC), DTYPE)
     for s in range(S):
-        i_sample = s.to(tl.int64) * R + i_row
+        i_sample = i_row + s * R
         b_g = tl.load(p_upstream + i_sample, mask=i_row < R, other=0.0).to(DTYPE)[:, None]
         o = i_sample[:, None] * D + o_column[None, :]
         if p_slopes is not None:
             d_location = tl.load(p_slopes + o, mask=m_tile, other=0.0)
-            d_scale = tl.load(p_slopes + S.to(tl.int64) * R * D + o, mask=m_tile, other=0.0)
+            d_scale = tl.load(p_slopes + R * D * S + o, mask=m_tile, other=0.0)
             m_kept = m_tile
             if p_mask is not None:
                 m_kept = m_tile & (tl.load(p_mask + o_item, mask=m_tile, other=0) != 0)
