@@ -37,7 +37,7 @@ def _rsample_and_log_prob(dtype):
     """One softplus scale of each channel."""
     shape = (7, 5, 33)
     inputs = [torch.randn(s).to(dtype) for s in (shape, (5, 1), shape, shape, (2, *shape))]
-    check_options(inputs, "softplus", 2, False)
+    check_options([*inputs[:2], None, None, inputs[4]], "softplus", 2, "density")
 
 
 CALLS = {

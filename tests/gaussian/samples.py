@@ -65,12 +65,12 @@ SMALL = [
         "noise drawn", draw, draw_definition, lambda normal: [normal(3, 4, 5, 7) for _ in range(2)],
         check_draw, noise=True,
     ),
-    options.sample("one scale a channel, log_prob", (3, 4, 5), (4, 1), "softplus", 2, False),
-    options.sample("elements, log_std", (3, 5, 7), (7,), "log_std", None, True),
+    options.sample("one scale a channel, log_prob", (3, 4, 5), (4, 1), "softplus", 2, "density"),
+    options.sample("elements, log_std", (3, 5, 7), (7,), "log_std", None, "elements"),
 ]  # fmt: skip
 LARGE = [
-    options.sample("channels, softplus, log_prob", (37, 21, 50), (21, 1), "softplus", 2, False),
-    options.sample("one value, elements", (37, 1031), (), "log_std", None, True),
+    options.sample("channels, softplus, log_prob", (37, 21, 50), (21, 1), "softplus", 2, "density"),
+    options.sample("one value, elements", (37, 1031), (), "log_std", None, "elements"),
     sample("rows", pair(37, 1031)),
     sample("a long row", pair(1, 50021)),
     sample("short rows", pair(301, 3)),

@@ -18,6 +18,7 @@ from tests.core.tolerance import assert_close
 from tests.gaussian.values import magnitudes
 
 F64 = torch.float64
+KINDS = ("rows", "elements", "density")  # of the result beside z
 SHAPES = [((4, 3, 5), (3, 1)), ((4, 3, 5), ()), ((3, 4, 5), (3, 1, 5)), ((5, 33), (33,))]
 SHAPES += [((7, 3), (7, 1)), ((2, 70), (2, 70)), ((0, 3), (1, 3)), ((5,), (1,))]
 
@@ -32,34 +33,38 @@ def option_problems(draw):
     inputs = [make(shape), make(own), make(own), make(shape), make(noise)]
     if draw(st.booleans()):
         inputs[2:4] = [None, None]
-    return inputs, draw(st.sampled_from(reference.SCALES)), num_samples, draw(st.booleans())
+    return (
+        inputs,
+        draw(st.sampled_from(reference.SCALES)),
+        num_samples,
+        draw(st.sampled_from(KINDS)),
+    )
 
 
-def fused(scale, num_samples, elements):
-    """z and KL; and the density of the same draws."""
-
+def fused(scale, num_samples, kind):
     def function(mu, logvar, prior_mu, prior_logvar, eps):
-        prior = None if prior_mu is None else (prior_mu, prior_logvar)
         options = {"scale": scale, "num_samples": num_samples, "eps": eps}
-        z, kl = genkern.gaussian_kl_rsample(
-            mu, logvar, prior=prior, reduction="elements" if elements else "none", **options
-        )
-        _, log_prob = genkern.gaussian_rsample_and_log_prob(mu, logvar, **options)
-        return z, kl, log_prob
+        if kind == "density":
+            return genkern.gaussian_rsample_and_log_prob(mu, logvar, **options)
+        prior = None if prior_mu is None else (prior_mu, prior_logvar)
+        reduction = "none" if kind == "rows" else "elements"
+        return genkern.gaussian_kl_rsample(mu, logvar, prior=prior, reduction=reduction, **options)
 
     return function
 
 
-def plain(scale, elements):
-    def function(mu, logvar, prior_mu, prior_logvar, eps):
-        return reference.forward(mu, logvar, prior_mu, prior_logvar, eps, 0.0, scale, elements)
+def plain(scale, kind):
+    def function(*inputs):
+        found = reference.forward(*inputs, 0.0, scale, kind == "elements")
+        return found[0], found[2 if kind == "density" else 1]
 
     return function
 
 
-def check_options(inputs, scale, num_samples, elements, upstream=None):
+def check_options(inputs, scale, num_samples, kind, upstream=None):
     """Values and every gradient, each bounded by its formula in absolute values."""
-    function, definition = fused(scale, num_samples, elements), plain(scale, elements)
+    elements, density = kind == "elements", kind == "density"
+    function, definition = fused(scale, num_samples, kind), plain(scale, kind)
     exact = double(inputs)
     if upstream is None:
         upstream = [torch.randn(y.shape).to(inputs[0].dtype) for y in definition(*inputs)]
@@ -69,7 +74,8 @@ def check_options(inputs, scale, num_samples, elements, upstream=None):
     spread = lambda x: x if x is None else x.expand(mu.shape)  # noqa: E731
     logvars = [x if x is None else reference.to_logvar(x, scale) for x in (exact[1], exact[3])]
     full = [mu, spread(logvars[0]), spread(exact[2]), spread(logvars[1]), eps]
-    d_z, d_kl, d_log_prob = double(upstream)
+    d_z, second = double(upstream)
+    d_kl, d_log_prob = (None, second) if density else (second, None)
     row = lambda d: 0.0 if d is None else d.abs().view(*d.shape, *[1] * (mu.ndim - 1))  # noqa: E731
     # What one element adds to a row, and one row to the gradient of an element.
     alone = [x if x is None else x.flatten()[:, None] for x in full[:4]]
@@ -83,13 +89,14 @@ def check_options(inputs, scale, num_samples, elements, upstream=None):
         sizes = [a + b.view(mu.shape) for a, b in zip(sizes[:4], more[:4], strict=True)] + [
             sizes[4]
         ]
-    density = eps.square() + full[1].abs() + 2.0
+    log_q = eps.square() + full[1].abs() + 2.0
     terms = max(1, math.prod(mu.shape[1:]))
-    sums = [of_elements if elements else reference.sum_rows(of_elements)]
-    sums.append(density.sum(tuple(range(1 - mu.ndim, 0))) if mu.ndim > 1 else density)
+    if density:
+        size = log_q.sum(tuple(range(1 - mu.ndim, 0))) if mu.ndim > 1 else log_q
+    else:
+        size = of_elements if elements else reference.sum_rows(of_elements)
     assert_close(got[0], want[0], scale=sizes_z, name="z")
-    assert_close(got[1], want[1], terms=1 if elements else terms, scale=sums[0], name="kl")
-    assert_close(got[2], want[2], terms=terms, scale=sums[1], name="log_prob")
+    assert_close(got[1], want[1], terms=1 if elements else terms, scale=size, name=kind)
     of_density = row(d_log_prob)
     drawn = eps.ndim > mu.ndim and d_log_prob is not None
     sizes = [*sizes]
@@ -109,12 +116,14 @@ def check_options(inputs, scale, num_samples, elements, upstream=None):
         assert_close(got_grads[i], want_grads[i], terms=count, scale=scales, name=f"d_{name}")
 
 
-def sample(name, shape, own, scale, num_samples, elements):
+def sample(name, shape, own, scale, num_samples, kind):
     noise = shape if num_samples is None else (num_samples, *shape)
+    prior = [None, None] if kind == "density" else [own, shape]
+    make = lambda normal, size: None if size is None else normal(*size)  # noqa: E731
     return Sample(
-        name, fused(scale, num_samples, elements), plain(scale, elements),
-        lambda normal: [normal(*s) for s in (shape, own, own, shape, noise)],
-        lambda inputs, upstream: check_options(inputs, scale, num_samples, elements, upstream),
+        name, fused(scale, num_samples, kind), plain(scale, kind),
+        lambda normal: [make(normal, size) for size in (shape, own, *prior, noise)],
+        lambda inputs, upstream: check_options(inputs, scale, num_samples, kind, upstream),
     )  # fmt: skip
 
 
