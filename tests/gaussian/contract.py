@@ -56,6 +56,10 @@ def test_module_samples_in_training_and_gives_the_mean_in_eval():
     assert z.shape == (4, 5) and kl.shape == (4,)
     torch.testing.assert_close(kl, genkern.gaussian_kl(*features.chunk(2, 1), free_bits=0.1))
     assert torch.equal(layer.eval()(features)[0], features[:, :5])
+    drawn = nn.GaussianLatent(sample_in_eval=True, scale="log_std").eval()
+    assert not torch.equal(drawn(features)[0], drawn(features)[0])
+    want = genkern.gaussian_kl(*features.chunk(2, 1), scale="log_std")
+    torch.testing.assert_close(drawn(features)[1], want)
     assert not layer.state_dict() and "free_bits=0.1" in repr(layer)
     for clone in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert clone.free_bits == 0.1

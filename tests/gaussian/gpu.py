@@ -7,6 +7,7 @@ from benchmarks import gaussian as cases
 from genkern import random
 from genkern.reference import gaussian as reference
 from tests.core.tolerance import assert_close
+from tests.gaussian.test_options import check_options
 from tests.gaussian.values import check, fused, plain
 from tests.gpu.kit import F64, Large, both, captured, raises
 
@@ -32,7 +33,19 @@ def _rsample(dtype):
     check(fused(None, 0.0), plain(0.0), inputs, [torch.randn(65, 33).to(dtype), None])
 
 
-CALLS = {"gaussian_kl_rsample": _kl_rsample, "gaussian_kl": _kl, "gaussian_rsample": _rsample}
+def _rsample_and_log_prob(dtype):
+    """One softplus scale of each channel."""
+    shape = (7, 5, 33)
+    inputs = [torch.randn(s).to(dtype) for s in (shape, (5, 1), shape, shape, (2, *shape))]
+    check_options([*inputs[:2], None, None, inputs[4]], "softplus", 2, "density")
+
+
+CALLS = {
+    "gaussian_kl_rsample": _kl_rsample,
+    "gaussian_kl": _kl,
+    "gaussian_rsample": _rsample,
+    "gaussian_rsample_and_log_prob": _rsample_and_log_prob,
+}
 
 
 def headlines():
@@ -44,7 +57,7 @@ def _noise(shape, dtype):
     """In float64 the words become normals without rounding that could hide a wrong word."""
     zeros, seed = torch.zeros(shape, dtype=dtype), torch.tensor([123456789012345678])
     forward = torch.ops.genkern.gaussian_forward.default
-    z, _ = forward(zeros, zeros, None, None, None, seed, None, None, 0.0, False)
+    z, *_ = forward(zeros, zeros, None, None, None, seed, None, None, 0.0, 0, 0, False)
     want = random.philox_normal(seed.cpu(), shape, F64).cpu()
     assert_close(z.cpu(), want, scale=0.125 if dtype == torch.float32 else 1.0)
 

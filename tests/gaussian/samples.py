@@ -6,6 +6,7 @@ import genkern
 from genkern import nn, random
 from genkern.reference import gaussian as reference
 from tests.core.samples import Module, Peak, Sample, Samples, forward_backward, leaves
+from tests.gaussian import test_options as options
 from tests.gaussian import values
 from tests.gaussian.values import F64, check, fused, plain
 
@@ -64,8 +65,12 @@ SMALL = [
         "noise drawn", draw, draw_definition, lambda normal: [normal(3, 4, 5, 7) for _ in range(2)],
         check_draw, noise=True,
     ),
+    options.sample("one scale a channel, log_prob", (3, 4, 5), (4, 1), "softplus", 2, "density"),
+    options.sample("elements, log_std", (3, 5, 7), (7,), "log_std", None, "elements"),
 ]  # fmt: skip
 LARGE = [
+    options.sample("channels, softplus, log_prob", (37, 21, 50), (21, 1), "softplus", 2, "density"),
+    options.sample("one value, elements", (37, 1031), (), "log_std", None, "elements"),
     sample("rows", pair(37, 1031)),
     sample("a long row", pair(1, 50021)),
     sample("short rows", pair(301, 3)),
@@ -83,11 +88,16 @@ def peaks():
     results = z + kl + SEED  # the noise is not kept, e^(l/2) neither
     dense = z + kl + 2 * FLOAT  # copies of the expanded gradients
     both = results + 2 * z
+    many = 4 * z + SEED
     return [
         Peak("kl holds one number a row", lambda: genkern.gaussian_kl(mu, logvar), kl, kl),
         Peak(
             "kl_rsample saves arguments and seed",
             lambda: genkern.gaussian_kl_rsample(mu, logvar), results, results,
+        ),
+        Peak(
+            "samples hold no copies of the arguments",
+            lambda: genkern.gaussian_rsample(mu, logvar, num_samples=4), many, many,
         ),
         Peak(
             "and the gradients",
@@ -105,7 +115,7 @@ ERRORS = [
     (lambda: genkern.gaussian_kl(X, X.double()), RuntimeError,
      "gaussian_kl: logvar must be float32 like mu; got float64"),
     (lambda: genkern.gaussian_kl(X, torch.ones(2, 4)), ValueError,
-     r"gaussian_kl: logvar must have shape mu.shape = \(2, 3\); got \(2, 4\)"),
+     r"gaussian_kl: logvar must have shape mu.shape = \(2, 3\) or broadcast to it; got \(2, 4\)"),
     (lambda: genkern.gaussian_kl(X, X.to("meta")), RuntimeError,
      "gaussian_kl: logvar must be on cpu like mu; got meta"),
     (lambda: genkern.gaussian_kl(X.sum(), X.sum()), ValueError, "mu must have a batch dimension"),
@@ -115,7 +125,7 @@ ERRORS = [
      "gaussian_kl: free_bits must be at least 0; got -1"),
     (lambda: genkern.gaussian_kl(X, X, prior=X), TypeError,
      r"prior must be a pair \(mu, logvar\)"),
-    (lambda: genkern.gaussian_kl(X, X, prior=(X, X[:1])), ValueError,
+    (lambda: genkern.gaussian_kl(X, X, prior=(X, X[:, :2])), ValueError,
      r"prior\[1\] must have shape"),
     (lambda: genkern.gaussian_rsample(X, X, eps=torch.ones(3)), ValueError,
      r"gaussian_rsample: eps must have shape mu.shape = \(2, 3\); got \(3,\)"),
@@ -123,6 +133,14 @@ ERRORS = [
      "gaussian_rsample: num_samples must be an integer; got 2.0"),
     (lambda: genkern.gaussian_kl_rsample(X, X, num_samples=-1), ValueError,
      "gaussian_kl_rsample: num_samples must be at least 0; got -1"),
+    (lambda: genkern.gaussian_kl(X, X, scale="std"), ValueError,
+     "gaussian_kl: scale must be one of 'logvar', 'log_std', 'softplus'; got 'std'"),
+    (lambda: genkern.gaussian_kl(X, X, free_bits_by="dim"), ValueError,
+     "gaussian_kl: free_bits_by must be one of 'element', 'dimension', 'row'; got 'dim'"),
+    (lambda: genkern.gaussian_kl(X, X, capacity=1, reduction="elements"), ValueError,
+     "gaussian_kl: capacity must be None where reduction is 'elements'"),
+    (lambda: genkern.gaussian_kl_rsample(X, X, beta=-1.0), ValueError,
+     "gaussian_kl_rsample: beta must be at least 0; got -1.0"),
     (lambda: genkern.gaussian_kl(X, X, reducton="sum"), TypeError, "reducton"),
 ]  # fmt: skip
 

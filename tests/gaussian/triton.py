@@ -19,6 +19,7 @@ from genkern.triton_kernels.core.elementary import philox_words
 from tests.core.helpers import run
 from tests.core.tolerance import assert_close
 from tests.core.triton_kit import few_examples, interpreted, launches, only_program, sparse
+from tests.gaussian.test_options import check_options, option_problems
 from tests.gaussian.values import check, fused, plain, problems
 
 F64 = torch.float64
@@ -39,6 +40,13 @@ def test_values_and_every_gradient_match_the_float64_reference(problem):
             return
     with interpreted("gaussian"):
         check(fused(num_samples, free_bits), plain(free_bits), inputs, upstream)
+
+
+@given(option_problems())
+@examples(0.5)
+def test_options_match_the_float64_reference(problem):
+    with interpreted("gaussian"):
+        check_options(*problem)
 
 
 # Row lengths of every tile, on both sides of its limits; 9000 is split over programs.
@@ -73,7 +81,8 @@ def test_annealed_free_bits_are_read_by_the_kernels(free_bits, prior):
 @pytest.mark.parametrize("needed", range(5))
 def test_only_the_gradients_that_are_needed(needed):
     inputs = [torch.randn(3, 50) for _ in range(5)]
-    call = (torch.randn(3, 50), torch.randn(3), *inputs, None, None, None, 0.25, True)
+    upstream = (torch.randn(3, 50), torch.randn(3), torch.randn(3))
+    call = (*upstream, *inputs, None, None, None, 0.25, 0, 1, True)
     want = BACKWARD(*call, *(True,) * 5)
     got = BACKWARD(*call, *(i == needed for i in range(5)))
     assert [d.numel() > 0 for d in got] == [i == needed for i in range(5)]
@@ -88,7 +97,7 @@ def test_split_rows_leave_the_counters_at_zero():
     counters = torch.zeros(2, dtype=torch.int32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launch, "counters", lambda tensor, count: counters)
-        first, second = (FORWARD(mu, mu, *(None,) * 6, 0.0, True)[1] for _ in range(2))
+        first, second = (FORWARD(mu, mu, *(None,) * 6, 0.0, 0, 1, False)[1] for _ in range(2))
     assert torch.equal(first, second) and counters.tolist() == [0, 0]
 
 
@@ -104,14 +113,11 @@ def test_split_rows_leave_the_counters_at_zero():
 def test_noise_is_the_stream_of_the_cpu(seed, shape, num_samples):
     """Float64 turns words into normals without rounding that could hide a wrong word."""
     zeros, key = torch.zeros(shape, dtype=F64), torch.tensor([seed])
-    z, _ = FORWARD(zeros, zeros, None, None, None, key, None, num_samples, 0.0, False)
-    want, _ = torch.ops.genkern.gaussian_forward(
-        zeros, zeros, None, None, None, key, None, num_samples, 0.0, False
-    )
+    options = (None, None, None, key, None, num_samples, 0.0, 0, 0, False)
+    z = FORWARD(zeros, zeros, *options)[0]
+    want = torch.ops.genkern.gaussian_forward(zeros, zeros, *options)[0]
     assert_close(z, want, scale=1.0)
-    z, _ = FORWARD(
-        zeros.float(), zeros.float(), None, None, None, key, None, num_samples, 0.0, False
-    )
+    z = FORWARD(zeros.float(), zeros.float(), *options)[0]
     # Few ulp, except that sqrt(-2 log u) loses relative accuracy as u tends to 1.
     assert_close(z, want, scale=0.125)
 
@@ -151,8 +157,8 @@ def test_half_precision_backward_regenerates_the_noise():
     logvar = torch.full((2, 70), -8.0, dtype=torch.float16)
     seed = torch.tensor([77])
     _, d_logvar, *_ = BACKWARD(
-        torch.ones_like(mu), None, mu, logvar, None, None, None, seed, None, None, 0.0, False,
-        True, True, False, False, False,
+        torch.ones_like(mu), None, None, mu, logvar, None, None, None, seed, None, None, 0.0, 0, 0,
+        False, True, True, False, False, False,
     )  # fmt: skip
     eps = random.philox_normal(seed, (2, 70), F64)
     assert_close(d_logvar, 0.5 * np.exp(-4.0) * eps, scale=0.1)
@@ -172,8 +178,9 @@ def test_offsets_beyond_2_to_the_31(D):
     programs = -(-N // options["BR"])
     with only_program(programs - 1, programs):
         launchers.gaussian_forward_kernel[(1,)](
-            mu, mu, None, None, None, seed, None, z, None, None, None, N, D, 1, 1,
-            -(-D // 4 // options["BC"]) * options["BC"], 0.0, MAX_SPLITS=1, **options,
+            mu, mu, None, None, None, seed, None, z, None, None, None, None, N, D, 1, 1,
+            -(-D // 4 // options["BC"]) * options["BC"], 0.0, SCALE=0, ELEMENTS=False,
+            MAX_SPLITS=1, **options,
         )  # fmt: skip
     first = row * D // 4
     eps, logvar = normals_of(words_from(seed, first, D)), mu[row].double()
@@ -193,16 +200,17 @@ def test_one_launch_forward_and_one_backward():
 def test_no_launch_for_empty_sizes(shape):
     mu = torch.ones(shape)
     with launches() as names:
-        z, kl = FORWARD(mu, mu, None, None, None, torch.tensor([1]), None, 2, 0.0, True)
-        call = (mu, mu, None, None, None, torch.tensor([1]), None, 2, 0.0, True)
-        grads = BACKWARD(z, kl, *call, True, True, False, False, False)
+        call = (mu, mu, None, None, None, torch.tensor([1]), None, 2, 0.0, 0, 1, True)
+        z, kl, log_prob = FORWARD(*call)
+        grads = BACKWARD(z, kl, log_prob, *call, True, True, False, False, False)
     assert not names and z.shape == (2, *shape) and torch.equal(kl, torch.zeros(shape[0]))
+    assert torch.equal(log_prob, torch.zeros(2, shape[0]))
     assert grads[0].shape == grads[1].shape == shape
 
 
 def test_unsupported_arguments_are_named():
     x = torch.ones(2, 3)
-    call = lambda *args: FORWARD(*args, *(None,) * (8 - len(args)), 0.0, True)  # noqa: E731
+    call = lambda *args: FORWARD(*args, *(None,) * (8 - len(args)), 0.0, 0, 1, False)  # noqa: E731
     with pytest.raises(RuntimeError, match="gaussian_forward: logvar must be on cpu like mu; got"):
         call(x, x.to("meta"))
     with pytest.raises(RuntimeError, match="seed must be on meta like mu; got cpu"):

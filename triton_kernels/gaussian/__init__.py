@@ -34,6 +34,11 @@ def unsupported(
     return launch.mismatch(op, "mu", mu, others)
 
 
+def _spread(mu: torch.Tensor, *tensors: torch.Tensor | None) -> list[torch.Tensor | None]:
+    """Parameters in the shape of mu."""
+    return [t if t is None else t.expand(mu.shape) for t in tensors]
+
+
 def _options(N: int, D: int, S: int, dtype: torch.dtype) -> dict[str, Any]:
     """Tile and specialisations, of the dtype, the row length and alignment."""
     tile = 128 if dtype == torch.float64 else 256  # Philox blocks: one or two a thread
@@ -75,8 +80,10 @@ def forward(
     annealed: torch.Tensor | None,
     num_samples: int | None,
     free_bits: float,
-    with_kl: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    scale: int,
+    kl_of: int,
+    with_log_prob: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     op = "gaussian_forward"
     launch.require(
         unsupported(op, mu, seed=seed, annealed=annealed, logvar=logvar, prior_mu=prior_mu,
@@ -85,37 +92,40 @@ def forward(
     leading = () if num_samples is None else (num_samples,)
     has_z = eps is not None or seed is not None
     z = mu.new_empty((*leading, *mu.shape) if has_z else (0,))
-    N = mu.shape[0]
-    kl = mu.new_empty(N if with_kl else 0)
+    N, with_kl, elements = mu.shape[0], kl_of > 0, kl_of == 2
+    kl = mu.new_empty(mu.shape if elements else N if with_kl else 0)
+    log_prob = mu.new_empty((*leading, N) if with_log_prob else 0)
     if mu.numel() == 0:
-        return z, kl.zero_()
+        return z, kl.zero_(), log_prob.zero_()
     if z.numel() == 0 and not with_kl:
-        return z, kl
+        return z, kl, log_prob
     D, S = mu.numel() // N, max(1, z.numel() // mu.numel())
     options = _options(N, D, S, mu.dtype)
     BR, BC, blocks = options["BR"], options["BC"], _row_blocks(D)
     splits, split_blocks = 1, triton.cdiv(blocks, BC) * BC
-    if BR == 1:
+    if BR == 1 and not with_log_prob:
         splits, split_blocks = _splits(N * S, blocks, BC, launch.processors(mu))
     partial = done = None
-    if splits > 1 and with_kl:
+    if splits > 1 and with_kl and not elements:
         partial = mu.new_empty((N, splits), dtype=spec.accumulation(mu.dtype))
         done = launch.counters(mu, N)
     p_z, p_eps, p_seed = (z, eps, seed) if z.numel() else (None,) * 3
-    inputs = launch.dense(mu, logvar, prior_mu, prior_logvar, p_eps)
+    inputs = launch.dense(mu, *_spread(mu, logvar, prior_mu, prior_logvar), p_eps)
     programs = launch.programs(op, triton.cdiv(N, BR) * splits * S)
     with launch.on(mu):
         gaussian_forward_kernel[programs](
             *inputs, p_seed, annealed if with_kl else None, p_z, kl if with_kl else None,
-            partial, done, N, D, S, splits, split_blocks, _floor(free_bits),
+            log_prob if with_log_prob and z.numel() else None, partial, done, N, D, S, splits,
+            split_blocks, _floor(free_bits), SCALE=scale, ELEMENTS=elements,
             MAX_SPLITS=_MAX_SPLITS if splits > 1 else 1, **options,
         )  # fmt: skip
-    return z, kl
+    return z, kl, log_prob
 
 
 def backward(
     upstream_0: torch.Tensor | None,
     upstream_1: torch.Tensor | None,
+    upstream_2: torch.Tensor | None,
     mu: torch.Tensor,
     logvar: torch.Tensor,
     prior_mu: torch.Tensor | None,
@@ -125,51 +135,82 @@ def backward(
     annealed: torch.Tensor | None,
     num_samples: int | None,
     free_bits: float,
-    with_kl: bool,
+    scale: int,
+    kl_of: int,
+    with_log_prob: bool,
     needs_mu: bool,
     needs_logvar: bool,
     needs_prior_mu: bool,
     needs_prior_logvar: bool,
     needs_eps: bool,
 ) -> tuple[torch.Tensor, ...]:
-    d_z, d_kl = upstream_0, upstream_1 if with_kl else None
+    d_z, d_kl, d_log_prob = upstream_0, upstream_1, upstream_2
     launch.require(
         unsupported("gaussian_backward", mu, seed=seed, annealed=annealed, logvar=logvar,
                     prior_mu=prior_mu, prior_logvar=prior_logvar, eps=eps, upstream_0=d_z,
-                    upstream_1=d_kl)
+                    upstream_1=d_kl, upstream_2=d_log_prob)
     )  # fmt: skip
     needs = (needs_mu, needs_logvar, needs_prior_mu, needs_prior_logvar, needs_eps)
     gradients = spec.empty_gradients((mu, logvar, prior_mu, prior_logvar, eps), needs)
     if not any(d.numel() for d in gradients):
         return gradients
+    if mu.numel() == 0:
+        return (*(d.zero_() for d in gradients),)
+    if d_z is None and d_log_prob is not None:
+        d_z = mu.new_zeros(()).expand(*d_log_prob.shape[:-1], *mu.shape)
     if d_z is None or d_z.numel() == 0:
-        d_z = seed = None
+        d_z = seed = d_log_prob = None
         gradients[4].zero_()
+    # Of what is broadcast, first the gradient of every element.
+    sums = spec.accumulation(mu.dtype)
+    found = [
+        d if d.numel() in (0, mu.numel()) else mu.new_empty(mu.shape, dtype=sums)
+        for d in gradients[:4]
+    ]
     N = mu.shape[0]
     D, S = mu.numel() // N, 1 if d_z is None else d_z.numel() // mu.numel()
     options = _options(N, D, S, mu.dtype)
     tiles = triton.cdiv(_row_blocks(D), options["BC"])
     programs = launch.programs("gaussian_backward", triton.cdiv(N, options["BR"]) * tiles)
-    d_z, d_kl, *inputs = launch.dense(
-        d_z, d_kl, mu, logvar, prior_mu, prior_logvar, None if d_z is None else eps
-    )
-    found = [d if d.numel() else None for d in gradients[:4]]
-    found.append(gradients[4] if d_z is not None and gradients[4].numel() else None)
+    inputs = launch.dense(
+        d_z, d_kl, d_log_prob, mu, *_spread(mu, logvar, prior_mu, prior_logvar),
+        None if d_z is None else eps,
+    )  # fmt: skip
+    written = [d if d.numel() else None for d in found]
+    written.append(gradients[4] if d_z is not None and gradients[4].numel() else None)
     with launch.on(mu):
         gaussian_backward_kernel[programs](
-            d_z, d_kl, *inputs, seed, None if d_kl is None else annealed, *found,
-            N, D, S, tiles, _floor(free_bits), **options,
+            *inputs, seed, None if d_kl is None else annealed, *written,
+            N, D, S, tiles, _floor(free_bits), SCALE=scale, ELEMENTS=kl_of == 2, **options,
         )  # fmt: skip
+    for gradient, full in zip(gradients, found, strict=False):
+        if full is not gradient:
+            gradient.copy_(full.sum_to_size(gradient.shape))
     return gradients
 
 
 SPILL_BYTES = {"gaussian_forward_kernel": 8}  # float64 divisions are calls on sm_90
 LAUNCHERS = {"gaussian_forward": forward, "gaussian_backward": backward}
 
-# A row length of every tile (8193: split), aligned or not. Letters: kl, prior, eps or seed, all
-# gradients (or those of mu and logvar), annealed.
+# A row length of every tile (8193: split), aligned or not. Letters: kl (K: of elements), prior, eps
+# or seed, all gradients (or those of mu and logvar), annealed, q: log_prob, 1 and 2: scales.
 _TILES = ((3, 8), (3, 129), (3, 512), (3, 8193))
-_MODES = ("Fk", "Fe", "Fekp", "Fskp", "Fka", "Bs", "Bkpd", "Bekpd", "Bskp", "Bska")
+_MODES = (
+    "Fk",
+    "Fe",
+    "Fekp",
+    "Fskp",
+    "Fka",
+    "Bs",
+    "Bkpd",
+    "Bekpd",
+    "Bskp",
+    "Bska",
+    "Fsq1",
+    "FKp2",
+    "Bsq1",
+    "BeqKpd2",
+)
 
 
 def _call(
@@ -178,15 +219,19 @@ def _call(
     x = torch.empty(shape, dtype=dtype, device="meta")
     noise = torch.empty((S or 1, *shape), dtype=dtype, device="meta")
     kl = torch.empty(shape[0], dtype=dtype, device="meta") if "k" in mode else None
+    kl = x if "K" in mode else kl
+    log_prob = noise[..., 0] if "q" in mode else None
+    scale = next((int(digit) for digit in mode if digit.isdigit()), 0)
     prior = x if "p" in mode else None
     eps = noise if "e" in mode else None
     seed = torch.empty(1, dtype=torch.int64, device="meta") if "s" in mode else None
     annealed = torch.empty((), dtype=torch.float64, device="meta") if "a" in mode else None
-    call = (x, x, prior, prior, eps, seed, annealed, S, free_bits, kl is not None)
+    kl_of = "k" in mode or 2 * ("K" in mode)
+    call = (x, x, prior, prior, eps, seed, annealed, S, free_bits, scale, int(kl_of), "q" in mode)
     if mode[0] == "F":
         return "gaussian_forward", call
     d_z = noise if "e" in mode or "s" in mode else None
-    return "gaussian_backward", (d_z, kl, *call, True, True, *("d" in mode,) * 3)
+    return "gaussian_backward", (d_z, kl, log_prob, *call, True, True, *("d" in mode,) * 3)
 
 
 def configurations() -> Iterator[tuple[str, tuple]]:
