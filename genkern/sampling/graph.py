@@ -8,6 +8,7 @@ reads zeros. Shifts, padding, crops, strides and enlargements are tables and cos
                                     3 4 5      one column to the left      -1  0  1
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -108,6 +109,7 @@ FUNCTIONS = {
 }  # fmt: skip
 
 
+@functools.cache
 def identity(grid: Grid) -> Table:
     H, W = grid
     return np.arange(H * W, dtype=np.int32).reshape(H, W)
@@ -115,6 +117,8 @@ def identity(grid: Grid) -> Table:
 
 def looked_up(outer: Table, inner: Table) -> Table:
     """The places that ``inner`` gives for the places of ``outer``."""
+    if inner is identity((inner.shape[0], inner.shape[1])):
+        return outer
     flat = np.append(inner.ravel(), np.int32(-1))
     return flat[outer]
 
@@ -129,6 +133,11 @@ class View:
     @property
     def channels(self) -> int:
         return sum(piece.length for piece in self.pieces)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Without the images."""
+        return (self.channels, *self.grid)
 
     def narrow(self, start: int, length: int) -> "View":
         found, at = [], 0
