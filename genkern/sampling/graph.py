@@ -167,13 +167,15 @@ class Graph:
     Attributes:
         nodes: all of them.
         loops: (first, last + 1) of nodes that read each other along the places of an image.
-        scans: likewise, of loops that have to be computed place by place.
+        scans: likewise, of loops whose places in a row are computed one after the other.
+        by_pixels: whether some loop runs along the rows, so that a step has a pixel of each.
     """
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
         self.loops: list[tuple[int, int]] = []
         self.scans: list[tuple[int, int]] = []
+        self.by_pixels = False
 
     def add(self, node: Node) -> Node:
         self.nodes.append(node)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map
 
 from genkern.sampling.graph import Graph, Image, View, concatenated
 
@@ -55,7 +54,8 @@ class _Features(torch.Tensor):
         if name.startswith("aten::") and name[6:] in _CREATES:
             return _CREATES[name[6:]](*args)
         found: list[_Features] = []
-        known = tree_map(lambda leaf: _view_of(leaf, found), (args, kwargs))
+        known = [_views_in(value, found) for value in args]
+        options = {word: _views_in(value, found) for word, value in kwargs.items()}
         is_mutable = func._schema.is_mutable
         rule = _rules.get(name.removesuffix("_") if is_mutable else name)
         if rule is None:
@@ -63,7 +63,7 @@ class _Features(torch.Tensor):
                 f"sampling: a model must be made of ops with a rule; got {name} (to add one: "
                 f"genkern.sampling.register_step({name!r}, rule))"
             )
-        results = rule(found[0].graph, *known[0], **known[1])
+        results = rule(found[0].graph, *known, **options)
         if is_mutable:  # a view of the tensor that is changed would not follow
             if not isinstance(args[0], cls):
                 raise NotImplementedError(f"sampling: {name} must not write into a constant")
@@ -74,11 +74,13 @@ class _Features(torch.Tensor):
         return [cls(view, found[0].graph, found[0].shape[0], found[0].dtype) for view in results]
 
 
-def _view_of(leaf: Any, found: list[_Features]) -> Any:
-    if isinstance(leaf, _Features):
-        found.append(leaf)
-        return leaf.view_
-    return leaf
+def _views_in(value: Any, found: list[_Features]) -> Any:
+    if isinstance(value, _Features):
+        found.append(value)
+        return value.view_
+    if isinstance(value, (list, tuple)):
+        return [_views_in(part, found) for part in value]
+    return value
 
 
 def _full(number: float) -> Callable[..., torch.Tensor]:
