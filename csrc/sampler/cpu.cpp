@@ -48,17 +48,31 @@ class Drawer {
     const int64_t colours = int64_t(worker.plan().images.size());
     read_parameters(worker, place, n);
     const int64_t begin = colour < 0 ? 0 : colour, end = colour < 0 ? colours : colour + 1;
+    drawn_.assign(colours, -1), noise_.resize(draws_.noise_channels);
+    for (int64_t c = begin; c < end; ++c)
+      if (draws_.given) drawn_[c] = draws_.given[(n * colours + c) * draws_.grid + place];
+    for (int64_t c = 0; c < draws_.noise_channels; ++c)
+      noise_[c] = draws_.noise[(n * draws_.noise_channels + c) * draws_.grid + place];
+    draw_colours(begin, end, draws_.log_prob[n]);
     for (int64_t c = begin; c < end; ++c) {
-      const int64_t at = (n * colours + c) * draws_.grid + place;
-      const int64_t given = draws_.given ? draws_.given[at] : -1;
-      const A u = draws_.noise[(n * draws_.noise_channels + c) * draws_.grid + place];
+      draws_.integers[(n * colours + c) * draws_.grid + place] = drawn_[c];
+      worker.write(worker.plan().images[c], place, n, 1, draws_.table + drawn_[c]);
+    }
+  }
+
+  void draw_colours(int64_t begin, int64_t end, double& log_p) {
+    const Drawing& d = draws_.drawing;
+    if (d.kind == Kind::kMixture) {
+      const int64_t colours = int64_t(drawn_.size()), each = colours == 1 ? 3 : 10;
+      const int64_t components = int64_t(parameters_.size()) / each;
+      return draw_mixture(d, parameters_.data(), components, colours, noise_.data(), drawn_.data(),
+                          log_p, work_);
+    }
+    for (int64_t c = begin; c < end; ++c) {
       const A* own = parameters_.data() + c * draws_.each;
-      double& log_p = draws_.log_prob[n];
-      const int64_t x = draws_.drawing.kind == Kind::kBernoulli
-                            ? draw_bernoulli(draws_.drawing, *own, u, given, log_p)
-                            : draw_categorical(draws_.drawing, own, u, given, log_p, work_);
-      draws_.integers[at] = x;
-      worker.write(worker.plan().images[c], place, n, 1, draws_.table + x);
+      drawn_[c] = d.kind == Kind::kBernoulli
+                      ? draw_bernoulli(d, *own, noise_[c], drawn_[c], log_p)
+                      : draw_categorical(d, own, noise_[c], drawn_[c], log_p, work_);
     }
   }
 
@@ -71,7 +85,8 @@ class Drawer {
   }
 
   const Draws<A>& draws_;
-  std::vector<A> parameters_, work_;
+  std::vector<A> parameters_, work_, noise_;
+  std::vector<int64_t> drawn_;
 };
 
 template <typename A>

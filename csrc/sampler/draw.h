@@ -80,4 +80,72 @@ int64_t draw_categorical(const Drawing& d, const A* l, A u, int64_t given, doubl
   return x;
 }
 
+// log P(v) of a discretized logistic, integers at 2 v / (levels - 1) - 1 (Salimans et al. 2017,
+// sec. 2.1): log(sigm(p) - sigm(q)) without the difference.
+inline double log_chance(double mean, double log_scale, int64_t v, int64_t levels) {
+  const double t = std::exp(-std::max(log_scale, -7.0)), half = 1.0 / double(levels - 1);
+  const double z = 2 * half * double(v) - 1 - mean;
+  const double p = t * (z + half), q = t * (z - half);
+  if (v == 0) return -softplus_of(-p);
+  if (v == levels - 1) return -softplus_of(q);
+  return -softplus_of(-p) - softplus_of(q) + std::log(-std::expm1(-2 * half * t));
+}
+
+// The colours of a pixel, K components: [K logits | for each colour: K means, K log-scales and, of
+// three colours, K coefficients]. u[0] chooses the component, u[1 + c] the value of colour c; `x`
+// holds what is given, or -1, and then everything.
+template <typename A>
+void draw_mixture(const Drawing& d, const A* params, int64_t K, int64_t colours, const A* u,
+                  int64_t* x, double& log_p, std::vector<A>& work) {
+  const int64_t each = colours == 1 ? 2 : 3;
+  work.assign(params, params + K);
+  A* joint = work.data();
+  const auto mean_of = [&](int64_t k, int64_t c) {
+    const A* own = params + K * (1 + each * c) + k;
+    A mean = own[0];
+    for (int64_t before = 0; before < c; ++before) {  // green has coefficient 0, blue has 1 and 2
+      const int64_t which = before + std::max<int64_t>(0, c - 1);
+      const A at = A(2) * A(x[before]) / A(d.levels - 1) - A(1);
+      mean += std::tanh(params[K * (3 + each * which) + k]) * at;
+    }
+    return mean;
+  };
+  const auto scale_of = [&](int64_t k, int64_t c) { return params[K * (2 + each * c) + k]; };
+  // What is given of the pixel, from the first colour on, says which component it is of.
+  for (int64_t c = 0; c < colours && x[c] >= 0; ++c)
+    for (int64_t k = 0; k < K; ++k)
+      joint[k] += A(log_chance(mean_of(k, c), scale_of(k, c), x[c], d.levels));
+  int64_t chosen = std::max_element(joint, joint + K) - joint;
+  if (d.temperature > 0) {
+    const A largest = joint[chosen];
+    double sum = 0, cumulative = 0;
+    for (int64_t k = 0; k < K; ++k) sum += std::exp(double(joint[k] - largest) / d.temperature);
+    for (chosen = 0; chosen + 1 < K; ++chosen) {
+      cumulative += std::exp(double(joint[chosen] - largest) / d.temperature);
+      if (cumulative > double(u[0]) * sum) break;
+    }
+  }
+  for (int64_t c = 0; c < colours; ++c) {
+    if (x[c] >= 0) continue;
+    const double uniform = std::clamp(double(u[1 + c]), 0x1p-32, 1 - 0x1p-24);
+    const double logistic = std::log(uniform) - std::log1p(-uniform);
+    const double scale = std::exp(std::max(double(scale_of(chosen, c)), -7.0));
+    const double at = double(mean_of(chosen, c)) + d.temperature * scale * logistic;
+    const double level = 0.5 * double(d.levels - 1) * (1 + at);
+    x[c] = int64_t(std::nearbyint(std::clamp(level, 0.0, double(d.levels - 1))));
+  }
+  double top = -INFINITY, sum = 0, weights = 0;
+  std::vector<double> logs(K);
+  const double largest = *std::max_element(params, params + K);
+  for (int64_t k = 0; k < K; ++k) {
+    logs[k] = params[k];
+    for (int64_t c = 0; c < colours; ++c)
+      logs[k] += log_chance(mean_of(k, c), scale_of(k, c), x[c], d.levels);
+    top = std::max(top, logs[k]);
+    weights += std::exp(double(params[k]) - largest);
+  }
+  for (int64_t k = 0; k < K; ++k) sum += std::exp(logs[k] - top);
+  log_p += top + std::log(sum) - largest - std::log(weights);
+}
+
 }  // namespace genkern::core::sampler

@@ -13,8 +13,10 @@ namespace genkern::core::sampler {
 // Rows that are gathered and multiplied at a time.
 constexpr int64_t kRows = block_size(48, 5);
 
-template <typename A>
-inline constexpr int kTileRows = kManyRegisters && sizeof(A) == 4 ? 12 : 6;
+// Rows of a tile of 1, 2 or 4 vectors. Four vectors are whole cache lines of weights that lie side
+// by side, and leave registers for their factors.
+template <int NV>
+inline constexpr int kTileRows = (kManyRegisters ? 24 : 12) / (NV < 2 ? 2 : NV);
 
 // A run of factors of the gathered rows, and of the weights that they meet: terms that read zeros
 // alone are left out.
@@ -57,29 +59,24 @@ template <typename A, int M, int NV>
       store(sums + m * width + v * kLanes<A>, sum.sum[m][v] + load(packed + v * kLanes<A>));
 }
 
-// `rows` gathered rows, `row` elements apart, times a block of weights: few rows take many vectors
-// of weights at a time, so that enough sums are formed side by side.
+// `rows` gathered rows, `row` elements apart, times a block of weights.
 template <typename A>
 void multiply(const A* from, int64_t row, int64_t rows, const std::vector<Run>& runs,
               const A* packed, int64_t width, A* sums) {
-  constexpr int64_t L = kLanes<A>;
   const Run *first = runs.data(), *end = first + runs.size();
-  const int64_t vectors = width / L;
-  const auto by_rows = [&]<int kMost, int NV>(std::integral_constant<int, kMost>,
-                                              std::integral_constant<int, NV>) {
-    for (int64_t v = 0; v < vectors; v += NV)
-      for_each_tile<kMost>(rows, [&]<int M>(int64_t m, std::integral_constant<int, M>) {
-        tile<A, M, NV>(from + m * row, row, first, end, packed + v * L, width,
-                       sums + m * width + v * L);
-      });
+  const auto by_rows = [&]<int NV>(std::integral_constant<int, NV>) {
+    for_each_tile<kTileRows<NV>>(rows, [&]<int M>(int64_t m, std::integral_constant<int, M>) {
+      tile<A, M, NV>(from + m * row, row, first, end, packed, width, sums + m * width);
+    });
   };
-  using std::integral_constant;
-  if (vectors == 1)
-    by_rows(integral_constant<int, kTileRows<A>>{}, integral_constant<int, 1>{});
-  else if (vectors == 2 || rows > 3)
-    by_rows(integral_constant<int, kTileRows<A>>{}, integral_constant<int, 2>{});
-  else
-    by_rows(integral_constant<int, 3>{}, integral_constant<int, 4>{});
+  switch (width / kLanes<A>) {
+    case 1:
+      return by_rows(std::integral_constant<int, 1>{});
+    case 2:
+      return by_rows(std::integral_constant<int, 2>{});
+    default:
+      return by_rows(std::integral_constant<int, 4>{});
+  }
 }
 
 }  // namespace genkern::core::sampler

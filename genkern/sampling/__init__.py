@@ -1,6 +1,7 @@
 """Fast exact sampling of autoregressive models of images."""
 
 from genkern.sampling.outputs import Bernoulli, Categorical, LogisticMixture, Output
+from genkern.sampling.record import register_step
 from genkern.sampling.request import Step, draw_noise
 from genkern.sampling.sampler import METHODS, Report, last_report, sample
 
@@ -14,5 +15,6 @@ __all__ = [
     "Step",
     "draw_noise",
     "last_report",
+    "register_step",
     "sample",
 ]

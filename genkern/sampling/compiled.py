@@ -95,9 +95,9 @@ class Engine(Execution):
         """The caches: views of one tensor."""
         H, W = self.plan.grid
         slots = {node: H * W for node in self.plan.colours}
-        for node in self.plan.slots:
+        for node in self.plan.batches:
             if node in self.stored:
-                slots[node] = self.plan.slots[node].count
+                slots[node] = self.plan.slots(node).count
         self.bases, size = {}, 0
         for node, count in slots.items():
             self.bases[node] = size

@@ -21,11 +21,10 @@ class Execution:
         self.N, self.next = N, 0
         self.caches: dict[Node, torch.Tensor] = {}
         for node in plan.graph.nodes:
-            slots = H * W if isinstance(node, Image) else 0
-            if node in plan.slots:
-                slots = plan.slots[node].count
-            if not isinstance(node, Constant):
-                self.caches[node] = images.new_zeros(slots + 1, N, node.channels)
+            if isinstance(node, Constant):
+                continue
+            slots = H * W if isinstance(node, Image) else plan.slots(node).count
+            self.caches[node] = images.new_zeros(slots + 1, N, node.channels)
         for c, node in enumerate(plan.colours):
             self.caches[node][:-1, :, 0] = images[:, c].flatten(1).T
         self.weights = {
@@ -64,7 +63,7 @@ class Execution:
             assert isinstance(node, Pointwise)
             values = [self.read(piece, places) for piece in node.pieces]
             found = FUNCTIONS[node.function](node.number, *values)
-        slots = self.plan.slots[node].at[places]
+        slots = self.plan.slots(node).at[places]
         self.caches[node][torch.from_numpy(slots.astype(np.int64))] = found
 
     def step(self) -> None:

@@ -8,6 +8,7 @@ reads zeros. Shifts, padding, crops, strides and enlargements are tables and cos
                                     3 4 5      one column to the left      -1  0  1
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -108,6 +109,7 @@ FUNCTIONS = {
 }  # fmt: skip
 
 
+@functools.cache
 def identity(grid: Grid) -> Table:
     H, W = grid
     return np.arange(H * W, dtype=np.int32).reshape(H, W)
@@ -115,6 +117,8 @@ def identity(grid: Grid) -> Table:
 
 def looked_up(outer: Table, inner: Table) -> Table:
     """The places that ``inner`` gives for the places of ``outer``."""
+    if inner is identity((inner.shape[0], inner.shape[1])):
+        return outer
     flat = np.append(inner.ravel(), np.int32(-1))
     return flat[outer]
 
@@ -129,6 +133,11 @@ class View:
     @property
     def channels(self) -> int:
         return sum(piece.length for piece in self.pieces)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Without the images."""
+        return (self.channels, *self.grid)
 
     def narrow(self, start: int, length: int) -> "View":
         found, at = [], 0
@@ -158,13 +167,15 @@ class Graph:
     Attributes:
         nodes: all of them.
         loops: (first, last + 1) of nodes that read each other along the places of an image.
-        scans: likewise, of loops that have to be computed place by place.
+        scans: likewise, of loops whose places in a row are computed one after the other.
+        by_pixels: whether some loop runs along the rows, so that a step has a pixel of each.
     """
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
         self.loops: list[tuple[int, int]] = []
         self.scans: list[tuple[int, int]] = []
+        self.by_pixels = False
 
     def add(self, node: Node) -> Node:
         self.nodes.append(node)

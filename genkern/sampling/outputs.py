@@ -56,7 +56,11 @@ class Output(ABC):
 
     @abstractmethod
     def channels(self, colours: int) -> int:
-        """How many channels the network returns, or of how many they are a multiple."""
+        """How many channels the network returns for images of so many colours.
+
+        Raises:
+            ValueError: images cannot have so many.
+        """
 
     def draws(self, colours: int) -> int:
         """Uniform numbers that a pixel takes."""
@@ -196,6 +200,8 @@ class LogisticMixture(Output):
         )
 
     def channels(self, colours: int) -> int:
+        if colours not in (1, 3):
+            raise ValueError(f"shape must have 1 or 3 colours for {self!r}; got {colours}")
         return (3 if colours == 1 else 10) * self.num_mixtures
 
     def draws(self, colours: int) -> int:

@@ -22,7 +22,7 @@ class Plan:
         slope: of a wavefront, or None.
         steps: the places of each step that is drawn or given, and its colour or None.
         given: how many of the steps are given.
-        times, batches, slots: of each node that is computed.
+        times, batches: of each node that is computed.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Plan:
             start += piece.length
             if (known[piece.node][piece.table.ravel()] > soonest).any():
                 return False
+        self.known = known
         return True
 
     def _find_slope(self) -> int:
@@ -108,7 +109,7 @@ class Plan:
         self.skipped = first
         drawn = self._order(number, self.in_order).drawn
         rows = np.arange(H, dtype=np.int32)[:, None] * np.ones((1, W), np.int32)
-        if self.slope is None:
+        if self.slope is None and not self.graph.by_pixels:
             given = int(rows[number * C < first].max(initial=-1)) + 1
             before = {node: np.where(at < first, rows, at - first + given)
                       for node, at in drawn.items()}  # fmt: skip
@@ -126,30 +127,43 @@ class Plan:
     # ---- when and where
 
     def _schedule(self) -> None:
-        known, due = schedule.known(self.graph, self.order), self._due(self.order)
+        known, due = self.known, self._due(self.order)
+        if self.order.given or self.slope is not None:
+            known = schedule.known(self.graph, self.order)
         self.times = schedule.needed(self.graph, self.order, self.output, due, known)
         uses = schedule.last_uses(
             self.graph, self.output, self.order, self.times, lambda c: due[c].ravel()
         )
+        self.uses = uses
         self.batches: dict[Node, schedule.Batches] = {}
-        self.slots: dict[Node, schedule.Slots] = {}
         self.stages: list[list[Node]] = []
+        self._slots: dict[Node, schedule.Slots] = {}
+        alike: dict[bytes, schedule.Batches] = {}
         for first, last, is_scan in schedule.parts(self.graph):
-            members = self.graph.nodes[first:last]
-            if isinstance(members[0], (Image, Constant)):
-                continue
+            members = [
+                node for node in self.graph.nodes[first:last]
+                if not isinstance(node, (Image, Constant))
+            ]  # fmt: skip
             self.stages += [members] if is_scan else [[node] for node in members]
             for node in members:
                 times = self.times[node]
-                waves = schedule.waves_of(members, times) if is_scan else None
-                batches = schedule.Batches(times, self.count, waves)
-                self.batches[node] = batches
-                self.slots[node] = schedule.slots_of(node, times, uses[node], batches, is_scan)
+                key = times.tobytes() + bytes([is_scan])
+                if is_scan or key not in alike:
+                    waves = schedule.waves_of(members, times) if is_scan else None
+                    alike[key] = schedule.Batches(times, self.count, waves)
+                self.batches[node] = alike[key]
+
+    def slots(self, node: Node) -> schedule.Slots:
+        """Where a node is kept."""
+        if node not in self._slots:
+            times, batches = self.times[node], self.batches[node]
+            self._slots[node] = schedule.slots_of(node, times, self.uses[node], batches)
+        return self._slots[node]
 
     def slots_read(self, node: Node, table: np.ndarray) -> np.ndarray:
         """Where the places that a table names are kept."""
         flat = table.ravel()
         if isinstance(node, (Image, Constant)):
             return np.where(flat < 0, node.grid[0] * node.grid[1], flat)
-        return self.slots[node].at[flat]
+        return self.slots(node).at[flat]
 

@@ -31,6 +31,10 @@ class Step(NamedTuple):
     colours: range
 
 
+class WrongOutput(ValueError):
+    """The model returns something else than the output says."""
+
+
 Choose = Callable[[torch.Tensor, Step], torch.Tensor]
 Progress = Callable[[int, int], object]
 
@@ -66,16 +70,18 @@ class Request:
         """What the network says of integers (n, C, H, W), those of ``images`` of the batch."""
         inputs = self.output.to_inputs(values, self.dtype)
         if self.condition is None:
-            found = self.model(inputs)
-        else:
-            condition = self.condition if images is None else self.condition[images]
-            found = self.model(inputs, condition)
+            return self.network(inputs)
+        return self.network(inputs, self.condition if images is None else self.condition[images])
+
+    def network(self, inputs: torch.Tensor, *condition: torch.Tensor) -> torch.Tensor:
+        """The model, checked to return what the output needs."""
+        found = self.model(inputs, *condition)
         C, H, W = self.shape
-        wanted = (len(values), self.output.channels(C), H, W)
+        wanted = (len(inputs), self.output.channels(C), H, W)
         if not isinstance(found, torch.Tensor) or found.shape != wanted:
             tensor = isinstance(found, torch.Tensor)
             got = tuple(found.shape) if tensor else type(found).__name__
-            raise ValueError(
+            raise WrongOutput(
                 f"{_OP}: model must return shape {wanted} for {self.output!r}; got {got}"
             )
         return found
@@ -163,8 +169,10 @@ def check_output(output: object, shape: object) -> tuple[int, int, int]:
         got = type(output).__name__
         raise TypeError(f"{_OP}: output must be a genkern.sampling.Output; got {got}")
     C, H, W = map(int, shape)
-    if not output.by_colour and C not in (1, 3):
-        raise ValueError(f"{_OP}: shape must have 1 or 3 colours for {output!r}; got {C}")
+    try:
+        output.channels(C)
+    except ValueError as error:
+        raise ValueError(f"{_OP}: {error}") from None
     return C, H, W
 
 

@@ -254,9 +254,7 @@ def _noise(
     return requests.check_noise(noise, wanted, device)
 
 
-def _log_prob(
-    request: Request, images: torch.Tensor, known: torch.Tensor | None
-) -> torch.Tensor:
+def _log_prob(request: Request, images: torch.Tensor, known: torch.Tensor | None) -> torch.Tensor:
     """What the steps told, or what one forward pass tells."""
     if known is not None:
         return known.to(request.dtype)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from genkern.sampling.graph import Constant, Graph, Image, Node, View
+from genkern.sampling.graph import Constant, Graph, Image, Node, View, identity
 
 NEVER = np.iinfo(np.int32).max
 Times = dict[Node, np.ndarray]  # of each place, flat; of what a table does not name, -1, at the end
@@ -35,9 +35,7 @@ def known(graph: Graph, order: Order) -> Times:
             times[node][:-1] = np.where(drawn < order.given, 0, drawn + 1)
     for first, last, is_scan in parts(graph):
         while any([_know(graph, i, times, last, is_scan) for i in range(first, last)]):
-            if last - first == 1 and not is_scan:
-                break
-            if max(int(times[node].max()) for node in graph.nodes[first:last]) > 2 * NEVER // 3:
+            if last - first == 1:
                 break
     return times
 
@@ -56,9 +54,9 @@ def _know(graph: Graph, i: int, times: Times, last: int, is_scan: bool) -> bool:
     """Updates one node; whether it changed."""
     node, changed = graph.nodes[i], False
     for source, table in node.reads():
-        late = times[source][table.ravel()]
+        late = times[source][:-1] if is_whole(source, table) else times[source][table.ravel()]
         if not is_scan and source in graph.nodes[i:last]:
-            late = np.where(table.ravel() < 0, 0, np.minimum(late, NEVER - 1) + 1)
+            late = np.where(table.ravel() < 0, 0, late + 1)
         if (late > times[node][:-1]).any():
             np.maximum(times[node][:-1], late, out=times[node][:-1])
             changed = True
@@ -110,7 +108,15 @@ def _need(graph: Graph, first: int, last: int, is_scan: bool, times: Times, know
             soonest = times[node][:-1]
             if not is_scan and source in graph.nodes[i:last]:
                 soonest = np.where(soonest == NEVER, NEVER, soonest - 1)
-            np.minimum.at(times[source], table.ravel(), soonest)
+            if is_whole(source, table):
+                np.minimum(times[source][:-1], soonest, out=times[source][:-1])
+            else:
+                np.minimum.at(times[source], table.ravel(), soonest)
+
+
+def is_whole(source: Node, table: np.ndarray) -> bool:
+    """Whether each place reads the same place."""
+    return table is identity(source.grid)
 
 
 def _by_rows(node: Node, times: np.ndarray, known: np.ndarray) -> None:
@@ -166,13 +172,11 @@ class Slots(NamedTuple):
     count: int
 
 
-def slots_of(
-    node: Node, times: np.ndarray, last_use: np.ndarray, batches: Batches, is_scan: bool
-) -> Slots:
+def slots_of(node: Node, times: np.ndarray, last_use: np.ndarray, batches: Batches) -> Slots:
     """In a ring of rows, or, where all use is in the step itself, in the order of its places."""
     H, W = node.grid
     used, at = times[:-1] != NEVER, np.zeros(H * W + 1, np.int32)
-    if not is_scan and (last_use[:-1] <= times[:-1])[used].all():
+    if batches.waves is None and (last_use[:-1] <= times[:-1])[used].all():
         sizes = np.diff(batches.ends)
         place = np.arange(len(batches.places)) - np.repeat(batches.ends[:-1], sizes)
         at[batches.places] = place
@@ -203,7 +207,10 @@ def last_uses(
     for node in graph.nodes:
         at = np.where(times[node][:-1] == NEVER, -1, times[node][:-1])
         for source, table in node.reads():
-            np.maximum.at(found[source], table.ravel(), at)
+            if is_whole(source, table):
+                np.maximum(found[source][:-1], at, out=found[source][:-1])
+            else:
+                np.maximum.at(found[source], table.ravel(), at)
     start = 0
     for piece in output.pieces:
         np.maximum.at(found[piece.node], piece.table.ravel(), due(start))

@@ -1,13 +1,14 @@
-"""The methods of the engine: what earlier places left behind is kept, and nothing computed twice."""
+"""The methods of the engine: what is computed of a place is kept, and not computed again."""
 
 import torch
 
+from genkern.sampling import compiled
 from genkern.sampling.incremental import Draw, Stepper
-from genkern.sampling.outputs import NEAR_ONE, Bernoulli, Categorical, LogisticMixture, Output
-from genkern.sampling.request import Request, Step
+from genkern.sampling.outputs import NEAR_ONE, Bernoulli, Categorical, Output
+from genkern.sampling.request import Request, Step, WrongOutput
 
 ORDERS = {"incremental": "raster", "wavefront": "wavefront"}
-_KINDS = {Bernoulli: "bernoulli", Categorical: "categorical", LogisticMixture: "logistic_mixture"}
+_KINDS: dict[type[Output], str] = {Bernoulli: "bernoulli", Categorical: "categorical"}
 _REPORTS = 100  # calls of ``progress``
 
 
@@ -29,7 +30,9 @@ def stepper_of(request: Request, method: str) -> tuple[Stepper, list[Step], int]
     def make(first: int) -> Stepper:
         order = ORDERS[method]
         try:
-            return Stepper(request.model, inputs, *condition, order=order, first=first)
+            return Stepper(request.network, inputs, *condition, order=order, first=first)
+        except WrongOutput:
+            raise
         except (NotImplementedError, ValueError) as error:
             raise Unsuited(str(error)) from error
 
@@ -64,7 +67,8 @@ def stepped(request: Request, method: str) -> tuple[torch.Tensor, int, torch.Ten
     if first == len(steps):
         return request.values, 0, None
     kind = _KINDS.get(type(request.output))
-    if request.choose is None and kind is not None and request.noise is not None:
+    in_cpp = request.values.is_cpu and compiled.is_available()
+    if in_cpp and request.choose is None and kind is not None:
         images, log_prob = _run(request, stepper, _draw(request.output, kind, request), len(steps))
         images = torch.where(images < 0, request.values, images)
         return images, len(steps) - first, log_prob if first == 0 else None

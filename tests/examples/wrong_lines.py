@@ -19,6 +19,7 @@ EXACT = (
     "fvsbn, gated_pixel_cnn, gated_pixel_cnn_class, made, multi_scale, nade, pixel_cnn, "
     "pixel_cnn_pp, pixel_lstm, pixel_rnn, pixel_rnn_diagonal"
 )
+COMMANDS = "list, train, sample, evaluate, complete, compress, decompress, table, demo"
 DATA = "checkerboard, cifar10, digits, grid25, mnist, patches, ring8"
 PLAYER = "lr, beta1, beta2, weight_decay, clip_norm"
 WIDTH = "an integer from 1 to 65,536"
@@ -91,7 +92,7 @@ LINES: list[Line] = [
     (["train", "pixelcnn"], "MODEL", MODELS, "pixelcnn"),
     (["train", ""], "MODEL", MODELS, ""),
     (["train"], "MODEL", "", ""),
-    (["trian", "vae"], "COMMAND", "list, train, sample, evaluate, complete, compress, decompress, table, demo", "trian"),
+    (["trian", "vae"], "COMMAND", COMMANDS, "trian"),
     (["--steps", "3"], "COMMAND", "list, train, sample", "--steps"),
     *_values(SAMPLE, "--num", "an integer from 1 to 1,000,000", "0", "-3", "x", "2.5", "9" * 20),
     *_values(SAMPLE, "--temperature", POSITIVE, "0", "-1", "nan", "inf", "warm"),

@@ -15,7 +15,7 @@ class Net(nn.Module):
     def __init__(self, colours: int, outputs: int, ordered: bool, condition: int = 0) -> None:
         super().__init__()
         order = {"data_channels": colours if ordered else 1}
-        self.first = MaskedConv2d(colours, 12, 5, mask_type="A", **order)
+        self.first = MaskedConv2d(colours, 12, 3, mask_type="A", **order)
         self.second = MaskedConv2d(12, 12, 3, **order)
         self.dropout = nn.Dropout(0.5)
         self.head = MaskedConv2d(12, outputs, 1, **order)
@@ -37,9 +37,9 @@ class Case(NamedTuple):
 
 OUTPUTS = {
     "bernoulli": ((1, 5, 3), sampling.Bernoulli(inputs="unit")),
-    "bernoulli-rgb": ((3, 2, 3), sampling.Bernoulli()),
+    "bernoulli-rgb": ((3, 2, 4), sampling.Bernoulli()),
     "categorical": ((1, 3, 7), sampling.Categorical(6)),
-    "categorical-rgb": ((3, 3, 2), sampling.Categorical(4, inputs="index")),
+    "categorical-rgb": ((3, 3, 4), sampling.Categorical(4, inputs="index")),
     "mixture": ((1, 3, 5), sampling.LogisticMixture(16, 2)),
     "mixture-rgb": ((3, 3, 3), sampling.LogisticMixture(256, 2)),
 }

@@ -1,5 +1,19 @@
 """How each op is computed place by place: a file for each family, one for those of torch."""
 
-from genkern.sampling.rules import aten, concat_elu, gated_activation, masked_conv2d
+from genkern.sampling.rules import (
+    aten,
+    concat_elu,
+    diagonal_lstm,
+    gated_activation,
+    masked_conv2d,
+    row_lstm,
+)
 
-__all__ = ["aten", "concat_elu", "gated_activation", "masked_conv2d"]
+__all__ = [
+    "aten",
+    "concat_elu",
+    "diagonal_lstm",
+    "gated_activation",
+    "masked_conv2d",
+    "row_lstm",
+]

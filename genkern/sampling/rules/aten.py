@@ -1,5 +1,6 @@
 """How ops of torch are computed place by place."""
 
+import functools
 from collections.abc import Sequence
 from numbers import Number
 from typing import Any
@@ -176,6 +177,7 @@ def upsample_nearest2d(graph: Graph, x: View, size: Any, *scales: Any):
 # ---- products --------------------------------------------------------------------------------
 
 
+@functools.lru_cache(4096)
 def tap(grid: tuple[int, int], size: tuple[int, int], row: int, column: int, stride: int = 1):
     """Of ``size`` outputs: the place of ``grid`` that stands (row, column) off each, or -1."""
     rows = np.arange(size[0])[:, None] * stride + row
