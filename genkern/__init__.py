@@ -2,6 +2,7 @@
 
 from genkern import nn, testing
 from genkern.library import last_backend, use_backend
+from genkern.ops.bias_act import bias_act
 from genkern.ops.concat_elu import concat_elu
 from genkern.ops.diagonal_lstm import diagonal_lstm
 from genkern.ops.discretized_logistic_mixture import (
@@ -19,6 +20,7 @@ from genkern.ops.row_lstm import row_lstm, row_lstm_step
 __version__ = "0.1.0"
 
 __all__ = [
+    "bias_act",
     "concat_elu",
     "diagonal_lstm",
     "discretized_logistic_mixture_nll",
