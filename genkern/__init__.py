@@ -16,6 +16,7 @@ from genkern.ops.masked_conv2d import masked_conv2d
 from genkern.ops.masked_linear import masked_linear
 from genkern.ops.pixel_cross_entropy import pixel_cross_entropy
 from genkern.ops.row_lstm import row_lstm, row_lstm_step
+from genkern.ops.upfirdn2d import upfirdn2d
 
 __version__ = "0.1.0"
 
@@ -39,5 +40,6 @@ __all__ = [
     "row_lstm",
     "row_lstm_step",
     "testing",
+    "upfirdn2d",
     "use_backend",
 ]

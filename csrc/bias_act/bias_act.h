@@ -101,11 +101,11 @@ inline Jet<V> jet(V z, A alpha) {
     return logistic(z);
   } else if constexpr (act == Act::kElu) {
     const V e = exp_minus_abs(z);
-    return {z > 0 ? z : expm1(z), z > 0 ? one : e, z > 0 ? zero : e};
+    return {z > 0 ? z : expm1(z), z > 0 ? one : e, z >= 0 ? zero : e};
   } else if constexpr (act == Act::kSelu) {
     const A scale = A(kSeluScale), below = A(kSeluScale * kSeluAlpha);
     const V e = below * exp_minus_abs(z);
-    return {z > 0 ? scale * z : below * expm1(z), z > 0 ? splat(scale) : e, z > 0 ? zero : e};
+    return {z > 0 ? scale * z : below * expm1(z), z > 0 ? splat(scale) : e, z >= 0 ? zero : e};
   } else if constexpr (act == Act::kSoftplus) {
     const Jet<V> s = logistic(z);
     return {softplus(z), s.value, s.slope};

@@ -1,4 +1,4 @@
-"""bias_act: a bias, an activation, a gain and a clamp in one pass, differentiable twice by kernels."""
+"""bias_act: a bias, an activation, a gain and a clamp in one pass."""
 
 import math
 
@@ -17,9 +17,7 @@ def _like(tensor, needed, channels_last):
     if not needed:
         return tensor.new_empty(0)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty(
-        tensor.shape, dtype=tensor.dtype, device=tensor.device, memory_format=layout
-    )
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device, memory_format=layout)
 
 
 def _of_bias(input, bias, needed):

@@ -154,8 +154,16 @@ def test_sizes_around_the_chunks():
 def test_the_ends_are_the_limits(act):
     inf = torch.inf
     for dtype in DTYPES:
-        y = genkern.bias_act(torch.tensor([[-inf, -1e4, 1e4, inf, torch.nan]], dtype=dtype), act=act)
-        low = {"linear": -inf, "lrelu": -inf, "tanh": -1.0, "elu": -1.0, "selu": -1.7580993408473766}
+        y = genkern.bias_act(
+            torch.tensor([[-inf, -1e4, 1e4, inf, torch.nan]], dtype=dtype), act=act
+        )
+        low = {
+            "linear": -inf,
+            "lrelu": -inf,
+            "tanh": -1.0,
+            "elu": -1.0,
+            "selu": -1.7580993408473766,
+        }
         high = {"tanh": 1.0, "sigmoid": 1.0}
         want = torch.tensor([[low.get(act, 0.0), high.get(act, inf)]]).to(dtype)
         torch.testing.assert_close(y[:, [0, 3]], want)
