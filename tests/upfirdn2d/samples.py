@@ -39,13 +39,13 @@ LARGE = [
 
 def peaks():
     (x,) = leaves((2, 8, 64, 48))
-    image, small = x.numel() * FLOAT, 2**10
+    image, rows = x.numel() * FLOAT, 2**13  # and a few rows for each thread
     call = functools.partial(values.call, filter=BLUR, up=2, padding=(2, 1))
     return [
-        Peak("the result", lambda: call(x), 4 * image, 4 * image + 2 * small),
+        Peak("the result", lambda: call(x), 4 * image, 4 * image + rows),
         Peak(
             "and the gradient",  # nothing is saved; the expanded gradient is copied
-            forward_backward(call, x), 5 * image, 9 * image + 2 * small,
+            forward_backward(call, x), 5 * image, 9 * image + rows,
         ),
     ]  # fmt: skip
 

@@ -168,6 +168,9 @@ def configurations() -> Iterator[tuple[str, tuple]]:
             yield from _call(dtype, 4, 8, 7, act, act % 3 > 0, act % 2 > 0)
 
 
+VARIANTS = {"bias_act_backward_kernel": 2}  # of the first order, and of the second
+
+
 def variants(n: int) -> Iterator[tuple[str, tuple]]:
     """Calls of other sizes, which other values of ``n`` compile nothing for."""
     yield from _call(torch.float32, n, n + 1, n + 2, 2, True, False)

@@ -91,17 +91,16 @@ def _jet(z, alpha, ACT: tl.constexpr):
         return t, 4.0 * e * q * q, -8.0 * t * e * q * q
     elif ACT == 4:
         return _logistic(z)
-    elif ACT == 5 or ACT == 6:
-        above = 1.0507009873554805 if ACT == 6 else 1.0
-        below = 1.7580993408473766 if ACT == 6 else 1.0
+    elif ACT == 5:
         e = exp(-tl.abs(z))
         m, _ = expm1_parts(-tl.abs(z), e)
-        value = tl.where(positive, above * z, below * m)
-        return (
-            value,
-            tl.where(positive, above * one, below * e),
-            tl.where(z >= 0.0, zero, below * e),
-        )
+        return tl.where(positive, z, m), tl.where(positive, one, e), tl.where(z >= 0.0, zero, e)
+    elif ACT == 6:  # the interpreter rounds numbers that have names to float32
+        e = 1.7580993408473766 * exp(-tl.abs(z))
+        m, _ = expm1_parts(-tl.abs(z), exp(-tl.abs(z)))
+        value = tl.where(positive, 1.0507009873554805 * z, 1.7580993408473766 * m)
+        slope = tl.where(positive, 1.0507009873554805 * one, e)
+        return value, slope, tl.where(z >= 0.0, zero, e)
     elif ACT == 7:
         s, slope, _ = _logistic(z)
         above = tl.maximum(z, 0.0, propagate_nan=tl.PropagateNan.ALL)
