@@ -2,6 +2,7 @@
 
 from genkern import nn, sampling, testing
 from genkern.library import last_backend, use_backend
+from genkern.ops.bias_act import bias_act
 from genkern.ops.concat_elu import concat_elu
 from genkern.ops.diagonal_lstm import diagonal_lstm
 from genkern.ops.discretized_logistic_mixture import (
@@ -26,11 +27,13 @@ from genkern.ops.masked_conv2d import masked_conv2d
 from genkern.ops.masked_linear import masked_linear
 from genkern.ops.pixel_cross_entropy import pixel_cross_entropy
 from genkern.ops.row_lstm import row_lstm, row_lstm_step
+from genkern.ops.upfirdn2d import upfirdn2d
 
 __version__ = "0.1.0"
 
 __all__ = [
     "bernoulli_nll",
+    "bias_act",
     "concat_elu",
     "diagonal_lstm",
     "discretized_logistic_mixture_nll",
@@ -54,5 +57,6 @@ __all__ = [
     "row_lstm_step",
     "sampling",
     "testing",
+    "upfirdn2d",
     "use_backend",
 ]

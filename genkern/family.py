@@ -29,6 +29,16 @@ class Family:
             all contiguous.
         flops: multiplications and additions of the forward and of the backward op, for
             `torch.utils.flop_counter`; each a function of the op's arguments.
+        second: from the arguments of the op ``<name>_backward_backward`` to its empty results: its
+            kernels are then what double backward runs. It takes the gradients of the gradients
+            (``second_0`` ..., None where there is none), the arguments of the backward op, and
+            whether the gradient of each upstream gradient and of each tensor is needed.
+        flat: from the options to whether the results are piecewise linear in the tensors: their
+            second derivatives in them are 0, and nothing is computed for them.
+        adjoint: of an op that is linear in its first tensor, and whose other tensors have no
+            gradient: its backward pass from the arguments of the backward op to a tuple, as a call
+            of the family. It is what double backward runs, of any order, and of the first tensor
+            nothing is kept but its shape.
 
     It declares two ops. ``<name>_forward`` has ``schema``. ``<name>_backward`` takes the gradients
     of the results (None where there is none), the tensors, the saved buffers, the options, and for
@@ -47,8 +57,12 @@ class Family:
         saved: Sequence[str] = (),
         gradients: Callable | None = None,
         flops: tuple[Callable, Callable] | None = None,
+        second: Callable | None = None,
+        flat: Callable | None = None,
+        adjoint: Callable | None = None,
+        backward_of: "Family | None" = None,
     ) -> None:
-        self.name, self.reference = name, reference
+        self.name, self.reference, self.flat, self.adjoint = name, reference, flat, adjoint
         inputs, outputs = schema.split(") -> ")
         arguments = inputs.removeprefix("(").split(", ")
         tensors = [a for a in arguments if a.startswith("Tensor")]
@@ -61,19 +75,52 @@ class Family:
             schema = (
                 f"{inputs}, bool save) -> ({', '.join(['Tensor'] * (self.results + len(saved)))})"
             )
-        self.forward = library.define(name, f"{name}_forward{schema}", results)
+        if backward_of is None:
+            op, given, needs = f"{name}_backward", "upstream", "needs"
+            self.forward = library.define(name, f"{name}_forward{schema}", results)
+        else:
+            op, given, needs = f"{name}_backward_backward", "second", "second_needs"
+            self.forward = backward_of.backward
         names = [a.rpartition(" ")[2] for a in tensors[: self.differentiable]]
-        words = [f"Tensor? upstream_{i}" for i in range(self.results)]
+        words = [f"Tensor? {given}_{i}" for i in range(self.results)]
         words += [*tensors, *(f"Tensor {b}" for b in saved), *options]
-        words += [f"bool needs_{n}" for n in names]
-        found = ", ".join(["Tensor"] * len(names))
-        self.backward = library.define(
-            name,
-            f"{name}_backward({', '.join(words)}) -> ({found})",
-            gradients or self._empty_gradients,
-        )
+        words += [f"bool {needs}_{n}" for n in names]
+        schema = f"({', '.join(words)}) -> ({', '.join(['Tensor'] * len(names))})"
+        gradients = gradients or self._empty_gradients
+        self.backward = library.define(name, f"{op}{schema}", gradients)
         self.function = _function(self)
         self.flops = flops
+        self.second: Family | None = None
+        if second is not None:
+            self.second = Family(
+                name,
+                schema,
+                results=gradients,
+                reference=self.formula,
+                constants=constants + len(saved),
+                gradients=second,
+                backward_of=self,
+            )
+
+    def formula(self, *arguments: Any) -> tuple[torch.Tensor | None, ...]:
+        """The backward op by the reference, differentiable again: it takes the same arguments."""
+        upstream, arguments = arguments[: self.results], arguments[self.results :]
+        tensors, needs = arguments[: self.differentiable], arguments[-self.differentiable :]
+        constants = arguments[self.differentiable : self.tensors]
+        options = arguments[self.tensors + self.saved : -self.differentiable]
+        forward = lambda *t: self.reference(*t, *constants, *options)  # noqa: E731
+        return differentiable_backward(forward, tensors, needs, upstream)
+
+    def differentiable_gradients(self, upstream, saved, options, needs) -> tuple:
+        """The backward pass where its results are differentiated again, or batched."""
+        if self.adjoint is not None:
+            return self.adjoint(*upstream, *saved, *options, *needs)
+        if self.second is None or library.is_transforming():
+            return self.formula(*upstream, *saved, *options, *needs)
+        if self.flat is not None and self.flat(*options):
+            saved = [t if t is None else t.detach() for t in saved]
+        found = self.second._differentiable((*upstream, *saved, *options, *needs))
+        return (found,) if isinstance(found, torch.Tensor) else found
 
     def _empty_gradients(self, *arguments: Any) -> torch.Tensor | tuple[torch.Tensor, ...]:
         tensors = arguments[self.results :][: self.differentiable]
@@ -132,8 +179,11 @@ def _function(family: Family) -> type[torch.autograd.Function]:
 
     def forward(ctx, *arguments):
         found = family.forward(*arguments, *save)
-        kept = found[results:] if save else ()
-        ctx.save_for_backward(*arguments[:count], *kept)
+        tensors, kept = arguments[:count], found[results:] if save else ()
+        if family.adjoint is not None:
+            first, *others = tensors
+            tensors = (first.new_empty(()).expand(first.shape), *others)
+        ctx.save_for_backward(*tensors, *kept)
         ctx.options = arguments[count:]
         ctx.set_materialize_grads(False)
         return found[:results] if save else found
@@ -144,17 +194,11 @@ def _function(family: Family) -> type[torch.autograd.Function]:
             return (None,) * differentiable + nothing
         saved, options = ctx.saved_tensors, ctx.options
         needs = ctx.needs_input_grad[:differentiable]
-        if torch.is_grad_enabled() or library.is_transforming():
-            # create_graph, or batched gradients: the formula, differentiable again
-            constants = saved[differentiable:count]
-            return *differentiable_backward(
-                lambda *tensors: family.reference(*tensors, *constants, *options),
-                saved[:differentiable],
-                needs,
-                upstream,
-            ), *nothing
-        found = family.backward(*upstream, *saved, *options, *needs)
-        found = (found,) if differentiable == 1 else found
+        if torch.is_grad_enabled() or library.is_transforming():  # create_graph, batched gradients
+            found = family.differentiable_gradients(upstream, saved, options, needs)
+        else:
+            found = family.backward(*upstream, *saved, *options, *needs)
+            found = (found,) if differentiable == 1 else found
         return *(d if need else None for d, need in zip(found, needs, strict=True)), *nothing
 
     members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}

@@ -31,8 +31,20 @@ def recorded(sample, inputs, upstream):
     return calls.found
 
 
+def double_backward(sample):
+    """The call of what differentiates the gradients."""
+    leaves = [x if x is None else x.requires_grad_() for x in sample.make()[0]]
+    wanted = [x for x in leaves if x is not None]
+    total = sum(y.square().sum() for y in sample.outputs(*leaves))
+    found = torch.autograd.grad(total, wanted, create_graph=True)
+    with Calls() as calls:
+        torch.autograd.grad(sum(g.square().sum() for g in found), wanted)
+    return calls.found[:1]
+
+
 def op_calls(stem, sample):
-    """Calls of both ops: as they come, of one result alone, and of the last gradient alone."""
+    """Calls of both ops: as they come, of one result alone, and of the last gradient alone; and of
+    the op of double backward where there is one."""
     inputs, upstream = sample.make()
     calls = recorded(sample, inputs, upstream)
     if len(upstream) > 1:
@@ -40,6 +52,11 @@ def op_calls(stem, sample):
     op, arguments = calls[-1]
     count = declared(stem).differentiable
     calls.append((op, (*arguments[:-count], *[False] * (count - 1), arguments[-1])))
+    if declared(stem).second is not None:
+        (twice,) = double_backward(sample)
+        assert twice[0]._schema.name == f"genkern::{stem}_backward_backward"
+        detached = [a.detach() if isinstance(a, torch.Tensor) else a for a in twice[1]]
+        calls.append((twice[0], tuple(detached)))
     return calls
 
 

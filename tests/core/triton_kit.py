@@ -62,7 +62,14 @@ def interpreted(op: str) -> Iterator[None]:
     family = family_of(op)
     names = {"forward": f"{op}_forward", "backward": f"{op}_backward"}
     assert set(launchers) >= set(names.values()), f"{op}: {sorted(launchers)}"
-    with mock.patch.multiple(family, **{a: resolved(launchers[n]) for a, n in names.items()}):
+    patches = [mock.patch.object(family, a, resolved(launchers[n])) for a, n in names.items()]
+    if family.second is not None:
+        twice = resolved(launchers[f"{op}_backward_backward"])
+        patches.append(mock.patch.object(family.second, "forward", patches[1].new))
+        patches.append(mock.patch.object(family.second, "backward", twice))
+    with contextlib.ExitStack() as stack:
+        for patch in patches:
+            stack.enter_context(patch)
         yield
 
 

@@ -1,0 +1,32 @@
+"""Faults of upfirdn2d that its tests must find."""
+
+from tests.mutants.fault import Fault
+
+VALUES = "tests/upfirdn2d/values.py"
+
+FAULTS = [
+    Fault(
+        "the adjoint runs with the filter as it is",
+        "csrc/upfirdn2d/cpu.cpp",
+        "{rows.adjoint(), columns.adjoint()}, true, gain",
+        "{rows.adjoint(), columns.adjoint()}, false, gain",
+        VALUES,
+        "match_the_float64_reference",
+    ),
+    Fault(
+        "the rows above an image are its first row",
+        "csrc/upfirdn2d/upfirdn2d.h",
+        "if (0 <= at && at < in) f(k, at);",
+        "if (at < in) f(k, std::max<int64_t>(0, at));",
+        VALUES,
+        "match_the_float64_reference",
+    ),
+    Fault(
+        "half precision reads a row too few for a block",
+        "csrc/upfirdn2d/cpu.cpp",
+        "core::floor_divide(rows.start(end - 1), rows.up) + 1",
+        "core::floor_divide(rows.start(end - 1), rows.up)",
+        VALUES,
+        "blocks_of_rows",
+    ),
+]
