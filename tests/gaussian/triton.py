@@ -43,7 +43,7 @@ def test_values_and_every_gradient_match_the_float64_reference(problem):
 
 
 @given(option_problems())
-@examples(0.5)
+@few_examples
 def test_options_match_the_float64_reference(problem):
     with interpreted("gaussian"):
         check_options(*problem)
