@@ -37,24 +37,30 @@ class MixtureModel(RasterModel):
         of its colours, see the pixels before it."""
 
     def at(self, images: torch.Tensor) -> torch.Tensor:
-        """`features` of levels."""
+        """`features` of levels, of an image or of some of its rows."""
         return self.features(self.spec.scale(images, next(self.parameters())))
 
-    def nll(self, images: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+    def nll(self, images: torch.Tensor, given: torch.Tensor | None = None) -> torch.Tensor:
         params = self.at(images)
         return genkern.discretized_logistic_mixture_nll(params, images, levels=self.spec.levels)
 
-    def logits(self, images: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+    def logits(self, images: torch.Tensor, given: torch.Tensor | None = None) -> torch.Tensor:
         return self.log_chances(self.at(images), images)
 
     def steps(
-        self, images: torch.Tensor, labels: torch.Tensor | None = None
+        self, images: torch.Tensor, given: torch.Tensor | None = None
     ) -> Iterator[tuple[Place, torch.Tensor]]:
         for row, col, colour in self.places():
             pixel = (..., slice(row, row + 1), slice(col, col + 1))
             if colour == 0:
-                params = self.at(images)[pixel]
+                params = self.params_of(images, row, col)
             yield (row, col, colour), self.log_chances(params, images[pixel])[:, :, colour, 0, 0]
+
+    def params_of(self, images: torch.Tensor, row: int, col: int) -> torch.Tensor:
+        """Parameters of a pixel (N, 3K or 10K, 1, 1)."""
+        rows = self.rows_for(row)
+        at = row - rows.start
+        return self.at(images[:, :, rows])[:, :, at : at + 1, col : col + 1]
 
     def log_chances(self, params: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Of every level of a place, given the colours before it, up to a constant of the place:
@@ -88,7 +94,7 @@ class MixtureModel(RasterModel):
         images: torch.Tensor,
         generator: torch.Generator,
         temperature: float,
-        labels: torch.Tensor | None,
+        given: torch.Tensor | None,
     ) -> None:
         """A pixel at a time; ``temperature`` scales the mixture's logits and its logistics (the
         logits of the levels, where `sample` completes images)."""
@@ -96,7 +102,7 @@ class MixtureModel(RasterModel):
         options = {"levels": self.spec.levels, "data_channels": C, "temperature": temperature}
         with parametrize.cached():  # weights that are normalised at each use
             for row, col in itertools.product(range(H), range(W)):
-                params = self.at(images)[:, :, row : row + 1, col : col + 1]
+                params = self.params_of(images, row, col)
                 drawn = genkern.discretized_logistic_mixture_sample(
                     params, generator=generator, **options
                 )

@@ -37,7 +37,7 @@ class PixelCNN(RasterModel):
 
     def __init__(self, spec: DataSpec, *, hidden: int = 32, blocks: int = 4) -> None:
         super().__init__(spec)
-        colours = spec.shape[0]
+        colours, self.rows_above = spec.shape[0], 7 // 2 + blocks
         self.layers = nn.Sequential(
             MaskedConv2d(colours, 2 * hidden, 7, mask_type="A", data_channels=colours),
             *(ResidualBlock(hidden, colours) for _ in range(blocks)),

@@ -139,7 +139,7 @@ class PixelCNNPP(MixtureModel):
         dropout: float = 0.1,
     ) -> None:
         super().__init__(spec)
-        C = spec.shape[0]
+        C, self.rows_above = spec.shape[:2]  # all rows above
         self.rows = above(C + 1, hidden)
         self.row_above = above(C + 1, hidden, rows=1)
         self.columns_left = left(C + 1, hidden, columns=1)

@@ -24,7 +24,7 @@ class PixelRNN(RasterModel):
 
     def __init__(self, spec: DataSpec, *, hidden: int = 32, layers: int = 3) -> None:
         super().__init__(spec)
-        colours = spec.shape[0]
+        colours, self.rows_above = spec.shape[:2]  # all rows above
         self.layers = nn.Sequential(
             MaskedConv2d(colours, 2 * hidden, 7, mask_type="A", data_channels=colours),
             *(self.layer(2 * hidden, hidden, data_channels=colours) for _ in range(layers)),

@@ -22,44 +22,71 @@ class RasterModel(GenerativeModel):
     Source: van den Oord et al. 2016, "Pixel recurrent neural networks", sec. 2.
     """
 
-    #: It is a model of p(x | y): `features` takes labels (N,) after the images.
-    conditional: ClassVar[bool] = False
+    #: What it is given, in words: "class", or of what image; "": it models p(x).
+    condition: ClassVar[str] = ""
+    #: The logits of a row depend on so many rows above it and on none below; None: on any row.
+    rows_above: int | None = None
 
     @abstractmethod
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (N, C, H, W) in [-1, 1] to the head's output (N, C * levels, H, W)."""
+        """Images (N, C, H, W) in [-1, 1] to the head's output (N, C * levels, H, W).
 
-    def logits(self, images: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        A model with a ``condition`` takes what `encode` made of it after the images.
+        """
+
+    def given(self, batch: Batch) -> torch.Tensor | None:
+        """What the model is told of a batch: classes (N,), an image (N, C', H, W), or nothing."""
+        return batch.labels if self.condition == "class" else None
+
+    def encode(self, given: torch.Tensor | None) -> torch.Tensor | None:
+        """What `features` takes of the condition: made once for a whole image."""
+        return given
+
+    def logits(self, images: torch.Tensor, given: torch.Tensor | None = None) -> torch.Tensor:
         """Levels (N, C, H, W) to logits (N, levels, C, H, W): each pixel's sees only its past."""
-        scaled = self.spec.scale(images, next(self.parameters()))
-        C, H, W = self.spec.shape
-        features = self.features(scaled, labels) if self.conditional else self.features(scaled)
-        return features.view(-1, C, self.spec.levels, H, W).transpose(1, 2)
+        return self.logits_of(images, self.encode(given))
 
-    def nll(self, images: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+    def logits_of(self, images: torch.Tensor, encoded: torch.Tensor | None) -> torch.Tensor:
+        """`logits` of an image, or of some of its rows with what is encoded for those."""
+        scaled = self.spec.scale(images, next(self.parameters()))
+        features = self.features(scaled, encoded) if self.condition else self.features(scaled)
+        return features.unflatten(1, (-1, self.spec.levels)).transpose(1, 2)
+
+    def nll(self, images: torch.Tensor, given: torch.Tensor | None = None) -> torch.Tensor:
         """Exact negative log-likelihood (N,), nats per image."""
-        logits = self.logits(images, labels)
+        logits = self.logits(images, given)
         return genkern.pixel_cross_entropy(logits, images, data_channels=images.shape[1])
 
     def loss(
         self, batch: Batch, generator: torch.Generator, player: str = "model"
     ) -> dict[str, torch.Tensor]:
-        return {"loss": self.nll(batch.items, batch.labels).mean()}
+        return {"loss": self.nll(batch.items, self.given(batch)).mean()}
 
     def places(self) -> list[Place]:
         """In the order of the factors."""
         C, H, W = self.spec.shape
         return list(itertools.product(range(H), range(W), range(C)))
 
+    def rows_for(self, row: int) -> slice:
+        """The rows of an image that the logits of a row depend on."""
+        if self.rows_above is None:
+            return slice(0, self.spec.shape[1])
+        return slice(max(0, row - self.rows_above), row + 1)
+
     def steps(
-        self, images: torch.Tensor, labels: torch.Tensor | None = None
+        self, images: torch.Tensor, given: torch.Tensor | None = None
     ) -> Iterator[tuple[Place, torch.Tensor]]:
         """Each place and its logits (N, levels), once ``images`` hold all places before it.
 
-        One full forward pass each; a model that can carry a state does better.
+        A forward pass each, of the rows that matter; a model that can carry a state does better.
         """
+        encoded = self.encode(given)
+        spatial = encoded is not None and encoded.ndim == 4
         for row, col, colour in self.places():
-            yield (row, col, colour), self.logits(images, labels)[:, :, colour, row, col]
+            rows = self.rows_for(row)
+            part = encoded[:, :, rows] if spatial else encoded
+            logits = self.logits_of(images[:, :, rows], part)
+            yield (row, col, colour), logits[:, :, colour, row - rows.start, col]
 
     @torch.no_grad()
     def sample(
@@ -67,23 +94,24 @@ class RasterModel(GenerativeModel):
         num_samples: int,
         generator: torch.Generator,
         temperature: float = 1.0,
-        labels: torch.Tensor | None = None,
+        given: torch.Tensor | None = None,
         partial: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Ancestral sampling.
 
         Args:
             temperature: divides the logits; below 1 favours likely levels.
-            labels: (num_samples,) classes, of a conditional model.
+            given: of a model with a condition: as `given` has it, one for each sample.
             partial: levels (num_samples, C, H, W), -1 where they are to be drawn. The samples
                 follow p(rest | given) where what is given comes first in the order of `places`.
         """
         device = next(self.parameters()).device
         images = torch.zeros(num_samples, *self.spec.shape, dtype=torch.uint8, device=device)
+        given = None if given is None else given.to(device)
         if partial is None:
-            self.draw_images(images, generator, temperature, labels)
+            self.draw_images(images, generator, temperature, given)
         else:
-            self.fill(images, self.steps(images, labels), generator, temperature, partial)
+            self.fill(images, self.steps(images, given), generator, temperature, partial)
         return images
 
     def draw_images(
@@ -91,10 +119,10 @@ class RasterModel(GenerativeModel):
         images: torch.Tensor,
         generator: torch.Generator,
         temperature: float,
-        labels: torch.Tensor | None,
+        given: torch.Tensor | None,
     ) -> None:
         """Draws all of ``images``, zeros: place by place, unless a model has a better way."""
-        self.fill(images, self.steps(images, labels), generator, temperature)
+        self.fill(images, self.steps(images, given), generator, temperature)
 
     def fill(
         self,
