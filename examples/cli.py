@@ -2,104 +2,16 @@
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from examples import data, options, paths, registry
+from examples import arguments, data, options, paths, registry
 from examples.compression import command as compression
 from examples.errors import UsageError, reason, unknown_name, wrong
 
 EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
-PAIRS = {
-    "set": "NAME=VALUE, options of the model",
-    "player": "PLAYER.NAME=VALUE, options of one player",
-}
-
-
-class Parser(argparse.ArgumentParser):
-    """Every error is a sentence: the option, what it takes, what it got."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.takes: dict[str, object] = {}
-
-    def add(self, name: str, takes: object, text: str, **given: Any) -> None:
-        self.add_argument(options.flag(name), dest=name, help=f"{text} ({takes})", **given)
-        self.takes[options.flag(name)] = takes
-
-    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        joined: list[str] = []
-        for text in argv:  # a value such as -inf is no option
-            previous = joined[-1] if joined else ""
-            negative = re.fullmatch(r"-[^-].*", text) and text != "-h"
-            if negative and self.takes.get(previous, "") not in ("", *PAIRS.values()):
-                joined[-1] += "=" + text
-            else:
-                joined.append(text)
-        args, unknown = self.parse_known_args(joined)
-        if unknown:
-            flags = [f for a in self._actions for f in a.option_strings if f.startswith("--")]
-            bad = next((text for text in unknown if text.startswith("-")), unknown[0])
-            raise unknown_name(self.prog, bad.partition("=")[0], flags)
-        return args
-
-    def error(self, message: str) -> NoReturn:
-        found = re.match(r"argument (--[\w-]+): expected", message)
-        if found:
-            raise wrong(found[1], self.takes[found[1]], "nothing")
-        raise UsageError(f"{self.prog}: {message}")
-
-
-def train_options(parser: Parser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="python -m examples list")
-    parser.add("data", ", ".join(data.DATASETS), "data set; default digits")
-    parser.add("data_dir", "a folder", "where local data files are; default $GENKERN_DATA")
-    add_numbers(parser, options.TRAIN)
-    for name, takes in PAIRS.items():
-        parser.add(name, takes, "one or several", nargs="+", action="extend", default=[])
-    parser.add("out", "a folder that can be written", "of the run; default runs/MODEL")
-    parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
-
-
-def sample_options(parser: Parser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="python -m examples list")
-    parser.add("run", "the folder of a run", "default runs/MODEL")
-    add_numbers(parser, options.SAMPLE)
-    parser.add("out", "a .png file that can be written", "default RUN/samples.png")
-
-
-def evaluate_options(parser: Parser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="python -m examples list")
-    parser.add("run", "the folder of a run", "default runs/MODEL")
-    parser.add("data_dir", "a folder", "of local data files; default: the run's")
-
-
-def complete_options(parser: Parser) -> None:
-    evaluate_options(parser)
-    add_numbers(parser, options.COMPLETE)
-    parser.add("out", "a .png file that can be written", "default RUN/completions.png")
-
-
-def demo_options(parser: Parser) -> None:
-    parser.add("out", "a folder that can be written", "default runs/demo", default="runs/demo")
-
-
-def table_options(parser: Parser) -> None:
-    parser.add_argument("model", metavar="MODEL", nargs="*", help="default: all")
-    parser.add("data", ", ".join(data.DATASETS), "data set; default digits", default="digits")
-    parser.add("data_dir", "a folder", "where local data files are; default $GENKERN_DATA")
-    add_numbers(parser, {"steps": options.TRAIN["steps"]})
-    parser.add("out", "a folder that can be written", "of the runs", default="runs/table")
-    text = "README.md, pictures and rows go there; default examples"
-    parser.add("page", "a folder that can be written", text, default="examples")
-
-
-def add_numbers(parser: Parser, table: dict[str, tuple[options.Takes, str]]) -> None:
-    for name, (takes, text) in table.items():
-        parser.add(name, takes, text, default=argparse.SUPPRESS)
 
 
 def given_or(text: str | None, default: str) -> str:
@@ -119,8 +31,7 @@ def data_options(args: argparse.Namespace, names: Sequence[str]) -> dict[str, st
     name = given.get("data", "digits")
     source = data.source(name)
     for model in names:
-        kind = {"images": source.images, "levels": source.images, "labels": source.labels}
-        why = registry.refusal(model, **kind)
+        why = refusal(model, source)
         if why is not None:
             raise wrong("--data", f"data that {model} can be trained on", name, why)
     folder = given.get("data_dir", os.environ.get("GENKERN_DATA") if source.local else None)
@@ -143,7 +54,7 @@ def player_settings(pairs: Sequence[str]) -> dict[str, dict[str, options.Value]]
         left, value = options.pair("--player", text)
         player, _, option = left.rpartition(".")
         if not player:
-            raise wrong("--player", PAIRS["player"], text)
+            raise wrong("--player", arguments.PAIRS["player"], text)
         if option not in options.PLAYER:
             raise unknown_name(f"--player {player}", option, options.PLAYER)
         takes = options.PLAYER[option][0]
@@ -182,18 +93,36 @@ def run_sample(args: argparse.Namespace) -> int:
 
 def run_evaluate(args: argparse.Namespace) -> int:
     run, folder = exact_run(args)
+    page = page_folder(args)
     from examples.evaluate import evaluate
 
-    return evaluate(args.model, run, folder)
+    return evaluate(args.model, run, folder, page)
+
+
+def run_compare(args: argparse.Namespace) -> int:
+    if len(args.runs) < 2:
+        raise wrong("RUN", "two or more folders of runs", args.runs[0])
+    runs = [paths.run_to_read("RUN", text) for text in args.runs]
+    if args.data_dir is not None:
+        paths.folder_to_read("--data-dir", args.data_dir)
+    page = page_folder(args)
+    from examples.evaluate import compare
+
+    return compare(runs, args.data_dir, page)
+
+
+def page_folder(args: argparse.Namespace) -> Path | None:
+    return None if args.page is None else paths.folder_to_write("--page", args.page)
 
 
 def run_complete(args: argparse.Namespace) -> int:
     run, folder = exact_run(args)
     given = numbers(args, options.COMPLETE)
     out = paths.picture_to_write("--out", given_or(args.out, str(run / "completions.png")))
+    page = page_folder(args)
     from examples.evaluate import complete
 
-    return complete(args.model, run, folder, out, **given)
+    return complete(args.model, run, folder, out, page, **given)
 
 
 def exact_run(args: argparse.Namespace) -> tuple[Path, str | None]:
@@ -213,7 +142,7 @@ def run_demo(args: argparse.Namespace) -> int:
 
 
 def run_table(args: argparse.Namespace) -> int:
-    names = args.model or list(registry.MODELS)
+    names = args.model or trainable(args.data)
     for name in names:
         registry.entry(name)
     given = {**numbers(args, {"steps": options.TRAIN["steps"]}), **data_options(args, names)}
@@ -222,6 +151,17 @@ def run_table(args: argparse.Namespace) -> int:
     from examples.table import table
 
     return table(names, given, out, page)
+
+
+def trainable(name: str) -> list[str]:
+    """The models that can be trained on a data set."""
+    return [model for model in registry.MODELS if refusal(model, data.source(name)) is None]
+
+
+def refusal(model: str, source: data.Source) -> str | None:
+    """Why a model cannot be trained on such data, or None."""
+    kind = {"images": source.images, "levels": source.images}
+    return registry.refusal(model, **kind, labels=source.labels, colours=source.colours)
 
 
 def run_list(args: argparse.Namespace) -> int:
@@ -235,17 +175,22 @@ def run_list(args: argparse.Namespace) -> int:
     return 0
 
 
-Command = tuple[str, Callable[[Parser], None], Callable[[argparse.Namespace], int]]
+Command = tuple[str, Callable[[arguments.Parser], None], Callable[[argparse.Namespace], int]]
 COMMANDS: dict[str, Command] = {
     "list": ("models, their options, and data sets", lambda parser: None, run_list),
-    "train": ("train a model", train_options, run_train),
-    "sample": ("sample a trained model", sample_options, run_sample),
-    "evaluate": ("exact likelihood, classes, outliers", evaluate_options, run_evaluate),
-    "complete": ("draw the lower halves of images", complete_options, run_complete),
+    "train": ("train a model", arguments.train_options, run_train),
+    "sample": ("sample a trained model", arguments.sample_options, run_sample),
+    "evaluate": ("exact likelihood, classes, outliers", arguments.evaluate_options, run_evaluate),
+    "compare": ("runs, on the same test images", arguments.compare_options, run_compare),
+    "complete": (
+        "draw lower halves of images, or their colours",
+        arguments.complete_options,
+        run_complete,
+    ),
     "compress": ("images to a file", compression.compress_options, compression.run_compress),
     "decompress": ("and back", compression.decompress_options, compression.run_decompress),
-    "table": ("train models; write examples/README.md", table_options, run_table),
-    "demo": ("train four models; write a report", demo_options, run_demo),
+    "table": ("train models; write examples/README.md", arguments.table_options, run_table),
+    "demo": ("train four models; write a report", arguments.demo_options, run_demo),
 }
 
 
@@ -280,7 +225,7 @@ def run(argv: list[str]) -> int:
     if argv[0] not in COMMANDS:
         raise unknown_name("COMMAND", argv[0], COMMANDS)
     text, add, start = COMMANDS[argv[0]]
-    parser = Parser(f"python -m examples {argv[0]}", description=text, allow_abbrev=False)
+    parser = arguments.Parser(f"python -m examples {argv[0]}", description=text, allow_abbrev=False)
     add(parser)
     try:
         return start(parser.parse(argv[1:]))

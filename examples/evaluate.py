@@ -1,62 +1,80 @@
-"""`python -m examples evaluate` and `complete`: what a model with an exact likelihood can tell."""
+"""`python -m examples evaluate`, `compare` and `complete`: what an exact likelihood can tell."""
 
 import dataclasses
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from examples import data
+from examples import data, page, registry
 from examples.autoregressive.raster import RasterModel
 from examples.data.dataset import Dataset
 from examples.errors import UsageError
 from examples.harness import checkpoint, images, likelihood
 from examples.harness.recorder import bits_per_dim
+from examples.model import Batch
 from examples.paths import CHECKPOINT
 
 COMPLETIONS = 6
 REPORT = "evaluation.json"
 
 
-def opened(name: str, run: Path, data_dir: str | None) -> tuple[RasterModel, Dataset]:
-    """The model of a run and the data that it was trained on."""
+def opened(
+    name: str | None, run: Path, data_dir: str | None
+) -> tuple[RasterModel, Dataset, dict[str, Any]]:
+    """The model of a run, the data that it was trained on, and the state that the run left."""
     state = checkpoint.load(run / CHECKPOINT)
-    model = checkpoint.load_model(name, run / CHECKPOINT)
     config = state["config"]
+    name = config.model if name is None else name
+    registry.exact_entry(name)
+    model = checkpoint.load_model(name, run / CHECKPOINT)
     dataset = data.load(config.data, config.data_dir if data_dir is None else data_dir)
     if dataset.digest() != state["data"]:
         raise UsageError(f"--data-dir: the data of {config.data} are not those of the run")
-    assert isinstance(model, RasterModel)  # `registry.exact_entry` has seen to it
-    return model, dataset
+    assert isinstance(model, RasterModel)
+    return model, dataset, state
 
 
-def evaluate(name: str, run: Path, data_dir: str | None) -> int:
-    """Prints likelihood, outlier detection and classification; writes them to the run."""
-    model, dataset = opened(name, run, data_dir)
+def evaluate(name: str, run: Path, data_dir: str | None, folder: Path | None = None) -> int:
+    """Prints likelihood, outlier detection and classification; writes them to the run, and to the
+    page in ``folder``."""
+    model, dataset, _ = opened(name, run, data_dir)
     exact = likelihood.likelihood(model, dataset)
+    told = f" given the {model.condition}" if model.condition else ""
     print(f"{name} on {dataset.name}, {len(dataset.splits['test'])} test images")
     print(
         f"  {exact['nats']:.2f} +- {exact['nats_half_width']:.2f} nats"
-        f"{' given the class' if model.conditional else ''}, {exact['bits_per_dim']:.4f} +- "
+        f"{told}, {exact['bits_per_dim']:.4f} +- "
         f"{exact['bits_per_dim_half_width']:.4f} bits/dim (95 %), perplexity "
         f"{exact['perplexity']:.3f}"
     )
-    found: dict[str, Any] = {"model": name, "data": dataset.name, "likelihood": exact}
-    if model.conditional:
+    found: dict[str, Any] = {"model": name, "data": dataset.name, "given": model.condition}
+    found |= {"likelihood": exact, "classes": {}, "outliers": {}}
+    if model.condition == "class":
         classes = likelihood.classes(model, dataset)
         found["classes"] = dataclasses.asdict(classes)
         print_classes(classes)
-    kinds = likelihood.detect(model, dataset)
-    found["outliers"] = {kind: dataclasses.asdict(each) for kind, each in kinds.items()}
+    if model.condition in ("", "class"):  # of others p(x) is not known
+        kinds = likelihood.detect(model, dataset)
+        found["outliers"] = {kind: dataclasses.asdict(each) for kind, each in kinds.items()}
+        print_outliers(kinds, dataset)
+    (run / REPORT).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(f"Wrote {run / REPORT}")
+    if folder is not None:
+        found = json.loads((run / REPORT).read_text(encoding="utf-8"))
+        page.keep(folder, "evaluated.json", found)
+    return 0
+
+
+def print_outliers(kinds: dict[str, likelihood.Detection], dataset: Dataset) -> None:
     print("  outliers          bits/dim   AUROC of low p(x)   of untypical p(x)")
     for kind, each in kinds.items():
         bits = bits_per_dim(dataset.spec, each.nats)
         wrong = "  (likelier than the data)" if each.low < 0.5 else ""
         print(f"  {kind:17} {bits:8.3f}   {each.low:17.3f}   {each.untypical:17.3f}{wrong}")
-    (run / REPORT).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(f"Wrote {run / REPORT}")
-    return 0
 
 
 def print_classes(classes: likelihood.Classes) -> None:
@@ -68,56 +86,95 @@ def print_classes(classes: likelihood.Classes) -> None:
     )
 
 
+def compare(runs: Sequence[Path], data_dir: str | None, folder: Path | None = None) -> int:
+    """Prints bits/dim of each run, and its difference to the first, test image by test image."""
+    rows: list[page.Row] = []
+    for number, run in enumerate(runs):
+        model, dataset, state = opened(None, run, data_dir)
+        bits = likelihood.nats_of(model, dataset) / (math.log(2.0) * dataset.spec.dims)
+        size, steps = sum(p.numel() for p in model.parameters()), state["step"]
+        name = state["config"].model
+        value, half = likelihood.mean_and_half(bits)
+        text = f"{run}: {name}, {size:,} parameters, {steps:,} steps, {value:.4f} +- {half:.4f}"
+        if number == 0:
+            first, of_first = bits, (name, dataset.name, state["data"], size, steps)
+            print(f"{text} bits/dim on {len(bits)} test images of {dataset.name}")
+            continue
+        if state["data"] != of_first[2]:
+            raise UsageError(f"RUN: {run} was trained on other data than {runs[0]}")
+        difference, half = likelihood.mean_and_half(bits - first)
+        better = (bits < first).double().mean().item()
+        print(f"{text}; {difference:+.4f} +- {half:.4f}, {100 * better:.0f} % of images likelier")
+        rows.append(
+            {
+                "first": of_first[0],
+                "second": name,
+                "data": dataset.name,
+                "difference": difference,
+                "half_width": half,
+                "better": better,
+                "parameters": [of_first[3], size],
+                "steps": [of_first[4], steps],
+            }
+        )
+    for row in rows if folder is not None else []:
+        page.keep(folder, "compared.json", row)
+    return 0
+
+
 def complete(
     name: str,
     run: Path,
     data_dir: str | None,
     out: Path,
+    folder: Path | None = None,
     *,
     num: int = 8,
     temperature: float = 1.0,
     seed: int = 0,
 ) -> int:
-    """A row for each test image: the image, its upper half, and completions of that."""
-    model, dataset = opened(name, run, data_dir)
+    """A row for each test image: the image, what of it is given, and completions of that."""
+    model, dataset, _ = opened(name, run, data_dir)
     items, labels = dataset.splits["test"], dataset.labels.get("test")
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(items), generator=generator)[:num]
-    rows = completions(
-        model,
-        items[chosen],
-        None if labels is None or not model.conditional else labels[chosen],
-        generator,
-        temperature,
-    )
+    batch = Batch(items[chosen], None if labels is None else labels[chosen])
+    rows = completions(model, batch, generator, temperature)
     picture = images.grid(rows.flatten(0, 1), dataset.spec, columns=rows.shape[1])
     try:
         picture.save(out)
     except ValueError as error:
         raise UsageError(f"--num {num}: {error}") from None
-    print(f"Wrote {out}: {len(rows)} images, their upper halves, {COMPLETIONS} completions of each")
+    what = "their luminance" if model.condition == "luminance" else "their upper halves"
+    print(f"Wrote {out}: {len(rows)} images, {what}, {COMPLETIONS} completions of each")
+    if folder is not None:
+        (folder / page.PICTURES).mkdir(parents=True, exist_ok=True)
+        picture.save(folder / page.PICTURES / f"{name}-{dataset.name}{page.COMPLETIONS}")
+        page.write(folder)
     return 0
 
 
 def completions(
-    model: RasterModel,
-    items: torch.Tensor,
-    labels: torch.Tensor | None,
-    generator: torch.Generator,
-    temperature: float = 1.0,
+    model: RasterModel, batch: Batch, generator: torch.Generator, temperature: float = 1.0
 ) -> torch.Tensor:
-    """Levels (N, 2 + COMPLETIONS, C, H, W): the items, their upper halves on grey, completions."""
-    partial = items.long()
-    partial[:, :, items.shape[2] // 2 :] = -1
-    times = {"repeats": COMPLETIONS, "dim": 0}
-    drawn = model.sample(
-        len(items) * COMPLETIONS,
-        generator,
-        temperature,
-        labels=None if labels is None else labels.repeat_interleave(**times),
-        partial=partial.repeat_interleave(**times),
+    """Levels (N, 2 + COMPLETIONS, C, H, W): the items, what of them is given, completions.
+
+    Given are the upper halves, on grey; or the luminance, of a model of the colours.
+    """
+    items, given, partial = batch.items, model.given(batch), None
+    if model.condition == "luminance":
+        shown = given.expand_as(items)
+    else:
+        partial = items.long()
+        partial[:, :, items.shape[2] // 2 :] = -1
+        grey = torch.full_like(items, model.spec.levels // 2)
+        shown = torch.where(partial >= 0, items, grey)
+    given, partial = (
+        None if each is None else each.repeat_interleave(COMPLETIONS, 0)
+        for each in (given, partial)
     )
-    grey = torch.full_like(items, model.spec.levels // 2)
-    upper = torch.where(partial >= 0, items, grey)
-    rows = [items[:, None], upper[:, None], drawn.unflatten(0, (len(items), COMPLETIONS))]
+    drawn = model.sample(
+        len(items) * COMPLETIONS, generator, temperature, given=given, partial=partial
+    )
+    rows = [items[:, None], shown[:, None], drawn.unflatten(0, (len(items), COMPLETIONS))]
     return torch.cat(rows, dim=1)

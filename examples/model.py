@@ -100,7 +100,7 @@ class GenerativeModel(nn.Module, ABC):
     ) -> torch.Tensor:
         """Draws items (num_samples, *spec.shape): levels as uint8, or real numbers.
 
-        A model whose entry says ``labels=True`` takes ``labels`` (num_samples,) too, by keyword.
+        A model whose entry says ``labels=True`` takes labels (num_samples,) as a fourth argument.
         """
 
     def forward(

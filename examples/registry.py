@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from examples.errors import unknown_name, wrong
 from examples.options import OF_MODEL, Choice, Number, Takes, Value
@@ -22,10 +22,12 @@ class Entry:
     Args:
         path: "module:class".
         steps, lr, batch_size, beta1, beta2, ema_decay: training options for the digits.
+        large: training options that differ for images of 28 x 28 pixels and more.
         players: options of one player alone, by its name; the keys of `options.PLAYER`.
         small: options of a model that the tests can train in a second.
         needs: "images" or "levels" (integers), or "anything".
         labels: it is trained on labels, and samples by them.
+        pictures: it is given a part of what is in an image of three colours, and draws the rest.
         exact: it has an exact likelihood, and completes images (`RasterModel`).
         limits: what an option takes, where that is closer than `options.OF_MODEL`.
     """
@@ -41,10 +43,14 @@ class Entry:
     players: dict[str, dict[str, float]] = field(default_factory=dict)
     needs: str = "images"
     labels: bool = False
+    pictures: bool = False
+    large: dict[str, Any] = field(default_factory=dict)
     exact: bool = False
     limits: dict[str, Takes] = field(default_factory=dict)
 
 
+#: The steps beside it take about a minute on two cores: too few for more than a first look.
+LARGE = {"batch_size": 4, "eval_every": 100}
 MODELS = {
     "fvsbn": Entry(
         "examples.autoregressive.fvsbn:FVSBN",
@@ -69,6 +75,7 @@ MODELS = {
         "examples.autoregressive.gated_pixel_cnn:GatedPixelCNN",
         *(2000, 2e-3, 64),
         small={"hidden": 8, "layers": 2},
+        large={"steps": 600, **LARGE},
         exact=True,
     ),
     "gated_pixel_cnn_class": Entry(
@@ -76,6 +83,15 @@ MODELS = {
         *(2000, 2e-3, 64),
         small={"hidden": 8, "layers": 2},
         labels=True,
+        large={"steps": 600, **LARGE},
+        exact=True,
+    ),
+    "gated_pixel_cnn_colour": Entry(
+        "examples.autoregressive.gated_pixel_cnn:ColourGatedPixelCNN",
+        *(600, 2e-3, 4),
+        small={"hidden": 8, "layers": 2},
+        pictures=True,
+        large={"steps": 600, **LARGE},
         exact=True,
     ),
     "made": Entry(
@@ -87,8 +103,9 @@ MODELS = {
     ),
     "multi_scale": Entry(
         "examples.autoregressive.multi_scale:MultiScalePixelRNN",
-        *(1200, 2e-3, 64),
+        *(800, 2e-3, 64),
         small={"hidden": 8, "layers": 1, "condition": 8},
+        large={"steps": 400, **LARGE},
         exact=True,
     ),
     "nade": Entry(
@@ -101,12 +118,14 @@ MODELS = {
         "examples.autoregressive.pixel_cnn:PixelCNN",
         *(2000, 2e-3, 64),
         small={"hidden": 8, "blocks": 2},
+        large={"steps": 600, **LARGE},
         exact=True,
     ),
     "pixel_cnn_pp": Entry(
         "examples.autoregressive.pixel_cnn_pp:PixelCNNPP",
-        *(1000, 2e-3, 64),
+        *(600, 2e-3, 64),
         small={"hidden": 8, "components": 2},
+        large={"steps": 400, **LARGE},
         exact=True,
         limits={"scales": Number(int, 1, 10), "dropout": Number(float, 0, 1, below=True)},
     ),
@@ -114,18 +133,21 @@ MODELS = {
         "examples.autoregressive.pixel_lstm:PixelLSTM",
         *(2000, 3e-3, 64),
         small={"hidden": 16, "position": 4},
+        large={"steps": 200, **LARGE},
         exact=True,
     ),
     "pixel_rnn": Entry(
         "examples.autoregressive.pixel_rnn:PixelRNN",
         *(2000, 2e-3, 64),
         small={"hidden": 8, "layers": 2},
+        large={"steps": 500, **LARGE},
         exact=True,
     ),
     "pixel_rnn_diagonal": Entry(
         "examples.autoregressive.pixel_rnn:DiagonalPixelRNN",
-        *(2000, 2e-3, 64),
+        *(1200, 2e-3, 64),
         small={"hidden": 8, "layers": 2},
+        large={"steps": 500, **LARGE},
         exact=True,
     ),
     "vae": Entry(
@@ -148,13 +170,17 @@ def model_class(name: str) -> type["GenerativeModel"]:
     return getattr(importlib.import_module(module), attribute)
 
 
-def refusal(name: str, *, images: bool, levels: bool, labels: bool) -> str | None:
+def refusal(
+    name: str, *, images: bool, levels: bool, labels: bool, colours: bool = True
+) -> str | None:
     """Why a model cannot be trained on data of such a kind, or None."""
     wanted = entry(name)
     if wanted.needs == "images" and not images:
         return "it needs images"
     if wanted.needs != "anything" and not levels:
         return "it needs integer levels"
+    if wanted.pictures and not colours:
+        return "it needs images of three colours"
     return "it needs labels" if wanted.labels and not labels else None
 
 

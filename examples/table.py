@@ -1,6 +1,5 @@
 """`python -m examples table`: trains models, and writes what came of them to a page."""
 
-import json
 import statistics
 import time
 from collections.abc import Sequence
@@ -9,61 +8,37 @@ from typing import Any
 
 import torch
 
-from examples import data
+from examples import data, page, registry
+from examples.autoregressive.raster import RasterModel
 from examples.data.dataset import Dataset
-from examples.errors import UsageError, wrong
-from examples.harness import images, rundir
+from examples.harness import images, likelihood, rundir
 from examples.harness.config import TrainConfig
-from examples.harness.sampling import draw
+from examples.harness.sampling import draw, num_samples
 from examples.harness.scores import bits, distance
 from examples.harness.trainer import Trainer
+from examples.model import GenerativeModel
 
-NUM_SAMPLES = 64
-ROWS, PICTURES = "table.json", "pictures"
-#: What a row holds, and the types of each.
-FIELDS: dict[str, type] = {
-    "model": str,
-    "data": str,
-    "measure": str,
-    "value": float,
-    "half_width": float,
-    "parameters": int,
-    "steps": int,
-    "epoch_seconds": float,
-    "sample_seconds": float,
-    "machine": str,
-}
-HEAD = """# What the reference models reach
-
-Made by `python -m examples table`. Bits/dim of the test split (a bound where the model has only
-one; given the class where it takes labels), or the energy distance of samples to it
-(`examples/harness/scores.py`; 0: equal), each with its 95 % interval; seconds on the machine named.
-
-| model | data | test | | parameters | steps | s / epoch | ms / sample | machine | samples |
-|---|---|---|---|---|---|---|---|---|---|
-"""
+ROWS = "table.json"
 
 
-def table(names: Sequence[str], given: dict[str, Any], out: Path, page: Path) -> int:
+def table(names: Sequence[str], given: dict[str, Any], out: Path, folder: Path) -> int:
     """Trains the models, one after the other, and writes the page after each.
 
     Args:
         names: of the models.
         given: training options.
         out: folder of the runs.
-        page: folder of README.md, its rows and its pictures.
+        folder: of the page: README.md, its rows and its pictures.
     """
     dataset = data.load(given.get("data", "digits"), given.get("data_dir"))
-    rows = read_rows(page / ROWS)
+    page.read(folder / ROWS)  # rather refused now than after a training
     for number, name in enumerate(names, start=1):
         print(f"[{number}/{len(names)}] {name}: training on {dataset.name}", flush=True)
         row, items = measure(name, dataset, given, out / f"{name}-{dataset.name}")
-        images.save(items, dataset.spec, page / PICTURES / f"{name}-{dataset.name}.png", height=180)
-        kept = [r for r in rows if (r["model"], r["data"]) != (name, dataset.name)]
-        rows = sorted([*kept, row], key=lambda r: (r["data"], r["model"]))
-        (page / ROWS).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-        (page / "README.md").write_text(HEAD + "".join(map(line, rows)), encoding="utf-8")
-    print(f"Wrote {page / 'README.md'}")
+        picture = folder / page.PICTURES / f"{name}-{dataset.name}.png"
+        images.save(items, dataset.spec, picture, height=180)
+        page.keep(folder, ROWS, row)
+    print(f"Wrote {folder / 'README.md'}")
     return 0
 
 
@@ -78,10 +53,11 @@ def measure(
     if trainer.interrupted:
         raise KeyboardInterrupt
     model = trainer.chosen_model()
-    start = time.perf_counter()
-    items = draw(name, model, NUM_SAMPLES, torch.Generator().manual_seed(0))
-    sample_seconds = (time.perf_counter() - start) / NUM_SAMPLES
-    value, half_width = bits(model, dataset) if model.likelihood else distance(name, model, dataset)
+    start, count = time.perf_counter(), num_samples(dataset.spec)
+    generator = torch.Generator().manual_seed(0)
+    items = draw(name, model, count, generator, items=dataset.splits["test"])
+    sample_seconds = (time.perf_counter() - start) / count
+    value, half_width = score(name, model, dataset)
     epoch_seconds = (
         _step_seconds(trainer)
         * len(dataset.splits["train"])
@@ -103,6 +79,15 @@ def measure(
     return row, items
 
 
+def score(name: str, model: GenerativeModel, dataset: Dataset) -> tuple[float, float]:
+    """Bits/dim, or a distance, and half its 95 % interval."""
+    if registry.entry(name).exact:
+        assert isinstance(model, RasterModel)
+        exact = likelihood.likelihood(model, dataset)
+        return exact["bits_per_dim"], exact["bits_per_dim_half_width"]
+    return bits(model, dataset) if model.likelihood else distance(name, model, dataset)
+
+
 def _step_seconds(trainer: Trainer) -> float:
     """Median time of a training step; the model is not the trained one afterwards."""
     seconds = []
@@ -111,39 +96,3 @@ def _step_seconds(trainer: Trainer) -> float:
         trainer.train_step()
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)
-
-
-def line(row: dict[str, Any]) -> str:
-    picture = f"![{row['model']}]({PICTURES}/{row['model']}-{row['data']}.png)"
-    cells = (
-        f"`{row['model']}`",
-        row["data"],
-        f"{row['value']:.4f} +- {row['half_width']:.4f}",
-        row["measure"],
-        f"{row['parameters']:,}",
-        f"{row['steps']:,}",
-        f"{row['epoch_seconds']:.2f}",
-        f"{1e3 * row['sample_seconds']:.2f}",
-        row["machine"],
-        picture,
-    )
-    return f"| {' | '.join(cells)} |\n"
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of earlier runs.
-
-    Raises:
-        UsageError: the file is not one of rows; it is left as it is.
-    """
-    if not path.exists():
-        return []
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise UsageError(f"{path} cannot be read ({error}); mend it or move it away") from None
-    for row in rows if isinstance(rows, list) else [rows]:
-        fits = isinstance(row, dict) and set(row) == set(FIELDS)
-        if not (fits and all(isinstance(row[name], kind) for name, kind in FIELDS.items())):
-            raise wrong(str(path), "rows of " + ", ".join(FIELDS), row)
-    return rows

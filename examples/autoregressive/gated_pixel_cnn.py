@@ -1,5 +1,5 @@
-"""Gated PixelCNN. Source: van den Oord et al. 2016, "Conditional image generation with PixelCNN
-decoders", sec. 2, fig. 2."""
+"""Gated PixelCNN, alone and given a class or a picture. Source: van den Oord et al. 2016,
+"Conditional image generation with PixelCNN decoders", sec. 2, fig. 2."""
 
 from collections.abc import Callable
 
@@ -8,8 +8,11 @@ from torch import nn
 
 import genkern
 from examples.autoregressive.raster import RasterModel
-from examples.model import DataSpec
+from examples.model import Batch, DataSpec
 from genkern.nn import MaskedConv2d
+
+#: Channels to a map from what is encoded to (N, channels), or to (N, channels, H, W).
+Condition = Callable[[int], nn.Module]
 
 
 class GatedLayer(nn.Module):
@@ -22,10 +25,12 @@ class GatedLayer(nn.Module):
         into: channels of the images, in the first layer; 0: ``hidden``, with a residual.
         hidden: channels of each stack (p).
         kernel: odd width of the kernels, n; v has n // 2 rows above the pixel's.
-        classes: of the condition; 0: none.
+        condition: makes the map that adds to the activations of both stacks (eq. 4); or None.
     """
 
-    def __init__(self, into: int, hidden: int, kernel: int, colours: int, classes: int) -> None:
+    def __init__(
+        self, into: int, hidden: int, kernel: int, colours: int, condition: Condition | None
+    ) -> None:
         super().__init__()
         first, into = bool(into), into or hidden
         self.residual = not first
@@ -38,14 +43,14 @@ class GatedLayer(nn.Module):
         )
         self.link = nn.Conv2d(2 * hidden, 2 * hidden, 1)
         self.out = MaskedConv2d(hidden, hidden, 1, data_channels=colours)
-        self.classes = nn.Embedding(classes, 4 * hidden) if classes else None
+        self.condition = condition(4 * hidden) if condition else None
 
     def forward(
-        self, v: torch.Tensor, h: torch.Tensor, labels: torch.Tensor | None
+        self, v: torch.Tensor, h: torch.Tensor, encoded: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         of_v = of_h = None
-        if self.classes is not None:
-            of_v, of_h = self.classes(labels).chunk(2, dim=1)
+        if self.condition is not None:
+            of_v, of_h = self.condition(encoded).chunk(2, dim=1)
         rows = self.v(v)
         gated = self.out(genkern.gated_activation(self.h(h) + self.link(rows), of_h))
         return genkern.gated_activation(rows, of_v), h + gated if self.residual else gated
@@ -67,9 +72,9 @@ class GatedPixelCNN(RasterModel):
         super().__init__(spec)
         if kernel % 2 == 0 or kernel < 3:
             raise ValueError(f"kernel must be odd and at least 3; got {kernel}")
-        C, classes = spec.shape[0], spec.classes if self.conditional else 0
+        C, condition = spec.shape[0], self.condition_map(hidden)
         self.layers = nn.ModuleList(
-            GatedLayer(C if i == 0 else 0, hidden, 7 if i == 0 else kernel, C, classes)
+            GatedLayer(C if i == 0 else 0, hidden, 7 if i == 0 else kernel, C, condition)
             for i in range(layers)
         )
         self.head = nn.Sequential(
@@ -79,13 +84,17 @@ class GatedPixelCNN(RasterModel):
             MaskedConv2d(2 * hidden, spec.levels * C, 1, data_channels=C),
         )
 
-    def features(self, images: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
-        return self.head[-1](self.trunk(images, labels))
+    def condition_map(self, hidden: int) -> Condition | None:
+        """What makes the maps of the condition, one for each layer."""
+        return None
 
-    def trunk(self, images: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+    def features(self, images: torch.Tensor, encoded: torch.Tensor | None = None) -> torch.Tensor:
+        return self.head[-1](self.trunk(images, encoded))
+
+    def trunk(self, images: torch.Tensor, encoded: torch.Tensor | None = None) -> torch.Tensor:
         v = h = images
         for layer in self.layers:
-            v, h = layer(v, h, labels)
+            v, h = layer(v, h, encoded)
         return self.head[:-1](h)
 
     def split(self) -> tuple[Callable[..., torch.Tensor], MaskedConv2d]:
@@ -100,9 +109,58 @@ class ClassGatedPixelCNN(GatedPixelCNN):
         hidden, layers, kernel: as of `GatedPixelCNN`.
     """
 
-    conditional = True
+    condition = "class"
 
     def __init__(
         self, spec: DataSpec, *, hidden: int = 32, layers: int = 5, kernel: int = 3
     ) -> None:
         super().__init__(spec, hidden=hidden, layers=layers, kernel=kernel)
+
+    def condition_map(self, hidden: int) -> Condition:
+        classes = self.spec.classes
+        return lambda channels: nn.Embedding(classes, channels)
+
+
+class ColourGatedPixelCNN(GatedPixelCNN):
+    r"""Gated PixelCNN of the colours of a picture, given its luminance at every pixel.
+
+    .. math:: p(x \mid y) = \prod_i p(x_i \mid x_{<i}, s_i), \quad s = m(y)
+
+    m is a network of unmasked convolutions, since all of y is given; each layer adds V s, a 1 x 1
+    convolution, to its activations (sec. 2.3: a condition that depends on the location).
+
+    Args:
+        spec: images of integer levels.
+        hidden, layers, kernel: as of `GatedPixelCNN`; s has ``hidden`` channels.
+    """
+
+    condition = "luminance"
+
+    def __init__(
+        self, spec: DataSpec, *, hidden: int = 32, layers: int = 5, kernel: int = 3
+    ) -> None:
+        super().__init__(spec, hidden=hidden, layers=layers, kernel=kernel)
+        self.map = nn.Sequential(
+            nn.Conv2d(1, hidden, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(hidden, hidden, 3, padding=1),
+            nn.ReLU(),
+        )
+
+    def condition_map(self, hidden: int) -> Condition:
+        return lambda channels: nn.Conv2d(hidden, channels, 1, bias=False)
+
+    def given(self, batch: Batch) -> torch.Tensor:
+        return luminance(batch.items)
+
+    def encode(self, given: torch.Tensor | None) -> torch.Tensor:
+        return self.map(self.spec.scale(given, next(self.parameters())))
+
+
+def luminance(items: torch.Tensor) -> torch.Tensor:
+    """Levels (N, C, H, W) to (N, 1, H, W): of three colours as ITU-R BT.601 weighs them, of
+    others their mean; rounded to a level."""
+    C = items.shape[1]
+    weights = (0.299, 0.587, 0.114) if C == 3 else (1.0 / C,) * C
+    weighed = items.float() * torch.tensor(weights, device=items.device)[:, None, None]
+    return weighed.sum(1, keepdim=True).round().to(items.dtype)

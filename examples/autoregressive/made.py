@@ -81,7 +81,7 @@ class MADE(SequenceModel):
         logits = self.outputs(values, which).transpose(1, 2)
         return nn.functional.cross_entropy(logits, levels, reduction="none").sum(1)
 
-    def nll(self, images: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+    def nll(self, images: torch.Tensor, given: torch.Tensor | None = None) -> torch.Tensor:
         members = torch.stack([-self.member_nll(images, k) for k in range(self.orders)])
         return math.log(self.orders) - members.logsumexp(0)
 
@@ -106,7 +106,7 @@ class MADE(SequenceModel):
         images: torch.Tensor,
         generator: torch.Generator,
         temperature: float,
-        labels: torch.Tensor | None,
+        given: torch.Tensor | None,
     ) -> None:
         """Each sample by an order drawn at random; what `sample` completes is in raster order."""
         size, device = (len(images),), images.device

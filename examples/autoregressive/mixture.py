@@ -48,21 +48,25 @@ class MixtureModel(RasterModel):
         """`features` of levels."""
         return self.features(self.spec.scale(images, next(self.parameters())))
 
-    def nll(self, images: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+    def nll(self, images: torch.Tensor, given: torch.Tensor | None = None) -> torch.Tensor:
         params = self.at(images)
         return genkern.discretized_logistic_mixture_nll(params, images, levels=self.spec.levels)
 
-    def logits(self, images: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+    def logits(self, images: torch.Tensor, given: torch.Tensor | None = None) -> torch.Tensor:
         return self.log_chances(self.at(images), images)
 
     def steps(
-        self, images: torch.Tensor, labels: torch.Tensor | None = None
+        self, images: torch.Tensor, given: torch.Tensor | None = None
     ) -> Iterator[tuple[Place, torch.Tensor]]:
         for row, col, colour in self.places():
             pixel = (..., slice(row, row + 1), slice(col, col + 1))
             if colour == 0:
-                params = self.at(images)[pixel]
+                params = self.params_of(images, row, col)
             yield (row, col, colour), self.log_chances(params, images[pixel])[:, :, colour, 0, 0]
+
+    def params_of(self, images: torch.Tensor, row: int, col: int) -> torch.Tensor:
+        """Parameters of a pixel (N, 3K or 10K, 1, 1)."""
+        return self.at(images)[:, :, row : row + 1, col : col + 1]
 
     def log_chances(self, params: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Of every level of a place, given the colours before it, up to a constant of the place:

@@ -1,6 +1,8 @@
 """Multi-scale PixelRNN. Source: van den Oord et al. 2016, "Pixel recurrent neural networks", sec.
 2.3 and 3.6."""
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -94,14 +96,35 @@ class MultiScalePixelRNN(RasterModel):
         )
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        H, W = images.shape[2:]
         given = images[:, :, :: self.scale, :: self.scale]
-        condition = self.upsample(given)[:, :, :H, :W]
+        found = self.others(images, self.condition_of(given))
+        return torch.where(self.is_given(found), self.spread(self.small.features(given)), found)
+
+    def condition_of(self, given: torch.Tensor) -> torch.Tensor:
+        _, H, W = self.spec.shape
+        return self.upsample(given)[:, :, :H, :W]
+
+    def others(self, images: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """The second network, on an image or on its first rows."""
         x = self.first(images)
         for layer in self.layers:
             x = layer(x, condition)
-        found = self.head(x)
-        return torch.where(self.is_given(found), self.spread(self.small.features(given)), found)
+        return self.head(x)
+
+    def steps(
+        self, images: torch.Tensor, given: torch.Tensor | None = None
+    ) -> Iterator[tuple[Place, torch.Tensor]]:
+        """First all of S, by the first network; then the condition stays what it is."""
+        C, s = images.shape[1], self.scale
+        part = images[:, :, ::s, ::s]
+        for (row, col, colour), logits in self.small.steps(part):
+            yield (row * s, col * s, colour), logits
+        like = next(self.parameters())
+        condition = self.condition_of(self.spec.scale(part, like))
+        for row, col, colour in self.places()[part[0].numel() :]:
+            rows = slice(0, row + 1)
+            found = self.others(self.spec.scale(images[:, :, rows], like), condition[:, :, rows])
+            yield (row, col, colour), found.unflatten(1, (C, -1))[:, colour, :, row, col]
 
     def spread(self, small: torch.Tensor) -> torch.Tensor:
         """Each pixel of the subsampled image in place of the s x s ones that it stands for."""

@@ -44,7 +44,7 @@ class NADE(SequenceModel):
         return torch.bmm(hidden.transpose(0, 1), self.head).transpose(0, 1) + self.bias
 
     def steps(
-        self, images: torch.Tensor, labels: torch.Tensor | None = None
+        self, images: torch.Tensor, given: torch.Tensor | None = None
     ) -> Iterator[tuple[Place, torch.Tensor]]:
         sums = self.state.expand(len(images), -1)
         for d, (row, col, colour) in enumerate(self.places()):

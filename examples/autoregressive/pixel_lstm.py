@@ -41,7 +41,7 @@ class PixelLSTM(SequenceModel):
         return self.head(hidden)
 
     def steps(
-        self, images: torch.Tensor, labels: torch.Tensor | None = None
+        self, images: torch.Tensor, given: torch.Tensor | None = None
     ) -> Iterator[tuple[Place, torch.Tensor]]:
         state, value = None, self.position.new_zeros(len(images))
         for d, (row, col, colour) in enumerate(self.places()):

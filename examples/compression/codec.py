@@ -117,6 +117,6 @@ def decode(
     """Words to images (N, C, H, W): those that were encoded, with the same options."""
     reader, found = Reader(model.distribution, method, words), []
     for part in torch.arange(count).split(batch):
-        given = reader.labels(len(part), model.spec.classes) if model.conditional else None
+        given = reader.labels(len(part), model.spec.classes) if model.condition else None
         found.append(reader.batch(model, len(part), given))
     return torch.cat(found)

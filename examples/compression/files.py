@@ -23,6 +23,8 @@ def opened(name: str, run: Path) -> RasterModel:
     assert isinstance(model, RasterModel)  # `registry.exact_entry` has seen to it
     if model.own_steps:
         raise wrong("MODEL", "a model that draws by genkern.sampling", name, "it has its own steps")
+    if model.condition not in ("", "class"):
+        raise wrong("MODEL", "a model of images, or of images given a class", name)
     if len(model.spec.shape) != 3 or model.spec.levels > 256:
         raise wrong("--run", "a run on images of at most 256 levels", run)
     return model
@@ -33,12 +35,12 @@ def wanted(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Images, and their classes where the model takes them: a file's, or the test split's."""
     if source is not None:
-        if model.conditional:
+        if model.condition:
             raise wrong("--images", "nothing where MODEL takes labels", source)
         return from_file(source, model)[:num], None
     config = checkpoint.load(run / CHECKPOINT)["config"]
     dataset = data.load(config.data, config.data_dir if data_dir is None else data_dir)
-    labels = dataset.labels["test"][:num] if model.conditional else None
+    labels = dataset.labels["test"][:num] if model.condition else None
     return dataset.splits["test"][:num], labels
 
 

@@ -20,22 +20,33 @@ class Source:
         path: "module:function".
         images: of integer levels; else points in the plane.
         labels: it has classes.
+        colours: the images have three colours.
+        large: they are of 28 x 28 pixels or more.
         local: it is read from files of the user's.
     """
 
     path: str
     images: bool
     labels: bool = False
+    colours: bool = False
+    large: bool = False
     local: bool = False
 
 
 DATASETS = {
     "checkerboard": Source("examples.data.synthetic:checkerboard", images=False),
-    "cifar10": Source("examples.data.files:cifar10", images=True, labels=True, local=True),
+    "cifar10": Source(
+        "examples.data.files:cifar10",
+        images=True,
+        labels=True,
+        colours=True,
+        large=True,
+        local=True,
+    ),
     "digits": Source("examples.data.bundled:digits", images=True, labels=True),
     "grid25": Source("examples.data.synthetic:grid25", images=False),
-    "mnist": Source("examples.data.files:mnist", images=True, labels=True, local=True),
-    "patches": Source("examples.data.bundled:patches", images=True),
+    "mnist": Source("examples.data.files:mnist", images=True, labels=True, large=True, local=True),
+    "patches": Source("examples.data.bundled:patches", images=True, colours=True, large=True),
     "ring8": Source("examples.data.synthetic:ring8", images=False),
 }
 

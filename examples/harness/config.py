@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from examples import registry
+from examples import data, registry
 from examples.errors import UsageError, unknown_name, wrong
 from examples.model import DataSpec, GenerativeModel
 from examples.options import PLAYER, TRAIN, Value, flag
@@ -64,7 +64,10 @@ class TrainConfig:
         """The registry's options of ``model``, with overrides (an unknown one is a TypeError)."""
         entry = registry.entry(model)
         names = ("steps", "lr", "batch_size", "beta1", "beta2", "ema_decay")
-        given = {name: getattr(entry, name) for name in names} | overrides
+        given = {name: getattr(entry, name) for name in names}
+        if data.source(overrides.get("data", cls.data)).large:
+            given |= entry.large
+        given |= overrides
         given["players"] = merged(entry.players, overrides.get("players", {}))
         return cls(model=model, **given)
 

@@ -11,25 +11,39 @@ from examples.autoregressive.raster import RasterModel
 from examples.data.dataset import Dataset
 from examples.harness.recorder import bits_per_dim
 from examples.harness.scores import NORMAL
+from examples.model import Batch
 
-BATCH = 256
+#: Places of the images in a batch.
+PLACES = 2**15
 #: Of the training items, as many as are shown to the classifiers that p(y | x) is compared with.
 MOST_TRAINING_ITEMS = 5000
 
 
 @torch.no_grad()
 def nats(
-    model: RasterModel, items: torch.Tensor, labels: torch.Tensor | None = None
+    model: RasterModel, items: torch.Tensor, given: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """-log p(x), or -log p(x | y) of a conditional model: (N,) in float64, nats per item."""
+    """-log p(x), or -log p(x | given) of a conditional model: (N,) in float64, nats per item."""
     device = next(model.parameters()).device
     model.eval()
     found = []
-    for start in range(0, len(items), BATCH):
-        part = slice(start, start + BATCH)
-        given = None if labels is None else labels[part].to(device)
-        found.append(model.nll(items[part].to(device), given).double().cpu())
+    size = max(1, PLACES // items[:1].numel()) if len(items) else 1
+    for start in range(0, len(items), size):
+        part = slice(start, start + size)
+        told = None if given is None else given[part].to(device)
+        found.append(model.nll(items[part].to(device), told).double().cpu())
     return torch.cat(found)
+
+
+def nats_of(model: RasterModel, dataset: Dataset) -> torch.Tensor:
+    """`nats` of the test split, given what the model is to be told."""
+    items = dataset.splits["test"]
+    return nats(model, items, model.given(Batch(items, dataset.labels.get("test"))))
+
+
+def mean_and_half(values: torch.Tensor) -> tuple[float, float]:
+    """Mean, and half its 95 % interval: over the items, as if each had been drawn alone."""
+    return values.mean().item(), NORMAL * values.std().item() / math.sqrt(len(values))
 
 
 def likelihood(model: RasterModel, dataset: Dataset) -> dict[str, float]:
@@ -37,8 +51,7 @@ def likelihood(model: RasterModel, dataset: Dataset) -> dict[str, float]:
 
     Perplexity: of a level, exp(nats / dims): as uncertain as so many equally likely ones.
     """
-    found = nats(model, dataset.splits["test"], dataset.labels.get("test"))
-    mean, half = found.mean().item(), NORMAL * found.std().item() / math.sqrt(len(found))
+    mean, half = mean_and_half(nats_of(model, dataset))
     return {
         "nats": mean,
         "nats_half_width": half,
@@ -62,8 +75,8 @@ def prior(dataset: Dataset) -> torch.Tensor:
 
 
 def marginal(model: RasterModel, dataset: Dataset) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Items to -log p(x) (N,), nats; of a conditional model -log sum_y p(x | y) p(y)."""
-    if not model.conditional:
+    """Items to -log p(x) (N,), nats; given a class, -log sum_y p(x | y) p(y)."""
+    if model.condition != "class":
         return lambda items: nats(model, items)
     classes = prior(dataset)
     return lambda items: -log_joint(model, items, classes).logsumexp(1)

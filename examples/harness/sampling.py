@@ -1,10 +1,15 @@
-"""Samples of any model, with labels where it takes them."""
+"""Samples of any model, with labels or pictures where it takes them."""
 
 import torch
 
 from examples import registry
-from examples.errors import wrong
-from examples.model import GenerativeModel
+from examples.errors import UsageError, wrong
+from examples.model import Batch, DataSpec, GenerativeModel
+
+
+def num_samples(spec: DataSpec) -> int:
+    """So many make a picture: fewer of large images, which cost a forward pass for each place."""
+    return 64 if spec.dims <= 1024 else 4
 
 
 def draw(
@@ -14,12 +19,22 @@ def draw(
     generator: torch.Generator,
     temperature: float = 1.0,
     label: int | None = None,
+    items: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Samples of the model ``name``: of class ``label``, or of each class in turn."""
-    classes = model.spec.classes
-    if not registry.entry(name).labels:
-        if label is not None:
-            raise wrong("--label", "nothing where MODEL takes no labels", label, name)
+    """Samples of the model ``name``: of class ``label``, or of each class in turn.
+
+    A model of what is missing of an image takes the rest from ``items``, one after the other.
+    """
+    classes, entry = model.spec.classes, registry.entry(name)
+    if not entry.labels and label is not None:
+        raise wrong("--label", "nothing where MODEL takes no labels", label, name)
+    if entry.pictures:
+        if items is None:
+            how = f"python -m examples complete {name}"
+            raise UsageError(f"MODEL: {name} draws what is missing of a picture ({how})")
+        chosen = items[torch.arange(num_samples) % len(items)]
+        return model.sample(num_samples, generator, temperature, model.given(Batch(chosen)))
+    if not entry.labels:
         return model.sample(num_samples, generator, temperature)
     assert classes is not None  # `registry.refusal` has seen to it
     if label is not None and label >= classes:
@@ -27,4 +42,4 @@ def draw(
     labels = torch.arange(num_samples, device=generator.device) % classes
     if label is not None:
         labels = torch.full_like(labels, label)
-    return model.sample(num_samples, generator, temperature, labels=labels)
+    return model.sample(num_samples, generator, temperature, labels)

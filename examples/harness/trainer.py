@@ -18,14 +18,13 @@ from examples.harness.config import TrainConfig, build_model
 from examples.harness.recorder import Recorder, shown
 from examples.harness.rundir import set_aside
 from examples.harness.runlog import EMPTY
-from examples.harness.sampling import draw
+from examples.harness.sampling import draw, num_samples
 from examples.harness.signals import caught_signals
 from examples.harness.state import check, collect, restore
 from examples.model import GenerativeModel
 from examples.paths import CHECKPOINT, LOG
 
 LOG_EVERY = 10
-NUM_SAMPLES = 64
 
 
 class Trainer:
@@ -248,7 +247,9 @@ class Trainer:
         if self._due("sample_every") and self.recorder is not None:
             model = self.ema.module.eval()
             generator = torch.Generator(self.accelerator.device).manual_seed(self.config.seed)
-            self.recorder.samples(self.step, draw(self.config.model, model, NUM_SAMPLES, generator))
+            count, items = num_samples(self.dataset.spec), self.dataset.splits["val"]
+            drawn = draw(self.config.model, model, count, generator, items=items)
+            self.recorder.samples(self.step, drawn)
         if self._due("checkpoint_every"):
             self._save()
 

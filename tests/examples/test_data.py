@@ -2,18 +2,23 @@
 
 import gzip
 import math
+import re
 import struct
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from examples import data
+from examples import data, registry
 from examples.cli import main
+from examples.data import files
 from examples.data.bundled import digits, patches
 from examples.data.dataset import Dataset
 from examples.data.files import cifar10, mnist
 from examples.errors import UsageError
+from examples.harness import checkpoint
+from examples.paths import CHECKPOINT
 
 TRAIN, TEST = 24, 6
 MNIST_FILES = (
@@ -171,6 +176,42 @@ def test_cifar10_error_counts_missing_and_damaged_files(tmp_path):
         cifar10(tmp_path, count=4)
     assert "data_batch_2.bin: expected 12,292 bytes; found no such file" in str(error.value)
     assert "has the label 12" in str(error.value)
+
+
+SEQUENCES = ("fvsbn", "made", "nade")  # a matrix for each place: for small images
+TRAINED = [
+    (name, source)
+    for source in ("mnist", "cifar10")
+    for name, entry in registry.MODELS.items()
+    if name not in SEQUENCES and not (entry.pictures and source == "mnist")
+]
+
+
+@pytest.mark.parametrize(("name", "source"), [*TRAINED, ("nade", "mnist")])
+def test_every_model_trains_on_local_files(tmp_path, capsys, monkeypatch, name, source):
+    write_mnist(tmp_path, compress=False)
+    write_cifar(tmp_path, 4)
+    small = {"mnist": partial(mnist, train_count=TRAIN, test_count=TEST)}
+    small["cifar10"] = partial(cifar10, count=4)
+    monkeypatch.setattr(files, source, small[source])
+    options = [f"{key}={value}" for key, value in registry.entry(name).small.items()]
+    given = ["--data", source, "--data-dir", str(tmp_path), "--steps", "1", "--batch-size", "6"]
+    run = tmp_path / "run"
+    assert main(["train", name, *given, "--out", str(run), "--set", *options]) == 0
+    state = checkpoint.load(run / CHECKPOINT)
+    assert (state["step"], state["config"].data) == (1, source)
+    out = capsys.readouterr().out
+    if registry.model_class(name).likelihood:
+        assert 0 < float(re.search(r"Test: .* nats, (\S+) bits/dim", out)[1]) < 20
+
+
+@pytest.mark.parametrize("name", ["fvsbn", "made"])
+def test_models_of_small_images_refuse_cifar10_with_their_size(tmp_path, capsys, monkeypatch, name):
+    write_cifar(tmp_path, 4)
+    monkeypatch.setattr(files, "cifar10", partial(cifar10, count=4))
+    given = ["--data", "cifar10", "--data-dir", str(tmp_path), "--batch-size", "6"]
+    assert main(["train", name, *given, "--out", str(tmp_path / "run")]) == 2
+    assert "it is for small images" in capsys.readouterr().err
 
 
 def test_missing_data_exits_with_code_2_and_no_traceback(tmp_path, capsys, monkeypatch):

@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 
 from examples import data, registry
+from examples.autoregressive.gated_pixel_cnn import luminance
 from examples.cli import main
 from examples.data.dataset import Dataset
 from examples.evaluate import COMPLETIONS, completions
-from examples.harness import images, likelihood
-from examples.model import DataSpec
+from examples.harness import checkpoint, images, likelihood
+from examples.model import Batch, DataSpec
 from tests.examples.test_examples import make, noise
 
 SPEC = DataSpec((1, 3, 4), 3, 2)
@@ -27,7 +28,7 @@ def of_model(name: str, seed: int, counts: tuple[int, ...] = (60, 200, 400)) -> 
     items, labels = {}, {}
     for split, count in zip(("train", "val", "test"), counts, strict=True):
         y = (torch.rand(count, generator=generator) < 0.3).long()
-        items[split] = model.sample(count, generator, labels=y if model.conditional else None)
+        items[split] = model.sample(count, generator, given=y if model.condition else None)
         labels[split] = y
     return model, Dataset("drawn", SPEC, items, labels)
 
@@ -80,7 +81,7 @@ def test_bayes_rule_is_the_posterior_of_the_joint():
 class Independent(torch.nn.Module):
     """p(x | y): each of 12 bits is 1 with probability 0.8 or 0.2, by the class."""
 
-    conditional = True
+    condition = "class"
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,7 +134,7 @@ def test_outliers_are_what_they_are_called():
 class Smooth(torch.nn.Module):
     """-log p(x) is the number of changes of level between neighbours: blank is the likeliest."""
 
-    conditional = False
+    condition = ""
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,12 +153,11 @@ def test_constant_images_are_likelier_and_yet_untypical():
     assert found["upside down"].low == pytest.approx(0.5, abs=0.01)
 
 
-@pytest.mark.parametrize("name", ["pixel_lstm", "gated_pixel_cnn_class"])
+@pytest.mark.parametrize("name", ["pixel_lstm", GATED])
 def test_completions_stand_in_rows_behind_their_image(name):
     model = make(name, SPEC).eval()
     items = torch.randint(3, (4, 1, 3, 4), generator=noise(), dtype=torch.uint8)
-    labels = torch.tensor([0, 1, 1, 0]) if model.conditional else None
-    rows = completions(model, items, labels, noise())
+    rows = completions(model, Batch(items, torch.tensor([0, 1, 1, 0])), noise())
     assert rows.shape == (4, 2 + COMPLETIONS, 1, 3, 4) and rows.dtype == torch.uint8
     assert torch.equal(rows[:, 0], items)
     assert torch.equal(
@@ -166,6 +166,18 @@ def test_completions_stand_in_rows_behind_their_image(name):
     assert (rows[:, 1, :, 1:] == 1).all()
     drawn = rows[:, 2:, :, 1:].flatten(2)
     assert not torch.equal(drawn[:, 0], drawn[:, 1])
+
+
+def test_colourings_stand_behind_their_image_and_its_luminance():
+    spec = DataSpec((3, 3, 4), 6)
+    model = make("gated_pixel_cnn_colour", spec).eval()
+    items = torch.randint(6, (4, *spec.shape), generator=noise(), dtype=torch.uint8)
+    rows = completions(model, Batch(items), noise())
+    assert rows.shape == (4, 2 + COMPLETIONS, *spec.shape)
+    assert torch.equal(rows[:, 0], items)
+    assert torch.equal(rows[:, 1], luminance(items).expand_as(items))
+    drawn = rows[:, 2:].flatten(2)
+    assert all(not torch.equal(drawn[:, 0], drawn[:, k]) for k in range(1, COMPLETIONS))
 
 
 def test_a_grid_has_the_columns_that_are_asked_for():
@@ -187,9 +199,54 @@ def test_the_command_line_evaluates_and_completes(tmp_path, capsys):
     exact = report["likelihood"]
     assert f"{exact['nats']:.2f} +- {exact['nats_half_width']:.2f} nats given the class" in out
     assert f"{exact['bits_per_dim']:.4f} +- " in out and "by Bayes' rule" in out
-    assert set(report) == {"model", "data", "likelihood", "classes", "outliers"}
+    assert set(report) == {"model", "data", "given", "likelihood", "classes", "outliers"}
     for kind in report["outliers"]:
         assert f"  {kind} " in out
     assert main(["complete", GATED, "--run", run, "--num", "3", "--seed", "1"]) == 0
     picture = Image.open(tmp_path / "run" / "completions.png")
     assert picture.width / picture.height == pytest.approx((8 * 9 - 1) / (3 * 9 - 1))
+
+
+def test_runs_are_compared_image_by_image(tmp_path, capsys):
+    """The page shows the mean of the differences, and an interval of its own."""
+    page, bits = tmp_path / "page", {}
+    for name in ("fvsbn", "nade"):
+        run = str(tmp_path / name)
+        assert main(["train", name, "--steps", "3", "--out", run]) == 0
+        model = checkpoint.load_model(name, tmp_path / name / "checkpoint.pt")
+        found = likelihood.nats(model, data.load("digits").splits["test"])
+        bits[name] = found / (64 * math.log(2))
+        assert main(["evaluate", name, "--run", run, "--page", str(page)]) == 0
+    capsys.readouterr()
+    runs = [str(tmp_path / name) for name in bits]
+    assert main(["compare", *runs, "--page", str(page)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    (row,) = json.loads((page / "compared.json").read_text())
+    each = bits["nade"] - bits["fvsbn"]
+    assert row["difference"] == pytest.approx(each.mean().item())
+    assert row["half_width"] == pytest.approx(1.96 * each.std().item() / 360**0.5)
+    assert row["better"] == pytest.approx((each < 0).double().mean().item())
+    assert row["steps"] == [3, 3] and (row["first"], row["second"]) == ("fvsbn", "nade")
+    assert out[0].startswith(f"{runs[0]}: fvsbn, 70,720 parameters, 3 steps, ")
+    shown = f"{row['difference']:+.4f} +- {row['half_width']:.4f}"
+    assert shown in out[1] and len(out) == 2
+    text = (page / "README.md").read_text()
+    assert f"| `fvsbn` | `nade` | digits | {shown} | {100 * row['better']:.0f} % |" in text
+    assert main(["complete", "nade", "--run", runs[1], "--num", "1", "--page", str(page)]) == 0
+    text = (page / "README.md").read_text()
+    assert shown in text and "| `nade` | digits | " in text
+    assert "![nade-digits](pictures/nade-digits-completions.png)" in text
+    assert (page / "pictures" / "nade-digits-completions.png").is_file()
+    assert main(["compare", runs[0], runs[0], "--page", str(page)]) == 0
+    assert "+0.0000 +- 0.0000, 0 % of images likelier" in capsys.readouterr().out
+
+
+def test_a_run_without_a_likelihood_is_not_compared(tmp_path, capsys):
+    runs = [str(tmp_path / name) for name in ("nade", "vae")]
+    for run in runs:
+        name = run.rpartition("/")[2]
+        small = ["--set", "hidden=8", "--steps", "1", "--eval-every", "0"]
+        assert main(["train", name, "--out", run, *small]) == 0
+    capsys.readouterr()
+    assert main(["compare", *runs]) == 2
+    assert "got 'vae' (it has no exact likelihood)" in capsys.readouterr().err

@@ -14,10 +14,10 @@ from examples.model import Batch, DataSpec, GenerativeModel
 DIGITS = DataSpec((1, 8, 8), 17, 10)
 
 
-def make(name: str, spec: DataSpec = DIGITS, seed: int = 0) -> GenerativeModel:
+def make(name: str, spec: DataSpec = DIGITS, seed: int = 0, **options: int) -> GenerativeModel:
     """A small model with weights large enough that every path matters."""
     torch.manual_seed(seed)
-    model = build_model(name, spec, registry.entry(name).small)
+    model = build_model(name, spec, registry.entry(name).small | options)
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     return model

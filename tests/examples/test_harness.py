@@ -238,6 +238,8 @@ def test_sources_say_what_their_data_are(name):
     spec = data.load(name).spec
     assert (spec.is_image, spec.levels is not None) == (source.images, source.images)
     assert (spec.classes is not None) == source.labels
+    assert source.colours == (spec.is_image and spec.shape[0] == 3)
+    assert source.large == (spec.is_image and spec.dims >= 784)
 
 
 @pytest.mark.parametrize("name", registry.MODELS)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from examples import registry
+from examples.autoregressive.gated_pixel_cnn import luminance
 from examples.autoregressive.raster import RasterModel
 from examples.errors import UsageError
 from examples.harness.config import build_model
@@ -13,15 +14,28 @@ from genkern.testing import assert_causal, dependencies
 from tests.examples.test_examples import all_images, make, noise
 
 RASTER = [name for name, entry in registry.MODELS.items() if entry.exact]
-GATED = ("gated_pixel_cnn", "gated_pixel_cnn_class")
+GATED = ("gated_pixel_cnn", "gated_pixel_cnn_class", "gated_pixel_cnn_colour")
 BINARY = [DataSpec((1, 2, 2), 2, 2), DataSpec((1, 2, 3), 2, 2)]
 OTHERS = [DataSpec((3, 2, 2), 2, 2), DataSpec((3, 1, 1), 5, 2), DataSpec((1, 1, 3), 4, 2)]
 
 
-def each_label(name: str, spec: DataSpec, count: int) -> list[torch.Tensor | None]:
-    if not registry.entry(name).labels:
-        return [None]
-    return [torch.full((count,), label) for label in range(spec.classes)]
+def each_given(model: RasterModel, count: int) -> list[torch.Tensor | None]:
+    """What a model may be given, ``count`` times: every class, two pictures, or nothing."""
+    if model.condition == "class":
+        return [torch.full((count,), label) for label in range(model.spec.classes)]
+    if model.condition == "luminance":
+        return [told(model, 1, seed).expand(count, -1, -1, -1) for seed in (0, 1)]
+    return [None]
+
+
+def told(model: RasterModel, count: int, seed: int = 0) -> torch.Tensor | None:
+    """Classes in turn, or drawn pictures."""
+    if model.condition == "class":
+        return (1 + torch.arange(count)) % model.spec.classes
+    _, H, W = model.spec.shape
+    size, levels = (count, 1, H, W), model.spec.levels
+    pictures = torch.randint(levels, size, generator=noise(seed), dtype=torch.uint8)
+    return pictures if model.condition else None
 
 
 class Features(nn.Module):
@@ -32,8 +46,11 @@ class Features(nn.Module):
         self.model = model
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        labels = torch.ones(len(images), dtype=torch.int64)
-        return self.model.features(images, *([labels] if self.model.conditional else []))
+        given = told(self.model, 1)
+        if given is None:
+            return self.model.features(images)
+        encoded = self.model.encode(given.expand(len(images), *given.shape[1:]))
+        return self.model.features(images, encoded)
 
 
 @pytest.mark.parametrize("name", RASTER)
@@ -41,8 +58,8 @@ class Features(nn.Module):
 @torch.no_grad()
 def test_likelihoods_of_all_images_sum_to_one(name, spec):
     model, images = make(name, spec).double().eval(), all_images(spec)
-    for labels in each_label(name, spec, len(images)):
-        total = (-model.nll(images, labels)).exp().sum().item()
+    for given in each_given(model, len(images)):
+        total = (-model.nll(images, given)).exp().sum().item()
         assert total == pytest.approx(1.0, abs=1e-9)
 
 
@@ -78,7 +95,8 @@ def test_each_order_of_made_is_causal():
 @pytest.mark.parametrize("name", [*GATED, "fvsbn", "made", "nade", "pixel_lstm"])
 @pytest.mark.parametrize("spec", [DataSpec((1, 5, 5), 5, 2), DataSpec((3, 3, 3), 4, 2)], ids=str)
 def test_every_earlier_pixel_reaches_the_output(name, spec):
-    model = make(name, spec).double()
+    """With units enough that no colour has only dead ReLUs in the head."""
+    model = make(name, spec, **({"hidden": 24} if name in GATED else {})).double()
     found = dependencies(Features(model), spec.shape, data_channels=spec.shape[0])
     assert torch.equal(found, torch.ones_like(found).tril(-1))
 
@@ -96,16 +114,16 @@ def test_pixel_cnn_has_the_blind_spot_that_the_gated_one_has_not():
 
 
 @pytest.mark.parametrize("name", RASTER)
-@pytest.mark.parametrize("spec", [DataSpec((1, 4, 3), 5, 2), DataSpec((3, 2, 2), 3, 2)], ids=str)
+@pytest.mark.parametrize("spec", [DataSpec((1, 8, 3), 5, 2), DataSpec((3, 2, 2), 3, 2)], ids=str)
 @torch.no_grad()
 def test_steps_give_the_logits_of_the_whole_image(name, spec):
-    """Whatever is not drawn yet does not matter to them."""
+    """Whatever is not drawn yet does not matter to them, nor do rows too far above."""
     model = make(name, spec).eval()
     images = torch.randint(spec.levels, (5, *spec.shape), generator=noise(), dtype=torch.uint8)
-    labels = torch.arange(5) % 2 if model.conditional else None
-    whole = model.logits(images, labels)
+    given = told(model, 5)
+    whole = model.logits(images, given)
     filled = torch.zeros_like(images)
-    for (row, col, colour), logits in model.steps(filled, labels):
+    for (row, col, colour), logits in model.steps(filled, given):
         torch.testing.assert_close(logits, whole[:, :, colour, row, col])
         filled[:, colour, row, col] = images[:, colour, row, col]
 
@@ -115,10 +133,10 @@ def test_steps_give_the_logits_of_the_whole_image(name, spec):
 def test_samples_have_the_frequencies_of_the_likelihood(name):
     spec = BINARY[0]
     model = make(name, spec).eval()
-    for labels in each_label(name, spec, 4000):
-        samples = model.sample(4000, noise(), labels=labels).flatten(1).long()
+    for given in each_given(model, 4000):
+        samples = model.sample(4000, noise(), given=given).flatten(1).long()
         found = (samples @ torch.tensor([8, 4, 2, 1])).bincount(minlength=16) / len(samples)
-        expected = (-model.nll(all_images(spec), labels[:16] if model.conditional else None)).exp()
+        expected = (-model.nll(all_images(spec), None if given is None else given[:16])).exp()
         error = (expected * (1 - expected) / len(samples)).sqrt()
         assert ((found - expected).abs() <= 5 * error).all()
 
@@ -128,24 +146,24 @@ def test_samples_have_the_frequencies_of_the_likelihood(name):
 def test_low_temperature_takes_the_likeliest_level(name):
     """(MADE draws an order first; a mixture goes to the mean of its likeliest component.)"""
     model = make(name, DataSpec((1, 3, 3), 5, 2)).eval()
-    labels = torch.tensor([0, 1]) if model.conditional else None
-    samples = model.sample(2, noise(), temperature=1e-4, labels=labels)
-    assert torch.equal(model.logits(samples, labels).argmax(1), samples.long())
+    given = told(model, 2)
+    samples = model.sample(2, noise(), temperature=1e-4, given=given)
+    assert torch.equal(model.logits(samples, given).argmax(1), samples.long())
 
 
 @pytest.mark.parametrize("name", RASTER)
 @torch.no_grad()
 def test_completions_keep_what_is_given_and_follow_the_rest(name):
     """The last pixel of a binary image, given the others, has the frequency of its probability."""
-    spec, given = BINARY[0], torch.tensor([[[[1, 0], [1, -1]]]])
+    spec, partial = BINARY[0], torch.tensor([[[[1, 0], [1, -1]]]])
     model = make(name, spec).eval()
-    labels = torch.zeros(2000, dtype=torch.int64) if model.conditional else None
-    found = model.sample(2000, noise(), labels=labels, partial=given.expand(2000, -1, -1, -1))
-    known = given.expand_as(found)
+    given = each_given(model, 2000)[0]
+    found = model.sample(2000, noise(), given=given, partial=partial.expand(2000, -1, -1, -1))
+    known = partial.expand_as(found)
     assert torch.equal(found[known >= 0].long(), known[known >= 0])
-    both = given.repeat(2, 1, 1, 1)
+    both = partial.repeat(2, 1, 1, 1)
     both[:, 0, 1, 1] = torch.tensor([0, 1])
-    logits = model.logits(both, None if labels is None else labels[:2])[0, :, 0, 1, 1]
+    logits = model.logits(both, None if given is None else given[:2])[0, :, 0, 1, 1]
     expected = logits.softmax(0)[1].item()
     frequency = found[:, 0, 1, 1].float().mean().item()
     assert abs(frequency - expected) < 5 * (expected * (1 - expected) / 2000) ** 0.5
@@ -164,10 +182,35 @@ def test_made_is_the_mixture_of_its_orders():
     assert losses == {round(nll.mean().item(), 9) for nll in members}
 
 
-def test_labels_change_the_likelihood_of_a_conditional_model():
-    model, images = make("gated_pixel_cnn_class", BINARY[0]), all_images(BINARY[0])
-    first, second = (model.nll(images, labels) for labels in each_label(GATED[1], BINARY[0], 16))
+@pytest.mark.parametrize("name", GATED[1:])
+def test_a_condition_changes_the_likelihood(name):
+    model, images = make(name, BINARY[0]), all_images(BINARY[0])
+    first, second = (model.nll(images, given) for given in each_given(model, 16))
     assert (first - second).abs().min() > 0
+
+
+def test_colours_follow_the_luminance_of_their_place_and_of_places_to_come():
+    """The logits of a pixel change with what is given there and around it, later pixels too."""
+    spec = DataSpec((3, 7, 9), 4)
+    model = make("gated_pixel_cnn_colour", spec).double()
+    images, given = torch.zeros(1, *spec.shape, dtype=torch.uint8), told(model, 1)
+    changed = torch.zeros(7, 9, dtype=torch.bool)
+    whole = model.logits(images, given)[0, :, :, 3, 4]
+    for row in range(7):
+        for col in range(9):
+            other = given.clone()
+            other[0, 0, row, col] = (other[0, 0, row, col] + 1) % 4
+            changed[row, col] = not torch.equal(model.logits(images, other)[0, :, :, 3, 4], whole)
+    assert changed[1:6, 2:7].all()  # as far as two unmasked 3 x 3 convolutions see
+    assert changed[0, 4] and not changed[6].any()  # and, above, through pixels in between
+
+
+def test_luminance_is_that_of_bt601_and_of_grey_pixels_their_level():
+    colours = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [7, 7, 7], [1, 2, 3]]
+    items = torch.tensor(colours, dtype=torch.uint8)[:, :, None, None]
+    assert luminance(items).flatten().tolist() == [76, 150, 29, 255, 7, 2]
+    assert luminance(items).dtype == torch.uint8
+    assert torch.equal(luminance(items[:, :1]), items[:, :1])
 
 
 @pytest.mark.parametrize("name", ["fvsbn", "made", "nade"])

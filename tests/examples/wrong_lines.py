@@ -12,14 +12,14 @@ TO_WRITE, TO_READ = "a folder that can be written", "a folder"
 PICTURE = "a .png file that can be written"
 RUN = "the folder of a run, with its checkpoint.pt"
 MODELS = (
-    "fvsbn, gan, gated_pixel_cnn, gated_pixel_cnn_class, made, multi_scale, nade, pixel_cnn, "
-    "pixel_cnn_pp, pixel_lstm, pixel_rnn, pixel_rnn_diagonal, vae"
+    "fvsbn, gan, gated_pixel_cnn, gated_pixel_cnn_class, gated_pixel_cnn_colour, made, "
+    "multi_scale, nade, pixel_cnn, pixel_cnn_pp, pixel_lstm, pixel_rnn, pixel_rnn_diagonal, vae"
 )
 EXACT = (
-    "fvsbn, gated_pixel_cnn, gated_pixel_cnn_class, made, multi_scale, nade, pixel_cnn, "
-    "pixel_cnn_pp, pixel_lstm, pixel_rnn, pixel_rnn_diagonal"
+    "fvsbn, gated_pixel_cnn, gated_pixel_cnn_class, gated_pixel_cnn_colour, made, "
+    "multi_scale, nade, pixel_cnn, pixel_cnn_pp, pixel_lstm, pixel_rnn, pixel_rnn_diagonal"
 )
-COMMANDS = "list, train, sample, evaluate, complete, compress, decompress, table, demo"
+COMMANDS = "list, train, sample, evaluate, compare, complete, compress, decompress, table, demo"
 DATA = "checkerboard, cifar10, digits, grid25, mnist, patches, ring8"
 PLAYER = "lr, beta1, beta2, weight_decay, clip_norm"
 WIDTH = "an integer from 1 to 65,536"
@@ -108,6 +108,13 @@ LINES: list[Line] = [
     (["evaluate", "mad"], "MODEL", MODELS, "mad"),
     (["evaluate", "made", "--num", "3"], "evaluate", "--run, --data-dir", "--num"),
     *_values(["evaluate", "made", "--run", "RUN"], "--data-dir", TO_READ, "FILE", "/nowhere"),
+    *_values(["evaluate", "made", "--run", "RUN"], "--page", TO_WRITE, "FILE", "FILE/x", ""),
+    (["compare"], "compare", "RUN", ""),
+    (["compare", "RUN"], "RUN", "two or more folders of runs", "RUN"),
+    (["compare", "RUN", "FOLDER"], "RUN", RUN, "FOLDER"),
+    *_values(["compare", "RUN", "RUN"], "--data-dir", TO_READ, "FILE", "/nowhere"),
+    *_values(["compare", "RUN", "RUN"], "--page", TO_WRITE, "FILE"),
+    (["train", "gated_pixel_cnn_colour"], "--data", "data that gated_pixel_cnn_colour", "digits"),
     (["complete", "vae"], "MODEL", EXACT, "vae"),
     *_values(["complete", "made"], "--run", RUN, "FOLDER", "runs/made"),
     *_values(["complete", "made", "--run", "RUN"], "--num", "from 1 to 1,000", "0", "1001", "x"),

@@ -32,7 +32,7 @@ def make(name: str, spec: DataSpec, dtype: torch.dtype = torch.float64):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    condition = (torch.tensor([2, 0, 1]),) if model.conditional else ()
+    condition = (torch.tensor([2, 0, 1]),) if model.condition else ()
     images = 2 * torch.rand(3, *spec.shape, dtype=dtype) - 1
     return model, images, condition
 
