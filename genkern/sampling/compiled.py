@@ -268,4 +268,3 @@ class _Registers:
 
     def temporary(self, index: int) -> int:
         return index
-

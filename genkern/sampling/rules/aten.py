@@ -198,7 +198,9 @@ def terms_of(x: View, table: Table, weight: torch.Tensor) -> list[Term]:
 @register_step("aten::convolution")
 def convolution(graph, x, weight, bias, stride, padding, dilation, transposed, extra, groups):
     if not isinstance(x, View) or isinstance(weight, View):
-        raise NotImplementedError("sampling: a convolution must be of features, with a fixed kernel")
+        raise NotImplementedError(
+            "sampling: a convolution must be of features, with a fixed kernel"
+        )
     if groups != 1 or len(set(stride)) > 1 or len(set(dilation)) > 1:
         raise NotImplementedError("sampling: a convolution must have one group, one stride")
     if transposed:
@@ -219,9 +221,7 @@ def _transposed(graph, x, weight, bias, stride, padding, dilation, extra):
     _, C_out, kh, kw = weight.shape
     size = [
         (g - 1) * s - 2 * p + d * (k - 1) + e + 1
-        for g, s, p, d, k, e in zip(
-            x.grid, stride, padding, dilation, (kh, kw), extra, strict=True
-        )
+        for g, s, p, d, k, e in zip(x.grid, stride, padding, dilation, (kh, kw), extra, strict=True)
     ]
     terms = []
     for u in range(kh):
