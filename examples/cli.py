@@ -69,6 +69,7 @@ def sample_options(parser: Parser) -> None:
     parser.add("run", "the folder of a run", "default runs/MODEL")
     add_numbers(parser, options.SAMPLE)
     parser.add("out", "a .png file that can be written", "default RUN/samples.png")
+    parser.add("film", "a .gif file that can be written", "the drawing, beside a pass per place")
 
 
 def evaluate_options(parser: Parser) -> None:
@@ -177,7 +178,7 @@ def run_sample(args: argparse.Namespace) -> int:
     out = paths.picture_to_write("--out", given_or(args.out, str(run / "samples.png")))
     from examples.commands import sample
 
-    return sample(args.model, run, out, **given)
+    return sample(args.model, run, out, film=paths.film_to_write(args.film), **given)
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
@@ -242,8 +243,7 @@ COMMANDS: dict[str, Command] = {
     "sample": ("sample a trained model", sample_options, run_sample),
     "evaluate": ("exact likelihood, classes, outliers", evaluate_options, run_evaluate),
     "complete": ("draw the lower halves of images", complete_options, run_complete),
-    "compress": ("images to a file", compression.compress_options, compression.run_compress),
-    "decompress": ("and back", compression.decompress_options, compression.run_decompress),
+    **compression.COMMANDS,
     "table": ("train models; write examples/README.md", table_options, run_table),
     "demo": ("train four models; write a report", demo_options, run_demo),
 }
