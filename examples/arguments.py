@@ -64,6 +64,7 @@ def sample_options(parser: Parser) -> None:
     parser.add("run", "the folder of a run", "default runs/MODEL")
     add_numbers(parser, options.SAMPLE)
     parser.add("out", "a .png file that can be written", "default RUN/samples.png")
+    parser.add("film", "a .gif file that can be written", "the drawing, beside a pass per place")
 
 
 def evaluate_options(parser: Parser) -> None:

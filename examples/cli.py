@@ -88,7 +88,7 @@ def run_sample(args: argparse.Namespace) -> int:
     out = paths.picture_to_write("--out", given_or(args.out, str(run / "samples.png")))
     from examples.commands import sample
 
-    return sample(args.model, run, out, **given)
+    return sample(args.model, run, out, film=paths.film_to_write(args.film), **given)
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
@@ -187,8 +187,7 @@ COMMANDS: dict[str, Command] = {
         arguments.complete_options,
         run_complete,
     ),
-    "compress": ("images to a file", compression.compress_options, compression.run_compress),
-    "decompress": ("and back", compression.decompress_options, compression.run_decompress),
+    **compression.COMMANDS,
     "table": ("train models; write examples/README.md", arguments.table_options, run_table),
     "demo": ("train four models; write a report", arguments.demo_options, run_demo),
 }

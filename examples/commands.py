@@ -17,6 +17,7 @@ from examples.harness.trainer import Trainer
 from examples.paths import CHECKPOINT
 
 EXIT_INTERRUPTED = 130
+FILMED = 16  # images at most
 
 
 def train(name: str, given: dict[str, Any], out: Path, *, resume: bool) -> int:
@@ -62,6 +63,7 @@ def sample(
     temperature: float = 1.0,
     seed: int = 0,
     label: int | None = None,
+    film: Path | None = None,
 ) -> int:
     model = checkpoint.load_model(name, run / CHECKPOINT)
     generator = torch.Generator().manual_seed(seed)
@@ -71,4 +73,9 @@ def sample(
     except ValueError as error:  # e.g. a picture of sides that PNG does not have
         raise UsageError(f"--num {num}: {error}") from None
     print(f"Wrote {num} samples to {out}")
+    if film is not None:
+        from examples.harness.film import film as record
+
+        told = record(name, model, min(num, FILMED), seed, label, film)
+        print(f"Wrote {film}: {told}")
     return 0

@@ -69,6 +69,10 @@ def file_to_write(option: str, text: str, suffix: str) -> Path:
     return path
 
 
+def film_to_write(text: str | None) -> Path | None:
+    return None if text is None else file_to_write("--film", text, ".gif")
+
+
 def file_to_read(option: str, text: str, suffix: str) -> Path:
     takes = f"a {suffix} file"
     path = readable(option, text, takes)

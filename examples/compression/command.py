@@ -60,3 +60,9 @@ def run_decompress(args: argparse.Namespace) -> int:
     from examples.compression.files import decompress
 
     return decompress(args.model, run, coded, out)
+
+
+COMMANDS = {
+    "compress": ("images to a file, lossless", compress_options, run_compress),
+    "decompress": ("and back", decompress_options, run_decompress),
+}

@@ -4,11 +4,15 @@ import torch
 
 from genkern.sampling import compiled
 from genkern.sampling.incremental import Draw, Stepper
-from genkern.sampling.outputs import NEAR_ONE, Bernoulli, Categorical, Output
+from genkern.sampling.outputs import NEAR_ONE, Bernoulli, Categorical, LogisticMixture, Output
 from genkern.sampling.request import Request, Step, WrongOutput
 
 ORDERS = {"incremental": "raster", "wavefront": "wavefront"}
-_KINDS: dict[type[Output], str] = {Bernoulli: "bernoulli", Categorical: "categorical"}
+_KINDS: dict[type[Output], str] = {
+    Bernoulli: "bernoulli",
+    Categorical: "categorical",
+    LogisticMixture: "logistic_mixture",
+}
 _REPORTS = 100  # calls of ``progress``
 
 

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from examples import registry
 from examples.cli import main
@@ -129,3 +130,17 @@ def test_other_formats_hold_every_pixel():
         assert others.sheet(images).shape == (C, 12, 12)
         found = others.sizes(images)
         assert set(found) == {"PNG", "WebP"} and all(a < b for a, b in found.values())
+
+
+def test_a_film_shows_both_methods_and_their_images_are_equal(run, tmp_path, capsys):
+    out, gif = tmp_path / "x.png", tmp_path / "x.gif"
+    line = ["sample", "pixel_cnn", "--run", str(run), "--num", "2", "--out", str(out)]
+    assert main([*line, "--film", str(gif)]) == 0
+    assert re.search(r"x\.gif: .* naive .*, 100.00% of the levels", capsys.readouterr().out)
+    with Image.open(gif) as opened:
+        assert opened.n_frames > 10
+        first = np.asarray(opened.convert("RGB"), dtype=int)
+        opened.seek(opened.n_frames - 1)
+        assert (np.asarray(opened.convert("RGB"), dtype=int) != first).any()
+    assert main([*line, "--film", "x.png"]) == 2
+    assert "--film takes a .gif file" in capsys.readouterr().err

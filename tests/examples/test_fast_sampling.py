@@ -6,9 +6,11 @@ import math
 import pytest
 import torch
 
-from examples.fast_sampling import codes, ising, latent
+from examples.fast_sampling import agreement, codes, ising, latent
 from examples.fast_sampling.public import public
+from examples.model import DataSpec
 from genkern.nn import MaskedConv2d
+from tests.examples.test_examples import make
 
 
 @pytest.mark.parametrize("mask_type", ["A", "B", "rows", "rows_above", "left", "left_before"])
@@ -50,3 +52,12 @@ def test_the_latent_is_the_one_that_crops_decode():
     found = latent.compare(channels=4, hidden=8, side=5, batch=2, repeats=1)
     assert found["incremental_different"] == found["wavefront_different"] == 0
     assert math.isfinite(found["speedup"])
+
+
+def test_samples_agree_with_the_likelihood_and_what_is_no_sample_does_not():
+    model = make("pixel_cnn", DataSpec((1, 3, 4), 5)).eval()
+    generator = torch.Generator().manual_seed(0)
+    found = agreement.agreement(model, model.sample(2000, generator))
+    assert abs(found.difference[0]) < 1.5 * found.difference[1]
+    cold = agreement.agreement(model, model.sample(2000, generator, temperature=0.9))
+    assert abs(cold.difference[0]) > 2 * cold.difference[1]
