@@ -21,19 +21,12 @@ def sample(name, kind, shape, scale=None, samples=None, mask=False, levels=16):
         target = normal(*shape)
         return [location, spread, target if kind == "gaussian" else events(target)]
 
-    def options():
-        found = {"mask": masked(shape)} if mask else {}
-        found |= {"target": integers(shape, levels)} if kind == "logistic" else {}
-        return found | {"levels": levels, "fixed": -0.4}
-
-    def definition(*tensors):
-        on = next(t for t in tensors if t is not None).device
-        moved = {k: v.to(on) if isinstance(v, torch.Tensor) else v for k, v in options().items()}
-        return plain(kind, **moved)(*tensors)
-
+    options = {"levels": levels, "fixed": -0.4}  # drawn once: transforms allow no noise in a call
+    options |= {"mask": masked(shape)} if mask else {}
+    options |= {"target": integers(shape, levels)} if kind == "logistic" else {}
     return Sample(
-        name, lambda *tensors: fused(kind, **options())(*tensors), definition, inputs,
-        lambda inputs, upstream: check((kind, options()), inputs, upstream),
+        name, fused(kind, **options), plain(kind, **options), inputs,
+        lambda inputs, upstream: check((kind, options), inputs, upstream),
     )  # fmt: skip
 
 

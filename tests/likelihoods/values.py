@@ -45,14 +45,15 @@ def plain(kind, target=None, mask=None, levels=16, fixed=0.0, ref=reference):
     """The same of the reference; float64."""
 
     def call(location, scale, real):
+        at = lambda t: t if t is None else t.to(location.device)  # noqa: E731
         if kind == "gaussian":
-            logvar = torch.tensor(fixed, dtype=F64) if scale is None else scale
-            return ref.per_item(ref.gaussian, location, logvar, real, mask)
+            logvar = location.new_tensor(fixed) if scale is None else scale
+            return ref.per_item(ref.gaussian, location, logvar, real, at(mask))
         if kind == "logistic":
             function = lambda m, s, v: ref.discretized_logistic(m, s, v, levels)  # noqa: E731
-            return ref.per_item(function, location, scale, target, mask)
+            return ref.per_item(function, location, scale, at(target), at(mask))
         function = lambda a, _, x: ref.bernoulli(a, x, kind == "continuous")  # noqa: E731
-        return ref.per_item(function, location, None, real, mask)
+        return ref.per_item(function, location, None, real, at(mask))
 
     return call
 
@@ -83,8 +84,8 @@ def check(case, inputs, upstream, ref=reference):
     want, want_grads = run(plain(kind, **options, ref=ref), double(inputs), double(upstream))
     location, scale, real = double(inputs)
     if scale is None:
-        scale = torch.tensor(options.get("fixed", 0.0), dtype=F64)
-    target = options["target"] if kind == "logistic" else real
+        scale = location.new_tensor(options.get("fixed", 0.0))
+    target = options["target"].to(location.device) if kind == "logistic" else real
     parts = sizes_of(kind, location, scale, target, options.get("levels", 16))
     nats, *slopes = (p if p is None else p.expand(location.shape) for p in parts)
     batch = got[0].ndim
