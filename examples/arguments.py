@@ -101,6 +101,8 @@ def table_options(parser: Parser) -> None:
     parser.add("data_dir", "a folder", "where local data files are; default $GENKERN_DATA")
     add_numbers(parser, {"steps": options.TRAIN["steps"]})
     parser.add("out", "a folder that can be written", "of the runs", default="runs/table")
+    text = "go on from the runs in --out; measure those that are finished"
+    parser.add_argument("--resume", action="store_true", help=text)
     text = "README.md, pictures and rows go there; default examples"
     parser.add("page", "a folder that can be written", text, default="examples")
 

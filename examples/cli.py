@@ -150,7 +150,7 @@ def run_table(args: argparse.Namespace) -> int:
     page = paths.folder_to_write("--page", args.page)
     from examples.table import table
 
-    return table(names, given, out, page)
+    return table(names, given, out, page, resume=args.resume)
 
 
 def trainable(name: str) -> list[str]:

@@ -93,7 +93,8 @@ def compare(runs: Sequence[Path], data_dir: str | None, folder: Path | None = No
         model, dataset, state = opened(None, run, data_dir)
         bits = likelihood.nats_of(model, dataset) / (math.log(2.0) * dataset.spec.dims)
         size, steps = sum(p.numel() for p in model.parameters()), state["step"]
-        name = state["config"].model
+        config = state["config"]
+        name = " ".join([config.model, *(f"{k}={v}" for k, v in config.options.items())])
         value, half = likelihood.mean_and_half(bits)
         text = f"{run}: {name}, {size:,} parameters, {steps:,} steps, {value:.4f} +- {half:.4f}"
         if number == 0:

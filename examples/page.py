@@ -56,9 +56,10 @@ that theirs are too narrow for photographs.
 COMPARED = """
 ## On the same test images
 
-Made by `python -m examples compare RUN RUN --page examples` of the runs of the table: bits/dim of
-the second less those of the first, image by image, with the 95 % interval of their mean (over the
-images; one training each), and the share of images that are likelier by the second.
+Made by `python -m examples compare RUN RUN --page examples`: bits/dim of the second run less those
+of the first, image by image, with the 95 % interval of their mean (over the images; one training
+each), and the share of images that are likelier by the second. Options that are not those of the
+table stand beside the model.
 
 | first | second | data | second - first | likelier by the second | parameters | steps |
 |---|---|---|---|---|---|---|

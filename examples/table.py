@@ -11,17 +11,20 @@ import torch
 from examples import data, page, registry
 from examples.autoregressive.raster import RasterModel
 from examples.data.dataset import Dataset
-from examples.harness import images, likelihood, rundir
+from examples.harness import checkpoint, images, likelihood, rundir
 from examples.harness.config import TrainConfig
 from examples.harness.sampling import draw, num_samples
 from examples.harness.scores import bits, distance
 from examples.harness.trainer import Trainer
 from examples.model import GenerativeModel
+from examples.paths import CHECKPOINT
 
 ROWS = "table.json"
 
 
-def table(names: Sequence[str], given: dict[str, Any], out: Path, folder: Path) -> int:
+def table(
+    names: Sequence[str], given: dict[str, Any], out: Path, folder: Path, *, resume: bool = False
+) -> int:
     """Trains the models, one after the other, and writes the page after each.
 
     Args:
@@ -29,12 +32,13 @@ def table(names: Sequence[str], given: dict[str, Any], out: Path, folder: Path) 
         given: training options.
         out: folder of the runs.
         folder: of the page: README.md, its rows and its pictures.
+        resume: runs of the same options that are there go on; one that is finished is measured.
     """
     dataset = data.load(given.get("data", "digits"), given.get("data_dir"))
     page.read(folder / ROWS)  # rather refused now than after a training
     for number, name in enumerate(names, start=1):
         print(f"[{number}/{len(names)}] {name}: training on {dataset.name}", flush=True)
-        row, items = measure(name, dataset, given, out / f"{name}-{dataset.name}")
+        row, items = measure(name, dataset, given, out / f"{name}-{dataset.name}", resume)
         picture = folder / page.PICTURES / f"{name}-{dataset.name}.png"
         images.save(items, dataset.spec, picture, height=180)
         page.keep(folder, ROWS, row)
@@ -43,11 +47,15 @@ def table(names: Sequence[str], given: dict[str, Any], out: Path, folder: Path) 
 
 
 def measure(
-    name: str, dataset: Dataset, given: dict[str, Any], out: Path
+    name: str, dataset: Dataset, given: dict[str, Any], out: Path, resume: bool = False
 ) -> tuple[dict[str, Any], torch.Tensor]:
-    """The row of one model, trained anew, and its samples."""
-    rundir.clear(out)
-    trainer = Trainer(TrainConfig.for_model(name, sample_every=0, **given), dataset, out)
+    """The row of one model, trained anew unless its run is there, and its samples."""
+    config = TrainConfig.for_model(name, sample_every=0, **given)
+    state = checkpoint.load(out / CHECKPOINT) if resume and (out / CHECKPOINT).is_file() else None
+    if state is None or state["config"] != config:
+        state = None
+        rundir.clear(out)
+    trainer = Trainer(config, dataset, out, resume_from=state)
     with rundir.locked(out):
         trainer.train()
     if trainer.interrupted:

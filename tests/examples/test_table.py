@@ -8,7 +8,7 @@ import torch
 
 from examples import data
 from examples.cli import main
-from examples.harness import scores
+from examples.harness import checkpoint, scores
 from examples.model import Batch, DataSpec, GenerativeModel
 
 POINTS = DataSpec((2,), None)
@@ -76,6 +76,24 @@ def test_table_writes_a_row_a_model_and_keeps_earlier_rows(tmp_path, capsys):
         assert f"| `{row['model']}` | {row['data']} | {row['value']:.4f} +- " in page
         assert (tmp_path / "page" / "pictures" / f"{row['model']}-{row['data']}.png").is_file()
     assert page.count("\n| ") == 1 + len(rows)
+
+
+def test_a_finished_run_is_measured_again_and_one_of_other_options_trained(tmp_path, capsys):
+    runs, page = tmp_path / "runs", tmp_path / "page"
+    given = ["--out", str(runs), "--page", str(page), "--resume"]
+
+    def measured(steps: str) -> tuple:
+        assert main(["table", "fvsbn", "--steps", steps, *given]) == 0
+        path = runs / "fvsbn-digits" / "checkpoint.pt"
+        (row,) = json.loads((page / "table.json").read_text())
+        return row, checkpoint.load(path)["model"]["weight"], (path.parent / "log.jsonl").stat()
+
+    first, weight, log = measured("2")
+    again, same, later = measured("2")
+    assert torch.equal(weight, same) and log.st_size == later.st_size
+    assert (again["value"], again["steps"]) == (first["value"], 2)
+    other, trained, _ = measured("3")
+    assert other["steps"] == 3 and not torch.equal(weight, trained)
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[3]", '[{"model": "vae"}]', "\udcff"])
