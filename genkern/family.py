@@ -87,7 +87,7 @@ class Family:
         words += [f"bool {needs}_{n}" for n in names]
         schema = f"({', '.join(words)}) -> ({', '.join(['Tensor'] * len(names))})"
         gradients = gradients or self._empty_gradients
-        self.backward = library.define(name, f"{op}{schema}", gradients)
+        self.backward: torch._ops.OpOverload = library.define(name, f"{op}{schema}", gradients)
         self.function = _function(self)
         self.flops = flops
         self.second: Family | None = None

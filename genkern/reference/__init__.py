@@ -19,8 +19,11 @@ def differentiable_backward(
         aliases = [x if x is None else x.view_as(x) for x in inputs]
         outputs = forward(*aliases)
     outputs = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
-    pairs = [(y, d) for y, d in zip(outputs, d_outputs, strict=True) if y is not None]
-    pairs = [(y, d) for y, d in pairs if d is not None and y.requires_grad]
+    pairs = [
+        (y, d)
+        for y, d in zip(outputs, d_outputs, strict=True)
+        if y is not None and d is not None and y.requires_grad
+    ]
     wanted = [x for x, need in zip(aliases, needs_grad, strict=True) if need and x is not None]
     if not pairs or not wanted:
         return tuple(None for _ in inputs)
