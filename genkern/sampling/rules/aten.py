@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Sequence
-from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -57,7 +56,7 @@ def _sum(graph: Graph, x: Any, y: Any, factor: float) -> View:
         if factor != 1:
             y, factor = graph.pointwise("mul_number", y, number=factor), 1.0
         x, y = y, x
-    if isinstance(y, Number):
+    if isinstance(y, (int, float)):
         return graph.pointwise("add_number", x, number=factor * float(y))
     x, y = as_view(graph, x, y) if isinstance(y, View) else x, as_view(graph, y, x)
     return graph.pointwise("add", x, y, number=float(factor))
@@ -82,7 +81,7 @@ def rsub(graph: Graph, x: View, y: Any, alpha: float = 1):
 def mul(graph: Graph, x: Any, y: Any):
     if not isinstance(x, View):
         x, y = y, x
-    if isinstance(y, Number):
+    if isinstance(y, (int, float)):
         return graph.pointwise("mul_number", x, number=float(y))
     x = as_view(graph, x, y) if isinstance(y, View) else x
     return graph.pointwise("mul", x, as_view(graph, y, x))
@@ -164,7 +163,7 @@ def flip(graph: Graph, x: View, dims: Sequence[int]):
     axes = [dim % 4 - 2 for dim in dims]
     if min(axes) < 0:
         raise NotImplementedError("sampling: a flip must be of rows or columns")
-    return x.moved(np.flip(identity(x.grid), axes))
+    return x.moved(np.flip(identity(x.grid), tuple(axes)))
 
 
 @register_step("aten::upsample_nearest2d")
