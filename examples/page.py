@@ -48,7 +48,8 @@ Made by `python -m examples table`. Bits/dim of the test split (a bound where th
 one; given the class or the luminance where it takes that), or the energy distance of samples to it
 (`examples/harness/scores.py`; 0: equal), each with its 95 % interval; seconds on the machine named.
 The intervals are over the test items of one training each; patches of one photograph are alike, so
-that theirs are too narrow for photographs.
+that theirs are too narrow for photographs. On patches the models train for about a minute
+(`examples/registry.py`): a first look, not what they can do.
 
 | model | data | test | | parameters | steps | s / epoch | ms / sample | machine | samples |
 |---|---|---|---|---|---|---|---|---|---|
