@@ -82,8 +82,8 @@ def _draw(request: Request, method: str) -> Drawn:
 def _automatic(request: Request) -> Drawn:
     """From the fastest to the one that always works.
 
-    A step costs little in C++, where the one or two pixels of a wavefront do not pay for their
-    larger caches; in Python a step costs more than what it computes, and fewer are faster.
+    In C++ single pixels are faster at every batch measured (`python -m benchmarks.sampling`); where
+    each step calls Python, fewer steps are.
     """
     steps = ("incremental", "wavefront")
     reasons: list[str] = []
@@ -171,8 +171,8 @@ def sample(
             model once, to record its ops: they draw all pixels that do not depend on each other at
             a time, or one after the other. "jacobi" draws all places at once from the last image
             until no integer changes; any causal model. "naive", the definition. "auto": the first
-            of these that works, whose steps are fewer where ``choose`` is called in each; `last_report`
-            says which, and why none before it.
+            of these that works, wavefronts first where ``choose`` is called in each step;
+            `last_report` says which, and why none before it.
         choose: called once a step in place of drawing, ``choose(params, step)``: parameters
             (N, K', P) of the P pixels of a `Step`, of one colour (K' = levels or 1) or of all, and
             returns their integers (N, len(step.colours), P). It sees each place once, what it
