@@ -18,15 +18,17 @@ struct Drawing {
 };
 
 // log(1 + e^x)
-inline double softplus_of(double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x))); }
+inline double softplus_of(double x) {
+  return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x)));
+}
 
 // 1 where u < sigmoid(a / T). log p, at T = 1, is added to `log_p`.
 template <typename A>
 int64_t draw_bernoulli(const Drawing& d, A a, A u, int64_t given, double& log_p) {
   int64_t x = given;
   if (x < 0) {
-    const double limit = d.temperature > 0 ? 1 / (1 + std::exp(-double(a) / d.temperature))
-                                           : double(a > 0);
+    const double limit =
+        d.temperature > 0 ? 1 / (1 + std::exp(-double(a) / d.temperature)) : double(a > 0);
     x = double(u) < limit;
   }
   log_p -= softplus_of(x > 0 ? -double(a) : double(a));

@@ -16,8 +16,8 @@ template <typename A>
 void operate(const Operation& op, int64_t count, A* registers, int64_t size, A number) {
   using V = Vec<A>;
   A* to = registers + op.to * size;
-  const A *x = registers + op.x * size, *y = registers + op.y * size,
-          *z = registers + op.z * size, *w = registers + op.w * size;
+  const A *x = registers + op.x * size, *y = registers + op.y * size, *z = registers + op.z * size,
+          *w = registers + op.w * size;
   const V a = splat(number);
   const auto each = [&](const auto& f) {
     for (int64_t i = 0; i < count; i += kLanes<A>) store(to + i, V(f(i)));

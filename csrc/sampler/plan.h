@@ -58,8 +58,24 @@ struct Product {
 };
 
 enum class Code : int64_t {
-  kLoad, kStore, kCopy, kRelu, kLeakyRelu, kElu, kEluOfMinus, kTanh, kSigmoid, kSilu, kExp, kAdd,
-  kMul, kAddNumber, kMulNumber, kGated, kCell, kState
+  kLoad,
+  kStore,
+  kCopy,
+  kRelu,
+  kLeakyRelu,
+  kElu,
+  kEluOfMinus,
+  kTanh,
+  kSigmoid,
+  kSilu,
+  kExp,
+  kAdd,
+  kMul,
+  kAddNumber,
+  kMulNumber,
+  kGated,
+  kCell,
+  kState
 };
 
 struct Operation {

@@ -94,11 +94,12 @@ class Engine(Execution):
     def _allocate(self) -> None:
         """The caches: views of one tensor."""
         H, W = self.plan.grid
-        slots = {node: H * W for node in self.plan.colours}
+        slots: dict[Node, int] = {node: H * W for node in self.plan.colours}
         for node in self.plan.batches:
             if node in self.stored:
                 slots[node] = self.plan.slots(node).count
-        self.bases, size = {}, 0
+        self.bases: dict[Node, int] = {}
+        size = 0
         for node, count in slots.items():
             self.bases[node] = size
             size += ((count + 1) * self.N * node.channels + 15) // 16 * 16
@@ -129,13 +130,13 @@ class Engine(Execution):
     def _source(self, piece: Piece) -> list[int]:
         node = piece.node
         if isinstance(node, Constant):
-            return self._constant(node, piece)
+            return self._constant_source(node, piece)
         table = self.tables.add(self.plan.slots_read(node, piece.table))
         zeros = self.caches[node].shape[0] - 1
         C = node.channels
         return [0, self.bases[node], self.N * C, C, piece.start, table, zeros]
 
-    def _constant(self, node: Constant, piece: Piece) -> list[int]:
+    def _constant_source(self, node: Constant, piece: Piece) -> list[int]:
         value = node.value.detach()
         n, C, h, w = value.shape
         everywhere = h == w == 1 and is_identity(piece)
@@ -148,7 +149,7 @@ class Engine(Execution):
         base, was_everywhere = self.places[node]
         if was_everywhere != everywhere:
             del self.places[node]
-            return self._constant(node, piece)
+            return self._constant_source(node, piece)
         image = C if n > 1 else 0
         if everywhere:
             return [1, base, 0, image, piece.start, -1, -1]
@@ -166,7 +167,7 @@ class Engine(Execution):
             first = writer.take(node)
             if isinstance(node, Product):
                 products.append(self._product(node, stage.units, first))
-            else:
+            elif isinstance(node, Pointwise):
                 operations += self._pointwise(node, stage, writer)
             if node in self.stored:
                 operations += self._stores(node, stage, first)
@@ -258,7 +259,8 @@ class _Registers:
     """Which registers of a stage hold what."""
 
     def __init__(self, stage: Stage) -> None:
-        self.units, self.first = stage.units, {}
+        self.units = stage.units
+        self.first: dict[Node, int] = {}
         self.count = 4  # what is loaded for an operation
 
     def take(self, node: Node) -> int:
@@ -268,4 +270,3 @@ class _Registers:
 
     def temporary(self, index: int) -> int:
         return index
-

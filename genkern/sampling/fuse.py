@@ -39,19 +39,27 @@ class _Fusion:
     def run(self) -> tuple[list[Stage], set[Node]]:
         units = self._units()
         for members in self.plan.stages:
-            is_scan = self.plan.batches[members[0]].waves is not None
+            if self.plan.batches[members[0]].waves is not None:  # wave by wave: together
+                width = gcd(*(units[node] for node in members))
+                self._add(Stage(width, is_scan=True), members)
+                continue
             for node in members:
-                index = self._host(node, is_scan)
+                index = self._host(node)
                 if index is None:
-                    index = len(self.stages)
-                    self.stages.append(Stage(units[node], is_scan))
-                self.stages[index].nodes.append(node)
-                self.of[node] = index
+                    self._add(Stage(units[node], is_scan=False), [node])
+                else:
+                    self.stages[index].nodes.append(node)
+                    self.of[node] = index
         for node in self.of:
             for piece in pieces_of(node):
                 if not self._is_inside(node, piece):
                     self.stored.add(piece.node)
         return self.stages, self.stored
+
+    def _add(self, stage: Stage, nodes: list[Node]) -> None:
+        stage.nodes = list(nodes)
+        self.of |= dict.fromkeys(nodes, len(self.stages))
+        self.stages.append(stage)
 
     def _units(self) -> dict[Node, int]:
         """Channels of a register of each node: what is taken of it begins and ends at registers."""
@@ -67,7 +75,7 @@ class _Fusion:
                 found[node] = node.channels
         return found
 
-    def _host(self, node: Node, is_scan: bool) -> int | None:
+    def _host(self, node: Node) -> int | None:
         """The stage that a pointwise node joins."""
         if not isinstance(node, Pointwise):
             return None
@@ -75,7 +83,7 @@ class _Fusion:
         if latest < 0:
             return None
         stage = self.stages[latest]
-        if stage.is_scan != is_scan or node.channels % stage.units or not self._same(node, stage):
+        if stage.is_scan or node.channels % stage.units or not self._same(node, stage):
             return None
         for piece in node.pieces:
             inside = self.of.get(piece.node) == latest

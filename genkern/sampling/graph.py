@@ -9,7 +9,7 @@ reads zeros. Shifts, padding, crops, strides and enlargements are tables and cos
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -89,7 +89,7 @@ class Pointwise(Node):
 
 
 #: Of values x, y, z, w and a number a.
-FUNCTIONS = {
+FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "copy": lambda a, x: x,
     "relu": lambda a, x: x.relu(),
     "leaky_relu": lambda a, x: torch.where(x > 0, x, a * x),

@@ -36,8 +36,8 @@ class Draw(NamedTuple):
     """How integers are drawn from the parameters of a pixel, in `Stepper.run`.
 
     Args:
-        kind: "bernoulli": one logit a colour, in the order of the colours. "categorical": ``levels``
-            logits a colour, the levels of a colour side by side. "logistic_mixture": as
+        kind: "bernoulli": one logit a colour, in the order of the colours. "categorical":
+            ``levels`` logits a colour, the levels of a colour side by side. "logistic_mixture": as
             `genkern.discretized_logistic_mixture_sample` takes them.
         levels: values of an integer, 0 ... levels - 1 (2 for "bernoulli").
         table: network inputs of the integers: (levels,), for every colour; a float tensor.
@@ -177,7 +177,9 @@ class Stepper:
         if not isinstance(self._engine, compiled.Engine):
             raise RuntimeError("Stepper.run: the compiled part of genkern must be there")
         if draw.kind not in KINDS:
-            raise ValueError(f"Stepper.run: kind must be one of {', '.join(KINDS)}; got {draw.kind}")
+            raise ValueError(
+                f"Stepper.run: kind must be one of {', '.join(KINDS)}; got {draw.kind}"
+            )
         if self._computed:
             raise RuntimeError("Stepper.run: the step before must be accepted")
         last = len(self.steps) if last is None else last

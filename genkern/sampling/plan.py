@@ -166,4 +166,3 @@ class Plan:
         if isinstance(node, (Image, Constant)):
             return np.where(flat < 0, node.grid[0] * node.grid[1], flat)
         return self.slots(node).at[flat]
-

@@ -39,17 +39,18 @@ class _Features(torch.Tensor):
     @staticmethod
     def __new__(cls, view: View, graph: Graph, images: int, dtype: torch.dtype):
         shape = (images, *view.shape)
-        made = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device="cpu")
+        place = torch.device("cpu")
+        made = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=place)
         made.view_, made.graph = view, graph
         return made
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
-    def __repr__(self, **options: Any) -> str:  # what is printed has no data to show
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # there is no data to show
         return f"Features{tuple(self.shape)}"
 
     @classmethod
-    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):  # type: ignore[override]
         kwargs, name = kwargs or {}, func._schema.name
         if name.startswith("aten::") and name[6:] in _CREATES:
             return _CREATES[name[6:]](*args)

@@ -22,7 +22,8 @@ MODELS = {
     "diagonal": lambda spec: DiagonalPixelRNN(spec, hidden=4, layers=2),
     "pp": lambda spec: PixelCNNPP(spec, hidden=6, scales=2, components=2),
 }
-WAVES = ("pixel_cnn", "row")  # the others see all of the row above
+WAVES = ("pixel_cnn", "row")
+DEEP = ("gated", "diagonal")  # whose slope grows with the depth, up to the width
 
 
 def make(name: str, spec: DataSpec, dtype: torch.dtype = torch.float64):
@@ -38,8 +39,8 @@ def make(name: str, spec: DataSpec, dtype: torch.dtype = torch.float64):
 
 
 def forced(stepper: Stepper, images: torch.Tensor, first: int = 0) -> torch.Tensor:
-    """All parameters, of given images; NaN where no step has told them. What a step has not been
-    told yet is NaN."""
+    """The parameters that the steps tell, each of which is then told the next places of
+    ``images``; NaN elsewhere."""
     found = None
     for k in range(first, len(stepper.steps)):
         rows, columns = zip(*stepper.steps[k].places, strict=True)
@@ -57,6 +58,7 @@ def forced(stepper: Stepper, images: torch.Tensor, first: int = 0) -> torch.Tens
 
 CASES = [(name, spec, "raster") for name in MODELS for spec in (GREY, RGB)]
 CASES += [(name, spec, "wavefront") for name in WAVES for spec in (GREY, RGB)]
+CASES += [(name, GREY, "wavefront") for name in DEEP]
 
 
 @pytest.mark.parametrize("name, spec, order", CASES)
@@ -94,8 +96,9 @@ def test_steps_go_on_from_any_pixel(name, spec, order):
         found = forced(stepper, images, first)
         known = ~found.isnan()
         torch.testing.assert_close(found[known], full[known], rtol=0, atol=1e-12)
+        kinds = {step.colour for step in stepper.steps}
         told = sum(len(step.places) for step in stepper.steps[first:])
-        assert known.sum() * len(set(s.colour for s in stepper.steps)) == told * full[:, :, 0, 0].numel()
+        assert known.sum() * len(kinds) == told * full[:, :, 0, 0].numel()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -205,10 +208,11 @@ def test_a_model_that_sees_itself_is_refused():
         Stepper(torch.relu, torch.zeros(1, 1, 3, 3))
 
 
-@pytest.mark.parametrize("name", sorted(set(MODELS) - set(WAVES)))
-def test_what_sees_whole_rows_has_no_wavefront(name):
-    model, images, condition = make(name, GREY)
-    assert "must be 'raster'" in (wavefront_reason(model.features, images, *condition) or "")
+def test_what_sees_whole_rows_has_no_wavefront():
+    model, images, _ = make("pp", GREY)
+    assert "must be 'raster'" in (wavefront_reason(model.features, images) or "")
+    with pytest.raises(ValueError, match="must be 'raster'"):
+        Stepper(model.features, images, order="wavefront")
 
 
 def test_caches_hold_few_rows():

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Sequence
-from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -57,7 +56,7 @@ def _sum(graph: Graph, x: Any, y: Any, factor: float) -> View:
         if factor != 1:
             y, factor = graph.pointwise("mul_number", y, number=factor), 1.0
         x, y = y, x
-    if isinstance(y, Number):
+    if isinstance(y, (int, float)):
         return graph.pointwise("add_number", x, number=factor * float(y))
     x, y = as_view(graph, x, y) if isinstance(y, View) else x, as_view(graph, y, x)
     return graph.pointwise("add", x, y, number=float(factor))
@@ -82,7 +81,7 @@ def rsub(graph: Graph, x: View, y: Any, alpha: float = 1):
 def mul(graph: Graph, x: Any, y: Any):
     if not isinstance(x, View):
         x, y = y, x
-    if isinstance(y, Number):
+    if isinstance(y, (int, float)):
         return graph.pointwise("mul_number", x, number=float(y))
     x = as_view(graph, x, y) if isinstance(y, View) else x
     return graph.pointwise("mul", x, as_view(graph, y, x))
@@ -164,7 +163,7 @@ def flip(graph: Graph, x: View, dims: Sequence[int]):
     axes = [dim % 4 - 2 for dim in dims]
     if min(axes) < 0:
         raise NotImplementedError("sampling: a flip must be of rows or columns")
-    return x.moved(np.flip(identity(x.grid), axes))
+    return x.moved(np.flip(identity(x.grid), tuple(axes)))
 
 
 @register_step("aten::upsample_nearest2d")
@@ -198,7 +197,9 @@ def terms_of(x: View, table: Table, weight: torch.Tensor) -> list[Term]:
 @register_step("aten::convolution")
 def convolution(graph, x, weight, bias, stride, padding, dilation, transposed, extra, groups):
     if not isinstance(x, View) or isinstance(weight, View):
-        raise NotImplementedError("sampling: a convolution must be of features, with a fixed kernel")
+        raise NotImplementedError(
+            "sampling: a convolution must be of features, with a fixed kernel"
+        )
     if groups != 1 or len(set(stride)) > 1 or len(set(dilation)) > 1:
         raise NotImplementedError("sampling: a convolution must have one group, one stride")
     if transposed:
@@ -219,9 +220,7 @@ def _transposed(graph, x, weight, bias, stride, padding, dilation, extra):
     _, C_out, kh, kw = weight.shape
     size = [
         (g - 1) * s - 2 * p + d * (k - 1) + e + 1
-        for g, s, p, d, k, e in zip(
-            x.grid, stride, padding, dilation, (kh, kw), extra, strict=True
-        )
+        for g, s, p, d, k, e in zip(x.grid, stride, padding, dilation, (kh, kw), extra, strict=True)
     ]
     terms = []
     for u in range(kh):

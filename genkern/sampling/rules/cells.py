@@ -3,7 +3,16 @@
 import torch
 
 from genkern.sampling.graph import (
-    Constant, Graph, Node, Piece, Pointwise, Product, Table, Term, View, identity,
+    Constant,
+    Graph,
+    Node,
+    Piece,
+    Pointwise,
+    Product,
+    Table,
+    Term,
+    View,
+    identity,
 )  # fmt: skip
 
 _O, _F, _I, _G = range(4)

@@ -27,7 +27,7 @@ def _terms(x: View, weight: torch.Tensor, mask_type: str, apart: int, seen: int)
 
 @register_step("genkern::masked_conv2d_forward")
 def masked_conv2d(graph, x, weight, bias, code, data_channels, parts, dilation, channels_last):
-    mask_type, (C_out, C_in) = MASK_TYPES[code], weight.shape[:2]
+    mask_type, C_out = MASK_TYPES[code], weight.shape[0]
     if not has_centre(mask_type):
         return graph.product(C_out, x.grid, _terms(x, weight, mask_type, dilation, 0), bias)
     return _by_colour(graph, x, weight, bias, mask_type, data_channels, parts, dilation)
