@@ -127,7 +127,7 @@ def train(
     """The network, and the seconds of a step."""
     torch.manual_seed(0)
     model = network(hidden, layers)
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, 1e-4)
     started = time.perf_counter()
     for number in range(steps):

@@ -10,7 +10,7 @@ from genkern.sampling import request as requests
 from genkern.sampling.loops import jacobi, naive
 from genkern.sampling.outputs import Output
 from genkern.sampling.request import Choose, Model, Progress, Request
-from genkern.sampling.stepped import Unsuited, stepped
+from genkern.sampling.stepped import Unsuited, runs_in_cpp, stepped
 
 METHODS = ("auto", "naive", "incremental", "wavefront", "jacobi")
 _OP = "sample"
@@ -62,28 +62,39 @@ def _by_steps(request: Request, method: str) -> Drawn:
     return Drawn(images, Report(method, steps, ""), log_prob)
 
 
-#: From the fastest to the one that always works.
 _BY: dict[str, Callable[[Request], Drawn]] = {
-    "wavefront": lambda request: _by_steps(request, "wavefront"),
     "incremental": lambda request: _by_steps(request, "incremental"),
+    "wavefront": lambda request: _by_steps(request, "wavefront"),
     "jacobi": _by_jacobi,
     "naive": _by_naive,
 }
 
 
 def _draw(request: Request, method: str) -> Drawn:
-    reasons = []
-    for name, draw in _BY.items():
-        if method in (name, "auto"):
-            try:
-                drawn = draw(request)
-            except Unsuited as error:
-                if method == name:
-                    raise ValueError(f"{_OP}: method must not be {name!r} here: {error}") from error
-                reasons.append(f"{name}: {error}")
-            else:
-                return drawn._replace(report=drawn.report._replace(reason="; ".join(reasons)))
-    raise AssertionError(method)
+    if method == "auto":
+        return _automatic(request)
+    try:
+        return _BY[method](request)
+    except Unsuited as error:
+        raise ValueError(f"{_OP}: method must not be {method!r} here: {error}") from error
+
+
+def _automatic(request: Request) -> Drawn:
+    """From the fastest to the one that always works.
+
+    In C++ single pixels are faster at every batch measured (`python -m benchmarks.sampling`); where
+    each step calls Python, fewer steps are.
+    """
+    steps = ("incremental", "wavefront")
+    reasons: list[str] = []
+    for name in (*(steps if runs_in_cpp(request) else steps[::-1]), "jacobi", "naive"):
+        try:
+            drawn = _BY[name](request)
+        except Unsuited as error:
+            reasons.append(f"{name}: {error}")
+        else:
+            return drawn._replace(report=drawn.report._replace(reason="; ".join(reasons)))
+    raise AssertionError("naive has no reason not to work")
 
 
 @overload
@@ -160,7 +171,8 @@ def sample(
             model once, to record its ops: they draw all pixels that do not depend on each other at
             a time, or one after the other. "jacobi" draws all places at once from the last image
             until no integer changes; any causal model. "naive", the definition. "auto": the first
-            of these that works; `last_report` says which, and why none before it.
+            of these that works, wavefronts first where ``choose`` is called in each step;
+            `last_report` says which, and why none before it.
         choose: called once a step in place of drawing, ``choose(params, step)``: parameters
             (N, K', P) of the P pixels of a `Step`, of one colour (K' = levels or 1) or of all, and
             returns their integers (N, len(step.colours), P). It sees each place once, what it

@@ -20,6 +20,12 @@ class Unsuited(ValueError):
     """Why a method does not work with a model."""
 
 
+def runs_in_cpp(request: Request) -> bool:
+    """The loop and the drawing too, and not only what the network computes."""
+    known = request.choose is None and type(request.output) in _KINDS
+    return known and request.values.is_cpu and compiled.is_available()
+
+
 def stepper_of(request: Request, method: str) -> tuple[Stepper, list[Step], int]:
     """A stepper, its steps, and how many leading ones are given: for these, one forward pass.
 
@@ -70,9 +76,8 @@ def stepped(request: Request, method: str) -> tuple[torch.Tensor, int, torch.Ten
     stepper, steps, first = stepper_of(request, method)
     if first == len(steps):
         return request.values, 0, None
-    kind = _KINDS.get(type(request.output))
-    in_cpp = request.values.is_cpu and compiled.is_available()
-    if in_cpp and request.choose is None and kind is not None:
+    if runs_in_cpp(request):
+        kind = _KINDS[type(request.output)]
         images, log_prob = _run(request, stepper, _draw(request.output, kind, request), len(steps))
         images = torch.where(images < 0, request.values, images)
         return images, len(steps) - first, log_prob if first == 0 else None

@@ -25,7 +25,7 @@ def test_multiplied_masks_are_the_same_layer(mask_type):
 
 def test_codes_are_those_of_the_public_way():
     found = codes.compare(side=6, codes=7, hidden=8, layers=2, batch=3, forwards=1)
-    assert found["different"] == 0 and found["method"] == "wavefront"
+    assert found["different"] == 0 and found["method"] == "incremental"
 
 
 @pytest.mark.parametrize("beta", [0.1, 0.44, 0.9])
@@ -38,7 +38,7 @@ def test_exact_log_partition_is_the_sum_over_all_states(rows, cols, beta):
 
 def test_a_trained_network_has_the_exact_free_energy_within_its_error():
     L, beta = 4, 0.3
-    model, _ = ising.train(L=L, beta=beta, hidden=8, layers=1, batch=128, steps=60)
+    model, _ = ising.train(L=L, beta=beta, hidden=8, layers=1, batch=128, steps=100)
     found = ising.estimate(model, beta, L, 4, 512)
     exact = -ising.exact_log_partition(beta, L, L) / (beta * L * L)
     assert abs(found.free_energy - exact) < 4 * found.error < 0.01
@@ -59,5 +59,5 @@ def test_samples_agree_with_the_likelihood_and_what_is_no_sample_does_not():
     generator = torch.Generator().manual_seed(0)
     found = agreement.agreement(model, model.sample(2000, generator))
     assert abs(found.difference[0]) < 1.5 * found.difference[1]
-    cold = agreement.agreement(model, model.sample(2000, generator, temperature=0.9))
+    cold = agreement.agreement(model, model.sample(2000, generator, temperature=0.6))
     assert abs(cold.difference[0]) > 2 * cold.difference[1]

@@ -227,16 +227,18 @@ def choosing(params, step):
 def test_auto_takes_the_fastest_method_that_works_and_says_why_none_before_it():
     case = make("categorical")
     drawn(case)
+    assert sampling.last_report()[::2] == ("incremental", "")
+    drawn(case, choose=choosing)
     assert sampling.last_report()[::2] == ("wavefront", "")
     narrow = case._replace(shape=(1, 5, 2))
-    drawn(narrow)
+    drawn(narrow, choose=choosing)
     method, _, reason = sampling.last_report()
     assert method == "incremental" and reason.startswith("wavefront: ")
     with pytest.raises(ValueError, match="method must not be 'wavefront' here: "):
         drawn(narrow, method="wavefront")
     case.model.head = nn.Sequential(case.model.head, Sorted())
     for options, taken, words in (
-        ({}, "jacobi", ("wavefront: ", "aten::sort", "register_step", "incremental: ")),
+        ({}, "jacobi", ("incremental: ", "aten::sort", "register_step", "wavefront: ")),
         ({"choose": choosing}, "naive", ("jacobi: choose would see", "aten::sort")),
     ):
         drawn(case, **options)
