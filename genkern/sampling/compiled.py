@@ -97,7 +97,7 @@ class Engine(Execution):
         slots: dict[Node, int] = {node: H * W for node in self.plan.colours}
         for node in self.plan.batches:
             if node in self.stored:
-                slots[node] = self.plan.slots(node).count
+                slots[node] = self.plan.slots(node).number
         self.bases: dict[Node, int] = {}
         size = 0
         for node, count in slots.items():

@@ -23,7 +23,7 @@ class Execution:
         for node in plan.graph.nodes:
             if isinstance(node, Constant):
                 continue
-            slots = H * W if isinstance(node, Image) else plan.slots(node).count
+            slots = H * W if isinstance(node, Image) else plan.slots(node).number
             self.caches[node] = images.new_zeros(slots + 1, N, node.channels)
         for c, node in enumerate(plan.colours):
             self.caches[node][:-1, :, 0] = images[:, c].flatten(1).T

@@ -46,7 +46,7 @@ class _Features(torch.Tensor):
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:  # there is no data to show
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]  # there is no data to show
         return f"Features{tuple(self.shape)}"
 
     @classmethod

@@ -166,10 +166,10 @@ def waves_of(members: list[Node], times: np.ndarray) -> np.ndarray:
 
 class Slots(NamedTuple):
     """Where the places of a node are kept: ``at`` (places + 1,) int32, and how many slots there
-    are. Slot ``count``, which the last one names, is always zero."""
+    are. Slot ``number``, which the last one names, is always zero."""
 
     at: np.ndarray
-    count: int
+    number: int
 
 
 def slots_of(node: Node, times: np.ndarray, last_use: np.ndarray, batches: Batches) -> Slots:

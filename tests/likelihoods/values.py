@@ -41,13 +41,17 @@ def fused(kind, target=None, mask=None, levels=16, fixed=0.0):
     return call
 
 
+def number(value, like):
+    return torch.tensor(value, dtype=like.dtype, device=like.device)
+
+
 def plain(kind, target=None, mask=None, levels=16, fixed=0.0, ref=reference):
     """The same of the reference; float64."""
 
     def call(location, scale, real):
         at = lambda t: t if t is None else t.to(location.device)  # noqa: E731
         if kind == "gaussian":
-            logvar = location.new_tensor(fixed) if scale is None else scale
+            logvar = number(fixed, location) if scale is None else scale
             return ref.per_item(ref.gaussian, location, logvar, real, at(mask))
         if kind == "logistic":
             function = lambda m, s, v: ref.discretized_logistic(m, s, v, levels)  # noqa: E731
@@ -84,7 +88,7 @@ def check(case, inputs, upstream, ref=reference):
     want, want_grads = run(plain(kind, **options, ref=ref), double(inputs), double(upstream))
     location, scale, real = double(inputs)
     if scale is None:
-        scale = location.new_tensor(options.get("fixed", 0.0))
+        scale = number(options.get("fixed", 0.0), location)
     target = options["target"].to(location.device) if kind == "logistic" else real
     parts = sizes_of(kind, location, scale, target, options.get("levels", 16))
     nats, *slopes = (p if p is None else p.expand(location.shape) for p in parts)
