@@ -94,8 +94,7 @@ class Backward {
   }
 
   const A* upstream_of_kl(const GaussianChunk<A>& q, int64_t e, int64_t count) {
-    const A* given =
-        d_.kind == kElements && d_.kl ? d_.kl.at(e, count, d_kl_.data) : of_rows_.data;
+    const A* given = d_.kind == kElements && d_.kl ? d_.kl.at(e, count, d_kl_.data) : of_rows_.data;
     if (!has_floor_) return given;
     // Elements at the floor have no gradient of the KL.
     const A floor = free_bits_;

@@ -75,19 +75,20 @@ Writer<A> after(const Writer<A>& to, int64_t first) {
 
 }  // namespace
 
-std::tuple<Tensor, Tensor> gaussian_forward(
-    const Tensor& mu, const Tensor& logvar, const MaybeTensor& prior_mu,
-    const MaybeTensor& prior_logvar, const MaybeTensor& eps, const MaybeTensor& seed,
-    const MaybeTensor& annealed, std::optional<int64_t> num_samples, double free_bits,
-    int64_t scale, int64_t kind) {
+std::tuple<Tensor, Tensor> gaussian_forward(const Tensor& mu, const Tensor& logvar,
+                                            const MaybeTensor& prior_mu,
+                                            const MaybeTensor& prior_logvar, const MaybeTensor& eps,
+                                            const MaybeTensor& seed, const MaybeTensor& annealed,
+                                            std::optional<int64_t> num_samples, double free_bits,
+                                            int64_t scale, int64_t kind) {
   const Inputs in(mu, logvar, prior_mu, prior_logvar, eps, seed, num_samples, scale);
   const Rows rows = rows_of(mu);
   std::vector<int64_t> z_shape(mu.sizes().begin(), mu.sizes().end());
   if (num_samples.has_value()) z_shape.insert(z_shape.begin(), *num_samples);
   const bool with_z = eps.has_value() || seed.has_value();
   Tensor z = with_z ? new_large(mu, z_shape) : absent(mu);
-  const Tensor second = kind == kElements  ? new_large(mu, mu.sizes())
-                        : kind == kNone    ? absent(mu)
+  const Tensor second = kind == kElements ? new_large(mu, mu.sizes())
+                        : kind == kNone   ? absent(mu)
                         : kind == kRows || !num_samples.has_value()
                             ? new_tensor(mu, {rows.count})
                             : new_tensor(mu, {*num_samples, rows.count});
@@ -105,11 +106,11 @@ std::tuple<Tensor, Tensor> gaussian_forward(
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian_backward(
     const MaybeTensor& given_d_z, const MaybeTensor& given_d_second, const Tensor& mu,
-    const Tensor& logvar,
-    const MaybeTensor& prior_mu, const MaybeTensor& prior_logvar, const MaybeTensor& eps,
-    const MaybeTensor& seed, const MaybeTensor& annealed, std::optional<int64_t> num_samples,
-    double free_bits, int64_t scale, int64_t kind, bool needs_mu,
-    bool needs_logvar, bool needs_prior_mu, bool needs_prior_logvar, bool needs_eps) {
+    const Tensor& logvar, const MaybeTensor& prior_mu, const MaybeTensor& prior_logvar,
+    const MaybeTensor& eps, const MaybeTensor& seed, const MaybeTensor& annealed,
+    std::optional<int64_t> num_samples, double free_bits, int64_t scale, int64_t kind,
+    bool needs_mu, bool needs_logvar, bool needs_prior_mu, bool needs_prior_logvar,
+    bool needs_eps) {
   const Inputs in(mu, logvar, prior_mu, prior_logvar, eps, seed, num_samples, scale);
   const MaybeTensor d_z = dense(given_d_z),
                     d_second = kind == kNone ? MaybeTensor() : dense(given_d_second);
