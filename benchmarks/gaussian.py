@@ -3,11 +3,14 @@
 Work per element, an elementary function counted as one FLOP. Sampling forward: noise 4 (log,
 root, cosine, product), z 4 (half, exp, product, sum); backward: noise 4, exp 2, gradient 3.
 KL forward: 6 (square, expm1, difference, sum, half, row sum); backward: 5 (two products each, and
-expm1). Compulsory traffic: forward reads mu and logvar and writes z; backward reads d_z, mu and
+expm1); of elements without the row sum. log_prob: 4 more forward (square, two sums, row sum), 1
+backward. Compulsory traffic: forward reads mu and logvar and writes z; backward reads d_z, mu and
 logvar and writes d_mu and d_logvar.
 """
 
+import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch.distributions import Normal, kl_divergence
@@ -44,6 +47,31 @@ def library_kl(mu, logvar):
 
 def library_both(mu, logvar):
     return library_sample(mu, logvar), library_kl(mu, logvar)
+
+
+def eager_elements(mu, logvar):
+    return -0.5 * (1 + logvar - mu.pow(2) - logvar.exp())
+
+
+def library_elements(mu, logvar):
+    prior = Normal(torch.zeros_like(mu), torch.ones_like(mu), validate_args=False)
+    return kl_divergence(_distribution(mu, logvar), prior)
+
+
+def eager_log_prob(mu, logvar):
+    eps = torch.randn_like(mu)
+    z = mu + torch.exp(0.5 * logvar) * eps
+    return z, -0.5 * (eps.pow(2) + logvar + math.log(2 * math.pi)).sum(1)
+
+
+def library_log_prob(mu, logvar):
+    q = _distribution(mu, logvar)
+    z = q.rsample()
+    return z, q.log_prob(z).sum(1)
+
+
+def reference_log_prob(mu, logvar, eps):
+    return reference.rsample(mu, logvar, eps), reference.log_prob(mu, logvar, eps)
 
 
 def reference_both(mu, logvar, eps):
@@ -105,6 +133,46 @@ def kl_case(N: int, D: int, **options) -> Case:
     )
 
 
+def elements_case(N: int, D: int, **options) -> Case:
+    n = float(N * D)
+    return Case(
+        family="gaussian",
+        op="gaussian_kl",
+        shape=f"{N}x{D} elements",
+        inputs=_inputs(N, D),
+        genkern=partial(genkern.gaussian_kl, reduction="elements"),
+        eager=eager_elements,
+        reference=reference.kl_elements,
+        outputs=("kl",),
+        flops=(5 * n, 5 * n),
+        elements=(3 * n, 5 * n),
+        library=library_elements,
+        library_call="torch.distributions.kl_divergence",
+        **options,
+    )
+
+
+def log_prob_case(N: int, D: int, **options) -> Case:
+    n = float(N * D)
+    return Case(
+        family="gaussian",
+        op="gaussian_rsample_and_log_prob",
+        shape=f"{N}x{D}",
+        inputs=_inputs(N, D),
+        genkern=genkern.gaussian_rsample_and_log_prob,
+        eager=eager_log_prob,
+        reference=reference_log_prob,
+        outputs=("z", "log_prob"),
+        flops=(12 * n, 10 * n),
+        elements=(3 * n + N, 4 * n + N),
+        library=library_log_prob,
+        library_call="torch.distributions.Normal.log_prob",
+        terms={"log_prob": D},
+        noise=NOISE,
+        **options,
+    )
+
+
 def sample_case(N: int, D: int, **options) -> Case:
     n = float(N * D)
     return Case(
@@ -138,6 +206,8 @@ def cases() -> list[Case]:
         both_case(13, 3),
         kl_case(1024, 512),
         sample_case(1024, 512),
+        elements_case(1024, 512),
+        log_prob_case(1024, 512),
         both_case(4, 4, quick=True, **overhead),
         kl_case(4, 4, **overhead),
         sample_case(4, 4, **overhead),

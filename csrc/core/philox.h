@@ -128,24 +128,16 @@ class NormalStream {
   explicit NormalStream(uint64_t seed) : keys_(seed) {}
 
   // The `count` <= kWindow normals from element `first` on; `end` bounds what is generated ahead.
-  // Calls beside(i) while it makes element first + i and those that follow: noise is arithmetic
-  // alone, and what memory is to bring can come meanwhile.
-  template <typename F>
-  const A* get(uint64_t first, int64_t count, uint64_t end, const F& beside) {
+  const A* get(uint64_t first, int64_t count, uint64_t end) {
     if (first < begin_ || first + count > end_) {
       begin_ = first & ~uint64_t(3);
       end_ = begin_;
       const uint64_t stop = end < begin_ + kWindow ? end : begin_ + kWindow;
       const uint64_t needed = first + count > stop ? first + count : stop;
-      for (; end_ < needed; end_ += kPhiloxElements) {
-        beside(int64_t(end_ - begin_));
+      for (; end_ < needed; end_ += kPhiloxElements)
         philox_normals(keys_, end_ / 4, normals_ + (end_ - begin_));
-      }
     }
     return normals_ + (first - begin_);
-  }
-  const A* get(uint64_t first, int64_t count, uint64_t end) {
-    return get(first, count, end, [](int64_t) {});
   }
 
  private:

@@ -11,7 +11,7 @@ namespace genkern::cpu {
 template <typename A>
 struct Upstream {
   Reader<A> z, kl, log_prob;
-  KlOf kl_of;
+  Kind kind;
 };
 template <typename A>
 struct Gradients {
@@ -44,13 +44,17 @@ class Backward {
         first_loop_(backward_loop<A>(bool(d.kl), in.prior(), samples_ > 0)),
         kl_loop_(forward_loop<A>(in.prior(), false)),
         parameters_(in.parameters<A>()),
-        noise_(in.noise<A>()) {}
+        noise_(in.noise<A>()) {
+    if (samples_ && !d.z) std::fill_n(zeros_.data, kRowChunk, A(0));
+  }
 
   void unit(int64_t unit) {
     const int64_t length = rows_.length(unit), end = rows_.begin(unit) + length;
-    std::fill_n(of_rows_.data, kRowChunk, A(0));
-    if (d_.kl && d_.kl_of == kRows) add_of_rows(d_.kl, 0, rows_, unit, length, of_rows_.data);
-    std::fill_n(of_log_prob_.data, kRowChunk, A(0));
+    if (d_.kl && d_.kind == kRows) {
+      clear(of_rows_, length);
+      add_of_rows(d_.kl, 0, rows_, unit, length, of_rows_.data);
+    }
+    if (d_.log_prob) clear(of_log_prob_, length);
     for (int64_t s = 0; d_.log_prob && s < in_.samples; ++s)
       add_of_rows(d_.log_prob, s * rows_.count, rows_, unit, length, of_log_prob_.data);
     for (int64_t e = rows_.begin(unit); e < end; e += kRowChunk)
@@ -58,6 +62,10 @@ class Backward {
   }
 
  private:
+  static void clear(Buffer<A>& buffer, int64_t length) {
+    std::fill_n(buffer.data, std::min(kRowChunk, length), A(0));
+  }
+
   void chunk(int64_t unit, int64_t e, int64_t count) {
     const GaussianChunk<A> q = parameters_.at(e, count);
     const GaussianGradients<A> grad{
@@ -67,14 +75,7 @@ class Backward {
     if (samples_ > 1) core::sigma_chunk(q.logvar, sigma_.data, count);
     for (int64_t s = 0; s < std::max<int64_t>(1, samples_); ++s) {
       const int64_t drawn = s * in_.total() + e;
-      const auto beside = [&](int64_t i) {
-        core::prefetch(d_.z, drawn + i);
-        if (s > 0) return;
-        parameters_.prefetch(e + i);
-        core::prefetch(to_.mu, e + i);
-        core::prefetch(to_.logvar, e + i);
-      };
-      const A* eps = samples_ ? noise_.get(drawn, count, (s + 1) * in_.total(), beside) : nullptr;
+      const A* eps = samples_ ? noise_.get(drawn, count, (s + 1) * in_.total()) : nullptr;
       const A* d_z = d_.z ? d_.z.at(drawn, count, d_z_.data) : zeros_.data;
       A* d_eps = to_.eps ? to_.eps.at(drawn, d_eps_.data) : nullptr;
       if (s == 0)
@@ -82,7 +83,7 @@ class Backward {
       else
         core::gaussian_sample_backward_chunk(sigma_.data, eps, d_z, grad, d_eps, count);
       if (d_.log_prob && d_eps) {
-        std::fill_n(d_z_.data, count, A(0));
+        clear(d_z_, count);
         add_of_rows(d_.log_prob, s * rows_.count, rows_, unit, count, d_z_.data);
         const auto minus = [](auto g, auto e, auto d) { return g - e * d; };
         core::map(count, d_eps, minus, d_eps, eps, d_z_.data);
@@ -93,8 +94,7 @@ class Backward {
   }
 
   const A* upstream_of_kl(const GaussianChunk<A>& q, int64_t e, int64_t count) {
-    const A* given =
-        d_.kl_of == kElements && d_.kl ? d_.kl.at(e, count, d_kl_.data) : of_rows_.data;
+    const A* given = d_.kind == kElements && d_.kl ? d_.kl.at(e, count, d_kl_.data) : of_rows_.data;
     if (!has_floor_) return given;
     // Elements at the floor have no gradient of the KL.
     const A floor = free_bits_;
@@ -132,7 +132,7 @@ class Backward {
   decltype(forward_loop<A>(true, true)) kl_loop_;
   Parameters<A> parameters_;
   Noise<A> noise_;
-  Buffer<A> buffers_[4], of_rows_, of_log_prob_, d_kl_, terms_, sigma_, d_z_, d_eps_, zeros_{};
+  Buffer<A> buffers_[4], of_rows_, of_log_prob_, d_kl_, terms_, sigma_, d_z_, d_eps_, zeros_;
 };
 
 // The gradient of one of the parameters: written in place or, of a tensor that is broadcast, first

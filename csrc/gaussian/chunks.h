@@ -20,6 +20,7 @@ class Broadcast {
  public:
   Broadcast() = default;
   Broadcast(std::span<const int64_t> mu, std::span<const int64_t> own) {
+    if (std::equal(mu.begin(), mu.end(), own.begin(), own.end())) return;
     int64_t step = 1;
     for (size_t i = 0; i < mu.size(); ++i) {
       const int64_t size = mu[mu.size() - 1 - i];
@@ -78,15 +79,6 @@ class Broadcast {
   int64_t elements_ = 1, own_ = 1;
 };
 
-// Asks for what will be read or written while a block of noise is made.
-template <typename Memory>
-inline void prefetch(const Memory& memory, int64_t element) {
-  if (!memory) return;
-  const int64_t bytes = memory.storage == Storage::kSame ? sizeof(float) : 2;
-  const char* at = static_cast<const char*>(memory.data) + element * bytes;
-  for (int64_t line = 0; line < kPhiloxElements * bytes; line += 64) __builtin_prefetch(at + line);
-}
-
 // Where the noise of one thread comes from: given, or the Philox stream of a seed.
 template <typename A>
 class Noise {
@@ -94,10 +86,8 @@ class Noise {
   Noise(const Reader<A>& eps, const int64_t* seed)
       : eps_(eps), stream_(seed ? uint64_t(*seed) : 0) {}
 
-  template <typename F>
-  const A* get(int64_t first, int64_t count, int64_t end, const F& beside) {
-    if (eps_) return eps_.at(first, count, given_.data);
-    return stream_.get(first, count, end, beside);
+  const A* get(int64_t first, int64_t count, int64_t end) {
+    return eps_ ? eps_.at(first, count, given_.data) : stream_.get(first, count, end);
   }
 
  private:
@@ -129,10 +119,6 @@ class Parameters {
       }
     }
     return {found[0], found[1], found[2], found[3]};
-  }
-  void prefetch(int64_t element) const {
-    for (const auto& [from, shape] : inputs_)
-      if (!shape->any()) core::prefetch(from, element);
   }
   // Makes of a gradient of logvar (1) or of the prior's (3) that of what was given.
   void to_given(int which, int64_t first, int64_t count, A* gradient) {

@@ -27,8 +27,9 @@ struct Results {
 };
 
 template <typename A>
-void forward(const Inputs& in, const Rows& rows, A free_bits, KlOf kl, Results<A>& to) {
+void forward(const Inputs& in, const Rows& rows, A free_bits, Kind kind, Results<A>& to) {
   const int64_t total = in.total();
+  const bool kl = kind == kRows || kind == kElements;
   const auto first_loop =
       kl ? forward_loop<A>(in.prior(), in.samples) : &core::gaussian_chunk<false, true, false, A>;
   if (!kl && !in.samples) return;
@@ -44,18 +45,14 @@ void forward(const Inputs& in, const Rows& rows, A free_bits, KlOf kl, Results<A
         if (in.samples > 1) core::sigma_chunk(q.logvar, sigma.data, count);
         for (int64_t s = 0; s < std::max<int64_t>(1, in.samples); ++s) {
           const int64_t drawn = s * total + e;
-          const auto beside = [&](int64_t i) {
-            core::prefetch(to.z, drawn + i);
-            if (s == 0) parameters.prefetch(e + i);
-          };
-          const A* eps = in.samples ? noise.get(drawn, count, (s + 1) * total, beside) : nullptr;
+          const A* eps = in.samples ? noise.get(drawn, count, (s + 1) * total) : nullptr;
           A* z = to.z.at(drawn, z_buffer.data);
           if (s > 0) {
             core::gaussian_sample_chunk(q.mu, sigma.data, eps, z, count);
           } else {
             first_loop(q, free_bits, eps, terms.data, z, count);
-            if (kl == kRows) to.kl.add(unit, count, terms.data);
-            if (kl == kElements) to.kl_elements.put(e, count, terms.data);
+            if (kind == kRows) to.kl.add(unit, count, terms.data);
+            if (kind == kElements) to.kl_elements.put(e, count, terms.data);
           }
           if (in.samples) to.z.put(drawn, count, z);
           if (to.log_prob.empty()) continue;
@@ -78,53 +75,52 @@ Writer<A> after(const Writer<A>& to, int64_t first) {
 
 }  // namespace
 
-std::tuple<Tensor, Tensor, Tensor> gaussian_forward(
-    const Tensor& mu, const Tensor& logvar, const MaybeTensor& prior_mu,
-    const MaybeTensor& prior_logvar, const MaybeTensor& eps, const MaybeTensor& seed,
-    const MaybeTensor& annealed, std::optional<int64_t> num_samples, double free_bits,
-    int64_t scale, int64_t kl_of, bool with_log_prob) {
+std::tuple<Tensor, Tensor> gaussian_forward(const Tensor& mu, const Tensor& logvar,
+                                            const MaybeTensor& prior_mu,
+                                            const MaybeTensor& prior_logvar, const MaybeTensor& eps,
+                                            const MaybeTensor& seed, const MaybeTensor& annealed,
+                                            std::optional<int64_t> num_samples, double free_bits,
+                                            int64_t scale, int64_t kind) {
   const Inputs in(mu, logvar, prior_mu, prior_logvar, eps, seed, num_samples, scale);
   const Rows rows = rows_of(mu);
-  std::vector<int64_t> z_shape(mu.sizes().begin(), mu.sizes().end()), log_prob_shape{rows.count};
-  if (num_samples.has_value()) {
-    z_shape.insert(z_shape.begin(), *num_samples);
-    log_prob_shape.insert(log_prob_shape.begin(), *num_samples);
-  }
+  std::vector<int64_t> z_shape(mu.sizes().begin(), mu.sizes().end());
+  if (num_samples.has_value()) z_shape.insert(z_shape.begin(), *num_samples);
   const bool with_z = eps.has_value() || seed.has_value();
   Tensor z = with_z ? new_large(mu, z_shape) : absent(mu);
-  Tensor kl = kl_of == kElements ? new_large(mu, mu.sizes())
-              : kl_of == kRows   ? new_tensor(mu, {rows.count})
-                                 : absent(mu);
-  Tensor log_prob = with_log_prob ? new_tensor(mu, log_prob_shape) : absent(mu);
+  const Tensor second = kind == kElements ? new_large(mu, mu.sizes())
+                        : kind == kNone   ? absent(mu)
+                        : kind == kRows || !num_samples.has_value()
+                            ? new_tensor(mu, {rows.count})
+                            : new_tensor(mu, {*num_samples, rows.count});
   dispatch_accumulate(mu, [&]<typename A>(A) {
     Results<A> to{writer<A>(z, with_z),
-                  writer<A>(kl, kl_of == kElements),
-                  RowSums<A>(rows, writer<A>(kl, kl_of == kRows)),
+                  writer<A>(second, kind == kElements),
+                  RowSums<A>(rows, writer<A>(second, kind == kRows)),
                   {}};
-    for (int64_t s = 0; with_log_prob && s < in.samples; ++s)
-      to.log_prob.emplace_back(rows, after(writer<A>(log_prob), s * rows.count));
-    forward(in, rows, A(option(free_bits, annealed)), KlOf(kl_of), to);
+    for (int64_t s = 0; kind == kLogProb && s < in.samples; ++s)
+      to.log_prob.emplace_back(rows, after(writer<A>(second), s * rows.count));
+    forward(in, rows, A(option(free_bits, annealed)), Kind(kind), to);
   });
-  return {z, kl, log_prob};
+  return {z, second};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian_backward(
-    const MaybeTensor& given_d_z, const MaybeTensor& given_d_kl,
-    const MaybeTensor& given_d_log_prob, const Tensor& mu, const Tensor& logvar,
-    const MaybeTensor& prior_mu, const MaybeTensor& prior_logvar, const MaybeTensor& eps,
-    const MaybeTensor& seed, const MaybeTensor& annealed, std::optional<int64_t> num_samples,
-    double free_bits, int64_t scale, int64_t kl_of, bool with_log_prob, bool needs_mu,
-    bool needs_logvar, bool needs_prior_mu, bool needs_prior_logvar, bool needs_eps) {
+    const MaybeTensor& given_d_z, const MaybeTensor& given_d_second, const Tensor& mu,
+    const Tensor& logvar, const MaybeTensor& prior_mu, const MaybeTensor& prior_logvar,
+    const MaybeTensor& eps, const MaybeTensor& seed, const MaybeTensor& annealed,
+    std::optional<int64_t> num_samples, double free_bits, int64_t scale, int64_t kind,
+    bool needs_mu, bool needs_logvar, bool needs_prior_mu, bool needs_prior_logvar,
+    bool needs_eps) {
   const Inputs in(mu, logvar, prior_mu, prior_logvar, eps, seed, num_samples, scale);
-  const MaybeTensor d_z = dense(given_d_z), d_kl = kl_of ? dense(given_d_kl) : MaybeTensor(),
-                    d_log_prob = with_log_prob ? dense(given_d_log_prob) : MaybeTensor();
+  const MaybeTensor d_z = dense(given_d_z),
+                    d_second = kind == kNone ? MaybeTensor() : dense(given_d_second);
   const auto like = [&](bool wanted, const MaybeTensor& t) {
     return wanted ? new_large(*t, t->sizes()) : absent(mu);
   };
   const bool needs[] = {needs_mu, needs_logvar, needs_prior_mu, needs_prior_logvar};
   Tensor found[4] = {like(needs_mu, mu), like(needs_logvar, logvar), like(needs_prior_mu, prior_mu),
                      like(needs_prior_logvar, prior_logvar)};
-  const bool of_noise = d_z.has_value() || d_log_prob.has_value();
+  const bool of_noise = d_z.has_value() || (kind == kLogProb && d_second.has_value());
   Tensor d_eps = needs_eps ? of_noise ? like(true, eps) : new_zeros_like(*in.eps) : absent(mu);
   dispatch_accumulate(mu, [&]<typename A>(A) {
     const auto gradient = [&](int i) { return Gradient<A>(in, i, found[i], needs[i]); };
@@ -132,7 +128,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian_backward(
     const Gradients<A> to{of[0].writer_of_elements(), of[1].writer_of_elements(),
                           of[2].writer_of_elements(), of[3].writer_of_elements(),
                           writer<A>(d_eps, needs_eps)};
-    const Upstream<A> d{reader<A>(d_z), reader<A>(d_kl), reader<A>(d_log_prob), KlOf(kl_of)};
+    const Reader<A> second = reader<A>(d_second), none{};
+    const Upstream<A> d{reader<A>(d_z), kind == kLogProb ? none : second,
+                        kind == kLogProb ? second : none, Kind(kind)};
     const Rows rows = rows_of(mu);
     const A floor = A(option(free_bits, annealed));
     parallel_for(0, rows.units(), rows.grain(), [&](int64_t begin, int64_t end) {

@@ -20,7 +20,7 @@ using core::Writer;
 using MaybeTensor = std::optional<Tensor>;
 template <typename A>
 using Buffer = core::Buffer<A, kRowChunk>;
-enum KlOf { kNone, kRows, kElements };
+enum Kind { kNone, kRows, kElements, kLogProb };  // of the result beside z: the KL, or log q
 
 inline Rows rows_of(const Tensor& mu) {
   const int64_t rows = mu.size(0);
@@ -37,7 +37,7 @@ struct Inputs {
         seed(seed),
         samples(eps.has_value() || seed.has_value() ? num_samples.value_or(1) : 0),
         scale(Scale(scale)) {
-    for (int i = 0; i < 4; ++i)
+    for (int i = 1; i < 4; ++i)
       if (given[i]) shapes[i] = Broadcast(span_of(mu), span_of(*given[i]));
   }
 

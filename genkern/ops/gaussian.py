@@ -1,7 +1,5 @@
 """Diagonal Gaussians: KL divergence, reparameterised samples and their density, in one pass."""
 
-from typing import NamedTuple
-
 import torch
 
 from genkern import checks, library, random, spec
@@ -10,10 +8,11 @@ from genkern.reference import gaussian as reference
 
 Prior = tuple[torch.Tensor, torch.Tensor]
 Annealed = float | torch.Tensor
-_NONE, _ROWS, _ELEMENTS = range(3)  # of the KL
+_NONE, _ROWS, _ELEMENTS, _LOG_PROB = range(4)  # what stands beside z: the KL, or log q
 _REDUCTIONS = (*checks.REDUCTIONS, "elements")
 FREE_BITS_BY = ("element", "dimension", "row")
 SCALES = reference.SCALES
+_LOGVAR, _BY_ELEMENT, _UNREDUCED = SCALES[0], FREE_BITS_BY[0], _REDUCTIONS[0]
 
 
 def _z_shape(mu, num_samples) -> tuple[int, ...]:
@@ -21,35 +20,32 @@ def _z_shape(mu, num_samples) -> tuple[int, ...]:
 
 
 def _results(
-    mu, logvar, prior_mu, prior_logvar, eps, seed, annealed, num_samples, free_bits, scale, kl,
-    with_log_prob,
-):  # fmt: skip
-    has_z = eps is not None or seed is not None
+    mu, logvar, prior_mu, prior_logvar, eps, seed, annealed, num_samples, free_bits, scale, kind
+):
     shape = _z_shape(mu, num_samples)
+    z = mu.new_empty(0 if eps is None and seed is None else shape)
     rows = shape[: len(shape) - mu.ndim + 1]
-    shapes = shape if has_z else 0, (0, mu.shape[0], mu.shape)[kl], rows if with_log_prob else 0
-    return (*(mu.new_empty(s) for s in shapes),)
+    return z, mu.new_empty((0, mu.shape[0], mu.shape, rows)[kind])
 
 
 def _reference(
-    mu, logvar, prior_mu, prior_logvar, eps, seed, annealed, num_samples, free_bits, scale, kl,
-    with_log_prob,
-):  # fmt: skip
+    mu, logvar, prior_mu, prior_logvar, eps, seed, annealed, num_samples, free_bits, scale, kind
+):
     if seed is not None:
         eps = random.philox_normal(seed, _z_shape(mu, num_samples), mu.dtype)
     floor = free_bits if annealed is None else annealed
-    found = reference.forward(
-        mu, logvar, prior_mu, prior_logvar, eps, floor, SCALES[scale], kl == _ELEMENTS
+    z, kl, log_prob = reference.forward(
+        mu, logvar, prior_mu, prior_logvar, eps, floor, SCALES[scale], kind == _ELEMENTS
     )
-    wanted = (eps is not None, kl != _NONE, with_log_prob)
-    return (*(x if w else mu.new_empty(0) for x, w in zip(found, wanted, strict=True)),)
+    found = z, (None, kl, kl, log_prob)[kind]
+    return (*(mu.new_empty(0) if x is None else x for x in found),)
 
 
 _gaussian = Family(
     "gaussian",
     "(Tensor mu, Tensor logvar, Tensor? prior_mu, Tensor? prior_logvar, Tensor? eps, Tensor? seed, "
-    "Tensor? annealed, SymInt? num_samples, float free_bits, int scale, int kl, "
-    "bool with_log_prob) -> (Tensor, Tensor, Tensor)",
+    "Tensor? annealed, SymInt? num_samples, float free_bits, int scale, int kind) "
+    "-> (Tensor, Tensor)",
     results=_results,
     reference=_reference,
     constants=2,
@@ -94,47 +90,12 @@ def _noise(op, mu, num_samples, generator):
     return torch.randn(shape, dtype=mu.dtype, device=mu.device, generator=generator), None
 
 
-class _Objective(NamedTuple):
-    """What becomes of the KL."""
-
-    free_bits: Annealed
-    free_bits_by: str
-    capacity: Annealed | None
-    beta: Annealed
-    reduction: str
-
-    def check(self, op: str) -> None:
-        checks.check_option(op, "reduction", self.reduction, _REDUCTIONS)
-        checks.check_option(op, "free_bits_by", self.free_bits_by, FREE_BITS_BY)
-        if self.capacity is not None and self.reduction == "elements":
-            raise ValueError(f"{op}: capacity must be None where reduction is 'elements'; got one")
-
-    def kernel(self) -> int:
-        by_elements = self.reduction == "elements" or self.free_bits_by == "dimension"
-        return _ELEMENTS if by_elements else _ROWS
-
-    def of(self, op: str, kl: torch.Tensor, floor: Annealed) -> torch.Tensor:
-        """From the kernel's KL, of rows or of elements, to the result."""
-        kl = reference.floor_groups(kl, floor, self.free_bits_by)
-        if kl.ndim > 1 and self.reduction != "elements":
-            kl = reference.sum_rows(kl)
-        if self.capacity is not None:
-            number, tensor = checks.annealed(op, "capacity", self.capacity, kl, minimum=0)
-            kl = (kl - (number if tensor is None else tensor)).abs()
-        if type(self.beta) is not float or self.beta != 1.0:
-            number, tensor = checks.annealed(op, "beta", self.beta, kl, minimum=0)
-            kl = kl * (number if tensor is None else tensor)
-        return checks.reduce(kl, self.reduction)
-
-
 def _run(
-    op, mu, logvar, scale, prior=None, objective=None, num_samples=None, eps=None, generator=None,
-    with_z=True, with_log_prob=False,
+    op, mu, logvar, scale, kind, prior=None, free_bits=0.0, num_samples=None, eps=None,
+    generator=None, with_z=True,
 ):  # fmt: skip
-    """z, kl and log_prob; what was not asked for has no elements."""
-    scale = checks.check_option(op, "scale", scale, SCALES)
-    if objective is not None:
-        objective.check(op)
+    """z, and what stands beside it; what was not asked for has no elements."""
+    scale = 0 if scale is _LOGVAR else checks.check_option(op, "scale", scale, SCALES)
     if (
         prior is None and eps is None and num_samples is None
         and checks.are_plain(mu, logvar) and mu.shape == logvar.shape and mu.ndim > 0
@@ -147,26 +108,52 @@ def _run(
     given = mu
     # Halves of one tensor are copied here, once, and not by each of the two passes.
     mu, logvar = mu.contiguous(), logvar.contiguous()
-    free_bits, annealed, seed = 0.0, None, None
-    if objective is not None and (type(objective.free_bits) is not float or objective.free_bits):
-        free_bits, annealed = checks.annealed(op, "free_bits", objective.free_bits, mu, minimum=0)
-    floor = free_bits if annealed is None else annealed
-    if objective is not None and objective.free_bits_by != "element":
-        free_bits, annealed = 0.0, None
+    annealed = seed = None
+    if type(free_bits) is not float or free_bits != 0.0:
+        free_bits, annealed = checks.annealed(op, "free_bits", free_bits, mu, minimum=0)
     if eps is not None and generator is not None:
         raise ValueError(f"{op}: generator must be None where eps is given; got both")
     if with_z and eps is None:
         eps, seed = _noise(op, mu, num_samples, generator)
-    z, kl, log_prob = _gaussian(
-        mu, logvar, prior_mu, prior_logvar, eps, seed, annealed, num_samples, free_bits, scale,
-        _NONE if objective is None else objective.kernel(), with_log_prob,
-    )  # fmt: skip
-    if objective is not None:
-        kl = objective.of(op, kl, floor)
+    z, second = _gaussian(
+        mu, logvar, prior_mu, prior_logvar, eps, seed, annealed, num_samples, free_bits, scale, kind
+    )
     if not given.is_contiguous():
         z = spec.in_format_of(given, z) if with_z else z
-        kl = spec.in_format_of(given, kl) if kl.ndim > 1 else kl
-    return z, kl, log_prob
+        second = spec.in_format_of(given, second) if kind == _ELEMENTS else second
+    return z, second
+
+
+def _run_kl(
+    op, mu, logvar, prior, scale, free_bits, free_bits_by, capacity, beta, reduction, *noise
+):
+    """z and the KL, of which the kernel knows the usual kind and free bits of elements."""
+    if (
+        reduction is _UNREDUCED and free_bits_by is _BY_ELEMENT and capacity is None
+        and type(beta) is float and beta == 1.0
+    ):  # fmt: skip
+        return _run(op, mu, logvar, scale, _ROWS, prior, free_bits, *noise)
+    checks.check_option(op, "reduction", reduction, _REDUCTIONS)
+    of_groups = checks.check_option(op, "free_bits_by", free_bits_by, FREE_BITS_BY) > 0
+    if capacity is not None and reduction == "elements":
+        raise ValueError(f"{op}: capacity must be None where reduction is 'elements'; got one")
+    kind = _ELEMENTS if reduction == "elements" or free_bits_by == "dimension" else _ROWS
+    floor = 0.0 if of_groups else free_bits
+    z, kl = _run(op, mu, logvar, scale, kind, prior, floor, *noise)
+
+    def constant(name, value):
+        number, tensor = checks.annealed(op, name, value, kl, minimum=0)
+        return number if tensor is None else tensor
+
+    if of_groups:
+        kl = reference.floor_groups(kl, constant("free_bits", free_bits), free_bits_by)
+    if kl.ndim > 1 and reduction != "elements":
+        kl = reference.sum_rows(kl)
+    if capacity is not None:
+        kl = (kl - constant("capacity", capacity)).abs()
+    if type(beta) is not float or beta != 1.0:
+        kl = kl * constant("beta", beta)
+    return z, checks.reduce(kl, reduction)
 
 
 def gaussian_kl(
@@ -213,8 +200,10 @@ def gaussian_kl(
     et al. 2016, "Improving variational inference with inverse autoregressive flow", app. C.8
     ("dimension"); capacity: Burgess et al. 2018, "Understanding disentangling in beta-VAE", sec. 5.
     """
-    objective = _Objective(free_bits, free_bits_by, capacity, beta, reduction)
-    return _run("gaussian_kl", mu, logvar, scale, prior, objective, with_z=False)[1]
+    return _run_kl(
+        "gaussian_kl", mu, logvar, prior, scale, free_bits, free_bits_by, capacity, beta,
+        reduction, None, None, None, False,
+    )[1]  # fmt: skip
 
 
 def gaussian_rsample(
@@ -251,7 +240,7 @@ def gaussian_rsample(
     Source: Kingma and Welling 2014, "Auto-encoding variational Bayes", sec. 2.4.
     """
     op = "gaussian_rsample"
-    return _run(op, mu, logvar, scale, None, None, num_samples, eps, generator)[0]
+    return _run(op, mu, logvar, scale, _NONE, None, 0.0, num_samples, eps, generator)[0]
 
 
 def gaussian_rsample_and_log_prob(
@@ -276,7 +265,7 @@ def gaussian_rsample_and_log_prob(
     Source: Burda et al. 2016, "Importance weighted autoencoders", sec. 3.
     """
     op = "gaussian_rsample_and_log_prob"
-    return _run(op, mu, logvar, scale, None, None, num_samples, eps, generator, True, True)[::2]
+    return _run(op, mu, logvar, scale, _LOG_PROB, None, 0.0, num_samples, eps, generator)
 
 
 def gaussian_kl_rsample(
@@ -295,6 +284,7 @@ def gaussian_kl_rsample(
     Differentiable any number of times in mu, logvar, the prior and eps.
     Source: Kingma and Welling 2014, "Auto-encoding variational Bayes", sec. 2.4 and app. B.
     """
-    objective = _Objective(free_bits, free_bits_by, capacity, beta, reduction)
-    op = "gaussian_kl_rsample"
-    return _run(op, mu, logvar, scale, prior, objective, num_samples, eps, generator)[:2]
+    return _run_kl(
+        "gaussian_kl_rsample", mu, logvar, prior, scale, free_bits, free_bits_by, capacity, beta,
+        reduction, num_samples, eps, generator,
+    )  # fmt: skip

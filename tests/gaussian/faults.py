@@ -3,6 +3,7 @@
 from tests.mutants.fault import Fault
 
 GAUSSIAN = "tests/gaussian/values.py"
+OPTIONS = "tests/gaussian/test_options.py"
 
 FAULTS = [
     Fault(
@@ -24,17 +25,41 @@ FAULTS = [
     Fault(
         "the noise's gradient is not written where nothing depends on it",
         "csrc/gaussian/cpu.cpp",
-        "if (needs_eps && !d_z.has_value()) d_eps = new_zeros_like(*in.eps);",
-        "if (needs_eps && !d_z.has_value()) d_eps = new_large(*in.eps, in.eps->sizes());",
+        "of_noise ? like(true, eps) : new_zeros_like(*in.eps)",
+        "of_noise ? like(true, eps) : new_large(*in.eps, in.eps->sizes())",
         GAUSSIAN,
         "of_its_own_sample",
     ),
     Fault(
         "every sample takes the upstream gradient of the first",
-        "csrc/gaussian/cpu.cpp",
-        "d_z.at(drawn, count, d_z_buffer.data)",
-        "d_z.at(e, count, d_z_buffer.data)",
+        "csrc/gaussian/backward.h",
+        "d_.z.at(drawn, count, d_z_.data)",
+        "d_.z.at(e, count, d_z_.data)",
         GAUSSIAN,
         "of_its_own_sample",
+    ),
+    Fault(
+        "the gradient of a broadcast scale lacks the last part of its sum",
+        "csrc/gaussian/backward.h",
+        "for (int64_t part = 0; part < parts; ++part) sum",
+        "for (int64_t part = 0; part + 1 < parts; ++part) sum",
+        OPTIONS,
+        "options_match",
+    ),
+    Fault(
+        "the density's gradient in the noise has the wrong sign",
+        "csrc/gaussian/backward.h",
+        "return g - e * d;",
+        "return g + e * d;",
+        OPTIONS,
+        "options_match",
+    ),
+    Fault(
+        "the slope of a softplus scale is halved in its tail",
+        "csrc/gaussian/gaussian.h",
+        "? splat(A(1)) : slope",
+        "? splat(A(0.5)) : slope",
+        OPTIONS,
+        "exact_in_its_tails",
     ),
 ]

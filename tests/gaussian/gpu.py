@@ -57,7 +57,7 @@ def _noise(shape, dtype):
     """In float64 the words become normals without rounding that could hide a wrong word."""
     zeros, seed = torch.zeros(shape, dtype=dtype), torch.tensor([123456789012345678])
     forward = torch.ops.genkern.gaussian_forward.default
-    z, *_ = forward(zeros, zeros, None, None, None, seed, None, None, 0.0, 0, 0, False)
+    z, *_ = forward(zeros, zeros, None, None, None, seed, None, None, 0.0, 0, 0)
     want = random.philox_normal(seed.cpu(), shape, F64).cpu()
     assert_close(z.cpu(), want, scale=0.125 if dtype == torch.float32 else 1.0)
 

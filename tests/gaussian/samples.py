@@ -120,7 +120,7 @@ ERRORS = [
      "gaussian_kl: logvar must be on cpu like mu; got meta"),
     (lambda: genkern.gaussian_kl(X.sum(), X.sum()), ValueError, "mu must have a batch dimension"),
     (lambda: genkern.gaussian_kl(X, X, reduction="men"), ValueError,
-     "reduction must be one of 'none', 'mean', 'sum'; got 'men' .did you mean 'mean'"),
+     "reduction must be one of 'none', 'mean', 'sum', 'elements'; got 'men' .did you mean 'mean'"),
     (lambda: genkern.gaussian_kl(X, X, free_bits=-1), ValueError,
      "gaussian_kl: free_bits must be at least 0; got -1"),
     (lambda: genkern.gaussian_kl(X, X, prior=X), TypeError,

@@ -78,11 +78,11 @@ def test_annealed_free_bits_are_read_by_the_kernels(free_bits, prior):
         assert (one is None and other is None) or torch.equal(one, other)
 
 
-@pytest.mark.parametrize("needed", range(5))
-def test_only_the_gradients_that_are_needed(needed):
+@pytest.mark.parametrize("needed, kind", [(0, 1), (1, 1), (2, 1), (3, 1), (4, 1), (1, 3), (4, 3)])
+def test_only_the_gradients_that_are_needed(needed, kind):
     inputs = [torch.randn(3, 50) for _ in range(5)]
-    upstream = (torch.randn(3, 50), torch.randn(3), torch.randn(3))
-    call = (*upstream, *inputs, None, None, None, 0.25, 0, 1, True)
+    upstream = (torch.randn(3, 50), torch.randn(3))
+    call = (*upstream, *inputs, None, None, None, 0.25, 0, kind)
     want = BACKWARD(*call, *(True,) * 5)
     got = BACKWARD(*call, *(i == needed for i in range(5)))
     assert [d.numel() > 0 for d in got] == [i == needed for i in range(5)]
@@ -97,7 +97,7 @@ def test_split_rows_leave_the_counters_at_zero():
     counters = torch.zeros(2, dtype=torch.int32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launch, "counters", lambda tensor, count: counters)
-        first, second = (FORWARD(mu, mu, *(None,) * 6, 0.0, 0, 1, False)[1] for _ in range(2))
+        first, second = (FORWARD(mu, mu, *(None,) * 6, 0.0, 0, 1)[1] for _ in range(2))
     assert torch.equal(first, second) and counters.tolist() == [0, 0]
 
 
@@ -113,7 +113,7 @@ def test_split_rows_leave_the_counters_at_zero():
 def test_noise_is_the_stream_of_the_cpu(seed, shape, num_samples):
     """Float64 turns words into normals without rounding that could hide a wrong word."""
     zeros, key = torch.zeros(shape, dtype=F64), torch.tensor([seed])
-    options = (None, None, None, key, None, num_samples, 0.0, 0, 0, False)
+    options = (None, None, None, key, None, num_samples, 0.0, 0, 0)
     z = FORWARD(zeros, zeros, *options)[0]
     want = torch.ops.genkern.gaussian_forward(zeros, zeros, *options)[0]
     assert_close(z, want, scale=1.0)
@@ -157,8 +157,8 @@ def test_half_precision_backward_regenerates_the_noise():
     logvar = torch.full((2, 70), -8.0, dtype=torch.float16)
     seed = torch.tensor([77])
     _, d_logvar, *_ = BACKWARD(
-        torch.ones_like(mu), None, None, mu, logvar, None, None, None, seed, None, None, 0.0, 0, 0,
-        False, True, True, False, False, False,
+        torch.ones_like(mu), None, mu, logvar, None, None, None, seed, None, None, 0.0, 0, 0,
+        True, True, False, False, False,
     )  # fmt: skip
     eps = random.philox_normal(seed, (2, 70), F64)
     assert_close(d_logvar, 0.5 * np.exp(-4.0) * eps, scale=0.1)
@@ -200,17 +200,18 @@ def test_one_launch_forward_and_one_backward():
 def test_no_launch_for_empty_sizes(shape):
     mu = torch.ones(shape)
     with launches() as names:
-        call = (mu, mu, None, None, None, torch.tensor([1]), None, 2, 0.0, 0, 1, True)
-        z, kl, log_prob = FORWARD(*call)
-        grads = BACKWARD(z, kl, log_prob, *call, True, True, False, False, False)
-    assert not names and z.shape == (2, *shape) and torch.equal(kl, torch.zeros(shape[0]))
-    assert torch.equal(log_prob, torch.zeros(2, shape[0]))
-    assert grads[0].shape == grads[1].shape == shape
+        for kind, rows in ((1, shape[:1]), (3, (2, *shape[:1]))):
+            call = (mu, mu, None, None, None, torch.tensor([1]), None, 2, 0.0, 0, kind)
+            z, second = FORWARD(*call)
+            grads = BACKWARD(z, second, *call, True, True, False, False, False)
+            assert z.shape == (2, *shape) and torch.equal(second, torch.zeros(rows))
+            assert grads[0].shape == grads[1].shape == shape
+    assert not names
 
 
 def test_unsupported_arguments_are_named():
     x = torch.ones(2, 3)
-    call = lambda *args: FORWARD(*args, *(None,) * (8 - len(args)), 0.0, 0, 1, False)  # noqa: E731
+    call = lambda *args: FORWARD(*args, *(None,) * (8 - len(args)), 0.0, 0, 1)  # noqa: E731
     with pytest.raises(RuntimeError, match="gaussian_forward: logvar must be on cpu like mu; got"):
         call(x, x.to("meta"))
     with pytest.raises(RuntimeError, match="seed must be on meta like mu; got cpu"):

@@ -14,6 +14,7 @@ from genkern.triton_kernels.gaussian.kernels import (
     gaussian_forward_kernel,
 )
 
+_NONE, _ROWS, _ELEMENTS, _LOG_PROB = range(4)  # what stands beside z: the KL, or log q
 _WARPS = 4
 _MAX_SPLITS = 512
 _FEWEST_PROGRAMS = 8  # a processor, before long rows are split
@@ -81,9 +82,8 @@ def forward(
     num_samples: int | None,
     free_bits: float,
     scale: int,
-    kl_of: int,
-    with_log_prob: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    kind: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
     op = "gaussian_forward"
     launch.require(
         unsupported(op, mu, seed=seed, annealed=annealed, logvar=logvar, prior_mu=prior_mu,
@@ -92,21 +92,20 @@ def forward(
     leading = () if num_samples is None else (num_samples,)
     has_z = eps is not None or seed is not None
     z = mu.new_empty((*leading, *mu.shape) if has_z else (0,))
-    N, with_kl, elements = mu.shape[0], kl_of > 0, kl_of == 2
-    kl = mu.new_empty(mu.shape if elements else N if with_kl else 0)
-    log_prob = mu.new_empty((*leading, N) if with_log_prob else 0)
+    N, with_kl = mu.shape[0], kind in (_ROWS, _ELEMENTS)
+    second = mu.new_empty((0, N, mu.shape, (*leading, N))[kind])
     if mu.numel() == 0:
-        return z, kl.zero_(), log_prob.zero_()
+        return z, second.zero_()
     if z.numel() == 0 and not with_kl:
-        return z, kl, log_prob
+        return z, second
     D, S = mu.numel() // N, max(1, z.numel() // mu.numel())
     options = _options(N, D, S, mu.dtype)
     BR, BC, blocks = options["BR"], options["BC"], _row_blocks(D)
     splits, split_blocks = 1, triton.cdiv(blocks, BC) * BC
-    if BR == 1 and not with_log_prob:
+    if BR == 1 and kind != _LOG_PROB:
         splits, split_blocks = _splits(N * S, blocks, BC, launch.processors(mu))
     partial = done = None
-    if splits > 1 and with_kl and not elements:
+    if splits > 1 and kind == _ROWS:
         partial = mu.new_empty((N, splits), dtype=spec.accumulation(mu.dtype))
         done = launch.counters(mu, N)
     p_z, p_eps, p_seed = (z, eps, seed) if z.numel() else (None,) * 3
@@ -114,18 +113,17 @@ def forward(
     programs = launch.programs(op, triton.cdiv(N, BR) * splits * S)
     with launch.on(mu):
         gaussian_forward_kernel[programs](
-            *inputs, p_seed, annealed if with_kl else None, p_z, kl if with_kl else None,
-            log_prob if with_log_prob and z.numel() else None, partial, done, N, D, S, splits,
-            split_blocks, _floor(free_bits), SCALE=scale, ELEMENTS=elements,
+            *inputs, p_seed, annealed if with_kl else None, p_z, second if with_kl else None,
+            second if kind == _LOG_PROB else None, partial, done, N, D, S, splits,
+            split_blocks, _floor(free_bits), SCALE=scale, ELEMENTS=kind == _ELEMENTS,
             MAX_SPLITS=_MAX_SPLITS if splits > 1 else 1, **options,
         )  # fmt: skip
-    return z, kl, log_prob
+    return z, second
 
 
 def backward(
     upstream_0: torch.Tensor | None,
     upstream_1: torch.Tensor | None,
-    upstream_2: torch.Tensor | None,
     mu: torch.Tensor,
     logvar: torch.Tensor,
     prior_mu: torch.Tensor | None,
@@ -136,19 +134,19 @@ def backward(
     num_samples: int | None,
     free_bits: float,
     scale: int,
-    kl_of: int,
-    with_log_prob: bool,
+    kind: int,
     needs_mu: bool,
     needs_logvar: bool,
     needs_prior_mu: bool,
     needs_prior_logvar: bool,
     needs_eps: bool,
 ) -> tuple[torch.Tensor, ...]:
-    d_z, d_kl, d_log_prob = upstream_0, upstream_1, upstream_2
+    d_z, d_second = upstream_0, upstream_1
+    d_kl, d_log_prob = (None, d_second) if kind == _LOG_PROB else (d_second, None)
     launch.require(
         unsupported("gaussian_backward", mu, seed=seed, annealed=annealed, logvar=logvar,
                     prior_mu=prior_mu, prior_logvar=prior_logvar, eps=eps, upstream_0=d_z,
-                    upstream_1=d_kl, upstream_2=d_log_prob)
+                    upstream_1=d_second)
     )  # fmt: skip
     needs = (needs_mu, needs_logvar, needs_prior_mu, needs_prior_logvar, needs_eps)
     gradients = spec.empty_gradients((mu, logvar, prior_mu, prior_logvar, eps), needs)
@@ -181,7 +179,7 @@ def backward(
     with launch.on(mu):
         gaussian_backward_kernel[programs](
             *inputs, seed, None if d_kl is None else annealed, *written,
-            N, D, S, tiles, _floor(free_bits), SCALE=scale, ELEMENTS=kl_of == 2, **options,
+            N, D, S, tiles, _floor(free_bits), SCALE=scale, ELEMENTS=kind == _ELEMENTS, **options,
         )  # fmt: skip
     for gradient, full in zip(gradients, found, strict=False):
         if full is not gradient:
@@ -209,7 +207,8 @@ _MODES = (
     "Fsq1",
     "FKp2",
     "Bsq1",
-    "BeqKpd2",
+    "Beqd2",
+    "BeKpd2",
 )
 
 
@@ -218,20 +217,18 @@ def _call(
 ) -> tuple[str, tuple]:
     x = torch.empty(shape, dtype=dtype, device="meta")
     noise = torch.empty((S or 1, *shape), dtype=dtype, device="meta")
-    kl = torch.empty(shape[0], dtype=dtype, device="meta") if "k" in mode else None
-    kl = x if "K" in mode else kl
-    log_prob = noise[..., 0] if "q" in mode else None
+    kind = next((i for i, letter in enumerate("kKq", 1) if letter in mode), _NONE)
+    second = (None, x[:, 0], x, noise[..., 0])[kind]
     scale = next((int(digit) for digit in mode if digit.isdigit()), 0)
     prior = x if "p" in mode else None
     eps = noise if "e" in mode else None
     seed = torch.empty(1, dtype=torch.int64, device="meta") if "s" in mode else None
     annealed = torch.empty((), dtype=torch.float64, device="meta") if "a" in mode else None
-    kl_of = "k" in mode or 2 * ("K" in mode)
-    call = (x, x, prior, prior, eps, seed, annealed, S, free_bits, scale, int(kl_of), "q" in mode)
+    call = (x, x, prior, prior, eps, seed, annealed, S, free_bits, scale, kind)
     if mode[0] == "F":
         return "gaussian_forward", call
     d_z = noise if "e" in mode or "s" in mode else None
-    return "gaussian_backward", (d_z, kl, log_prob, *call, True, True, *("d" in mode,) * 3)
+    return "gaussian_backward", (d_z, second, *call, True, True, *("d" in mode,) * 3)
 
 
 def configurations() -> Iterator[tuple[str, tuple]]:

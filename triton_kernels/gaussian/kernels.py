@@ -215,8 +215,8 @@ def gaussian_backward_kernel(
 
     and d_logvar -= q / 2, d_eps -= q eps with q = d_log_prob[s, n]; times d logvar / d given on
     another scale. g is d_kl[n] or, for ELEMENTS, d_kl[n, d], but 0 where the element's KL is below
-    free_bits; d, D, w as in the forward
-    kernel. d_z, eps, d_eps (S, N, D); d_kl (N,); all others (N, D). Program (rows, columns).
+    free_bits; d, D, w as in the forward kernel. d_z, eps, d_eps (S, N, D); q (S, N); d_kl (N,);
+    all others (N, D). Program (rows, columns).
     """
     i = tl.program_id(0)
     i_row = (i // column_tiles).to(tl.int64) * BR + tl.arange(0, BR)
