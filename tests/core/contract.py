@@ -69,7 +69,17 @@ def check_layouts(sample, layout, one_dtype):
 
 @each_sample
 def test_upstream_gradients_of_every_kind(stem, sample):
-    """Of each kind every second dtype."""
+    """Of each kind every second dtype; all pairs in the deep tier."""
+    check_upstream_gradients(sample, step=2)
+
+
+@pytest.mark.deep
+@each_sample
+def test_upstream_gradients_of_every_kind_and_dtype(stem, sample):
+    check_upstream_gradients(sample, step=1)
+
+
+def check_upstream_gradients(sample, step):
     for j, dtype in enumerate(sample.dtypes):
         inputs, upstream = sample.make(dtype)
         for i, d in enumerate(upstream):
@@ -77,7 +87,7 @@ def test_upstream_gradients_of_every_kind(stem, sample):
             kinds.append(torch._efficientzerotensor(d.shape, dtype=dtype, device=d.device))
             if len(upstream) > 1:
                 kinds.append(None)
-            for kind in kinds[j % 2 :: 2]:
+            for kind in kinds[j % step :: step]:
                 sample.check(inputs, [*upstream[:i], kind, *upstream[i + 1 :]])
                 alone = [None] * len(upstream)
                 if kind is not None:

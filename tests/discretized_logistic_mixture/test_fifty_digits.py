@@ -82,7 +82,10 @@ def errors_on_the_grid(levels, step, dtype=torch.float32):
     return nats.max().item(), off(*-grad[:, 1:, 0, 0].T, rows, want, levels)
 
 
-@pytest.mark.parametrize("levels, step", [(256, 1), (2, 1), (16, 1), (65536, 997)])
+GRIDS = [(256, 1), *((levels, 1) for levels in range(2, 11)), (16, 1), (65536, 997)]
+
+
+@pytest.mark.parametrize("levels, step", GRIDS)
 def test_every_bin_is_within_1e_5_nats_of_fifty_digits_and_gradients_within_1e_4(levels, step):
     nats, (d_mean, d_log_scale) = errors_on_the_grid(levels, step)
     assert nats < 1e-5 and d_mean <= 1 and d_log_scale <= 1, (nats, d_mean, d_log_scale)
