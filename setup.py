@@ -154,8 +154,10 @@ def flags(part: str) -> tuple[str, str]:
 
 
 setup(
-    packages=["genkern"]
-    + [f"genkern.{Path(p).parent.name}" for p in sorted(glob("genkern/*/__init__.py"))]
+    packages=[
+        ".".join(Path(p).parent.parts)
+        for p in sorted(glob("genkern/**/__init__.py", recursive=True))
+    ]
     + ["genkern.triton_kernels"]
     + [
         f"genkern.triton_kernels.{Path(p).parent.name}"

@@ -87,7 +87,7 @@ def cases() -> list[Case]:
     target, root = {"forward_backward": Target(3)}, math.sqrt(2)
     shape = (16, 64, 32)
     return [
-        act_case(*shape, "lrelu", gain=root, clamp=256.0, targets=target, headline=True),
+        act_case(*shape, "lrelu", gain=root, clamp=256.0, targets=target),
         act_case(*shape, "lrelu", gain=root, targets=target, quick=True),
         act_case(*shape, "lrelu", gain=root, last=True, targets=target),
         act_case(*shape, "swish", gain=root),

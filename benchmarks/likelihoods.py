@@ -139,7 +139,7 @@ def logistic_case(N: int, D: int, **rest) -> Case:
 def cases() -> list[Case]:
     at_least = lambda ratio: {"forward_backward": Target(ratio)}  # noqa: E731
     return [
-        bernoulli_case(512, 784, targets=at_least(3), quick=True, headline=True),
+        bernoulli_case(512, 784, targets=at_least(3), quick=True),
         continuous_case(512, 784, targets=at_least(3)),
         gaussian_case(512, 784, targets=at_least(3), quick=True),
         gaussian_case(512, 784, shared=True, targets=at_least(3)),

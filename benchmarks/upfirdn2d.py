@@ -90,7 +90,7 @@ def filter_case(N, C, side, kind, *, filter=BLUR, penalty=False, **rest) -> Case
 def cases() -> list[Case]:
     target, shape = {"forward_backward": Target(3)}, (16, 64, 32)
     return [
-        filter_case(*shape, "up", targets=target, headline=True),
+        filter_case(*shape, "up", targets=target),
         filter_case(*shape, "down", targets=target, quick=True),
         filter_case(*shape, "blur"),
         filter_case(*shape, "up 3 down 2"),

@@ -108,7 +108,8 @@ def check_broadcast(
 ) -> None:
     """``tensor`` has the shape, or broadcasts to it."""
     missing = len(shape) - tensor.ndim
-    if missing < 0 or any(n not in (1, m) for n, m in zip(tensor.shape, shape[missing:])):  # noqa: B905
+    pairs = zip(tensor.shape, shape[max(0, missing) :], strict=False)
+    if missing < 0 or any(n not in (1, m) for n, m in pairs):
         raise ValueError(
             f"{op}: {name} must have shape {text} = {tuple(shape)} or broadcast to it; "
             f"got {tuple(tensor.shape)}"

@@ -81,15 +81,10 @@ class Family:
         else:
             op, given, needs = f"{name}_backward_backward", "second", "second_needs"
             self.forward = backward_of.backward
-        names = [a.rpartition(" ")[2] for a in tensors[: self.differentiable]]
-        words = [f"Tensor? {given}_{i}" for i in range(self.results)]
-        words += [*tensors, *(f"Tensor {b}" for b in saved), *options]
-        words += [f"bool {needs}_{n}" for n in names]
-        schema = f"({', '.join(words)}) -> ({', '.join(['Tensor'] * len(names))})"
+        schema = self._backward_schema(tensors, saved, options, given, needs)
         gradients = gradients or self._empty_gradients
         self.backward: torch._ops.OpOverload = library.define(name, f"{op}{schema}", gradients)
-        self.function = _function(self)
-        self.flops = flops
+        self.function, self.flops = _function(self), flops
         self.second: Family | None = None
         if second is not None:
             self.second = Family(
@@ -101,6 +96,13 @@ class Family:
                 gradients=second,
                 backward_of=self,
             )
+
+    def _backward_schema(self, tensors, saved, options, given: str, needs: str) -> str:
+        names = [a.rpartition(" ")[2] for a in tensors[: self.differentiable]]
+        words = [f"Tensor? {given}_{i}" for i in range(self.results)]
+        words += [*tensors, *(f"Tensor {b}" for b in saved), *options]
+        words += [f"bool {needs}_{n}" for n in names]
+        return f"({', '.join(words)}) -> ({', '.join(['Tensor'] * len(names))})"
 
     def formula(self, *arguments: Any) -> tuple[torch.Tensor | None, ...]:
         """The backward op by the reference, differentiable again: it takes the same arguments."""

@@ -84,7 +84,8 @@ class Plan:
     def _find_slope(self) -> int:
         H, W = self.grid
         low, high = 1, W - 1
-        number = lambda slope: np.arange(H, dtype=np.int32)[:, None] * slope + np.arange(W)  # noqa: E731
+        rows, columns = np.arange(H, dtype=np.int32)[:, None], np.arange(W)
+        number = lambda slope: rows * slope + columns  # noqa: E731
         if high < 1 or not self._is_causal(number(high).astype(np.int32), self.in_order):
             raise ValueError(
                 "sampling: order must be 'raster': some pixel sees all of the row above it, so "

@@ -7,7 +7,7 @@ MIXTURE = "tests/discretized_logistic_mixture/values.py"
 FAULTS = [
     Fault(
         "the width of a bin is lost where its centre is near",
-        "csrc/discretized_logistic_mixture/discretized_logistic_mixture.h",
+        "csrc/core/logistic.h",
         "other = near ? e * centre.rest : other;",
         "",
         "tests/discretized_logistic_mixture/test_fifty_digits.py",
@@ -15,7 +15,7 @@ FAULTS = [
     ),
     Fault(
         "infinite times no slope at all is NaN",
-        "csrc/discretized_logistic_mixture/discretized_logistic_mixture.h",
+        "csrc/core/logistic.h",
         "max(min(end ? -g : abs(Z), splat(A(1e30))), splat(A(-1e30)))",
         "(end ? -g : abs(Z))",
         MIXTURE,

@@ -51,11 +51,13 @@ def test_loss_of_every_player_falls_within_a_few_steps(name):
 
 @pytest.mark.parametrize("name", registry.MODELS)
 def test_samples_are_items_and_follow_the_generator(name):
-    model = make(name).eval()
-    first, again, other = (draw(name, model, 3, noise(seed)) for seed in (0, 0, 1))
-    assert first.shape == (3, *DIGITS.shape)
+    spec = DataSpec((3, 8, 8), 17) if registry.entry(name).pictures else DIGITS
+    items = torch.randint(spec.levels, (3, *spec.shape), dtype=torch.uint8)
+    model = make(name, spec).eval()
+    first, again, other = (draw(name, model, 3, noise(seed), items=items) for seed in (0, 0, 1))
+    assert first.shape == (3, *spec.shape)
     assert first.dtype == torch.uint8
-    assert first.max() < DIGITS.levels
+    assert first.max() < spec.levels
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 

@@ -105,6 +105,11 @@ def check_options(inputs, scale, num_samples, kind, upstream=None):
     sizes = [*sizes]
     sizes[1] = sizes[1] + (of_density.sum(0) if drawn else of_density)
     sizes[4] = sizes[4] + of_density * eps.abs()
+    check_gradients(inputs, exact, scale, num_samples, sizes, got_grads, want_grads)
+
+
+def check_gradients(inputs, exact, scale, num_samples, sizes, got_grads, want_grads):
+    mu, eps = exact[0], exact[4]
     for i, name in enumerate(("mu", "logvar", "prior_mu", "prior_logvar", "eps")):
         if want_grads[i] is None or got_grads[i] is None:
             assert got_grads[i] is None or not got_grads[i].any(), name

@@ -14,7 +14,8 @@ from tests.house.test_layers import ROOT
 ROOM = ("samples", "values")
 SHARED = {"__init__", "core", "__pycache__"}
 NAMES_FAMILIES = (
-    "genkern/__init__.py", "genkern/nn/__init__.py", "genkern/sampling/rules/__init__.py",
+    "genkern/__init__.py", "genkern/nn/__init__.py", "genkern/sampling/", "tests/sampling/",
+    "benchmarks/sampling.py",
     "benchmarks/results/",
     "examples/", "tests/examples/", "tests/house/test_families.py", "tests/house/test_layers.py",
 )  # fmt: skip

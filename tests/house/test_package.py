@@ -94,14 +94,14 @@ def handed_to_setup(folder: Path, monkeypatch) -> dict:
 
 
 def test_sources_of_a_new_room_are_found_and_equal_stems_do_not_collide(tmp_path, monkeypatch):
-    for name in ("module", "sampler/engine", "one/cpu", "two/cpu", "two/deep/cpu"):
+    for name in ("module", "sampler/cpu", "one/cpu", "two/cpu", "two/deep/cpu"):
         path = tmp_path / "csrc" / f"{name}.cpp"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     arguments = handed_to_setup(tmp_path, monkeypatch)
     extensions = {e.name: sorted(e.sources) for e in arguments["ext_modules"]}
-    rooms = ["csrc/one/cpu.cpp", "csrc/two/cpu.cpp", "csrc/two/deep/cpu.cpp"]
-    assert extensions.pop("genkern._engine") == ["csrc/module.cpp", "csrc/sampler/engine.cpp"]
+    rooms = [f"csrc/{room}/cpu.cpp" for room in ("one", "sampler", "two", "two/deep")]
+    assert extensions.pop("genkern._engine") == ["csrc/module.cpp"]
     assert set(extensions) >= {"genkern._ops_baseline"} and all(
         sources == rooms for sources in extensions.values()
     )

@@ -159,6 +159,16 @@ def backward(
     if d_z is None or d_z.numel() == 0:
         d_z = seed = d_log_prob = None
         gradients[4].zero_()
+    inputs = launch.dense(
+        d_z, d_kl, d_log_prob, mu, *_spread(mu, logvar, prior_mu, prior_logvar),
+        None if d_z is None else eps,
+    )  # fmt: skip
+    floor = None if d_kl is None else annealed, free_bits
+    _launch_backward(gradients, mu, inputs, d_z, seed, floor, scale, kind)
+    return gradients
+
+
+def _launch_backward(gradients, mu, inputs, d_z, seed, floor, scale, kind) -> None:
     # Of what is broadcast, first the gradient of every element.
     sums = spec.accumulation(mu.dtype)
     found = [
@@ -170,21 +180,16 @@ def backward(
     options = _options(N, D, S, mu.dtype)
     tiles = triton.cdiv(_row_blocks(D), options["BC"])
     programs = launch.programs("gaussian_backward", triton.cdiv(N, options["BR"]) * tiles)
-    inputs = launch.dense(
-        d_z, d_kl, d_log_prob, mu, *_spread(mu, logvar, prior_mu, prior_logvar),
-        None if d_z is None else eps,
-    )  # fmt: skip
     written = [d if d.numel() else None for d in found]
     written.append(gradients[4] if d_z is not None and gradients[4].numel() else None)
     with launch.on(mu):
         gaussian_backward_kernel[programs](
-            *inputs, seed, None if d_kl is None else annealed, *written,
-            N, D, S, tiles, _floor(free_bits), SCALE=scale, ELEMENTS=kind == _ELEMENTS, **options,
+            *inputs, seed, floor[0], *written,
+            N, D, S, tiles, _floor(floor[1]), SCALE=scale, ELEMENTS=kind == _ELEMENTS, **options,
         )  # fmt: skip
     for gradient, full in zip(gradients, found, strict=False):
         if full is not gradient:
             gradient.copy_(full.sum_to_size(gradient.shape))
-    return gradients
 
 
 SPILL_BYTES = {"gaussian_forward_kernel": 8}  # float64 divisions are calls on sm_90
