@@ -78,8 +78,8 @@ def _check_target_shape(op: str, name: str, location: torch.Tensor, target: torc
         raise ValueError(f"{op}: {name} must have a batch dimension; got a 0-dimensional tensor")
     if own != shape and (own != shape[1:] or len(own) < 2):
         raise ValueError(
-            f"{op}: target must have the shape (N, ...) of {name}, or of its samples where {name} "
-            f"is (S, N, ...); got {tuple(own)} for {tuple(shape)}"
+            f"{op}: target must have the shape (N, ...) of {name}, or (N, D, ...) where {name} "
+            f"is (S, N, D, ...), S samples; got {tuple(own)} for {tuple(shape)}"
         )
 
 

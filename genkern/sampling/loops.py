@@ -1,5 +1,6 @@
 """The methods that call the network as it is: place by place, and by fixed point."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -48,7 +49,7 @@ def jacobi(request: Request) -> tuple[torch.Tensor, int]:
     Source: Song et al. 2021, "Accelerating feedforward computation via parallel nonlinear equation
     solving", algorithm 1.
     """
-    images, places, calls = request.values.clone(), request.values[0].numel(), 0
+    images, places, calls = request.values.clone(), math.prod(request.shape), 0
     order = torch.arange(places, device=images.device)
     active = torch.arange(len(images), device=images.device)
     right = torch.zeros_like(active)  # how many of the first places of an image are right

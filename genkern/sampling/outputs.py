@@ -256,6 +256,12 @@ class LogisticMixture(Output):
         return -discretized_logistic_mixture_nll(params, values, levels=self.levels)
 
 
+def check_no_nan(values: torch.Tensor) -> None:
+    """Of log p, or of parameters where -inf is a level that is never drawn."""
+    if bool(values.isnan().any()):
+        raise ValueError("sample: model must return finite parameters; got NaN or inf")
+
+
 def check_finite(values: torch.Tensor) -> None:
     """A NaN would otherwise be drawn as level 0."""
     if not bool(values.isfinite().all()):

@@ -13,6 +13,10 @@ assert rules.__all__  # they register themselves
 Places = list[tuple[int, int]]
 
 
+class NotCausal(ValueError):
+    """The recorded ops let a pixel see itself or later pixels."""
+
+
 class Plan:
     """What a `Stepper` runs.
 
@@ -42,7 +46,10 @@ class Plan:
         raster = np.arange(H * W, dtype=np.int32).reshape(H, W)
         self.in_order = not self._is_causal(raster, False)
         if self.in_order and not (len(self.colours) > 1 and self._is_causal(raster, True)):
-            raise ValueError("sampling: the output at a pixel must not see it or later pixels")
+            raise NotCausal(
+                "sampling: the output at a pixel must not see it or later pixels; a weight of 0 "
+                "between channels of one tap counts as seen, a dead tap of nn.MaskedConv2d does not"
+            )
         number = raster
         if wavefront:
             self.slope = self._find_slope()
@@ -88,8 +95,8 @@ class Plan:
         number = lambda slope: rows * slope + columns  # noqa: E731
         if high < 1 or not self._is_causal(number(high).astype(np.int32), self.in_order):
             raise ValueError(
-                "sampling: order must be 'raster': some pixel sees all of the row above it, so "
-                "that no pixels of different rows are independent"
+                "sampling: no pixels of different rows are independent, because one sees all of "
+                "the row above it (or the image is too narrow)"
             )
         while low < high:
             middle = (low + high) // 2

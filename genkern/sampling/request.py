@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from genkern import checks, random
-from genkern.sampling.outputs import Categorical, Output
+from genkern.sampling.outputs import Categorical, Output, check_no_nan
 
 Model = Callable[..., torch.Tensor]
 _OP = "sample"
@@ -99,6 +99,7 @@ class Request:
         """Integers (N, colours, P) from parameters (N, K, P): chosen, drawn, or given."""
         at = self.of(step)
         if self.choose is not None:
+            check_no_nan(params)
             found = self._chosen(self.choose(params, step), at)
         else:
             assert self.noise is not None

@@ -1,5 +1,6 @@
 """`sample`: images of an autoregressive model, by the method that suits it."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, overload
 
@@ -9,6 +10,7 @@ from genkern import checks
 from genkern.sampling import request as requests
 from genkern.sampling.loops import jacobi, naive
 from genkern.sampling.outputs import Output
+from genkern.sampling.plan import NotCausal
 from genkern.sampling.request import Choose, Model, Progress, Request
 from genkern.sampling.stepped import Unsuited, runs_in_cpp, stepped
 
@@ -92,6 +94,9 @@ def _automatic(request: Request) -> Drawn:
             drawn = _BY[name](request)
         except Unsuited as error:
             reasons.append(f"{name}: {error}")
+            if isinstance(error.__cause__, NotCausal) and name == "incremental":
+                warnings.warn(f"{_OP}: images follow p(x) of a causal model alone: {error}; "
+                              "genkern.testing.assert_causal tells", stacklevel=5)  # fmt: skip
         else:
             return drawn._replace(report=drawn.report._replace(reason="; ".join(reasons)))
     raise AssertionError("naive has no reason not to work")

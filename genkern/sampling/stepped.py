@@ -4,7 +4,14 @@ import torch
 
 from genkern.sampling import compiled
 from genkern.sampling.incremental import Draw, Stepper
-from genkern.sampling.outputs import NEAR_ONE, Bernoulli, Categorical, LogisticMixture, Output
+from genkern.sampling.outputs import (
+    NEAR_ONE,
+    Bernoulli,
+    Categorical,
+    LogisticMixture,
+    Output,
+    check_no_nan,
+)
 from genkern.sampling.request import Request, Step, WrongOutput
 
 ORDERS = {"incremental": "raster", "wavefront": "wavefront"}
@@ -44,7 +51,7 @@ def stepper_of(request: Request, method: str) -> tuple[Stepper, list[Step], int]
         except WrongOutput:
             raise
         except (NotImplementedError, ValueError) as error:
-            raise Unsuited(str(error)) from error
+            raise Unsuited(str(error).removeprefix("sampling: ")) from error
 
     stepper, first = make(0), 0
     steps = steps_of(request, stepper)
@@ -108,11 +115,14 @@ def _run(
     if request.given is not None:
         given = torch.where(request.given, request.values, -1)
     if request.progress is None:
-        return stepper.run(draw, noise, given=given)
+        images, total = stepper.run(draw, noise, given=given)
+        check_no_nan(total)
+        return images, total
     each, total = max(1, steps // _REPORTS), torch.zeros(len(noise), dtype=torch.float64)
     images = torch.full_like(request.values, -1)
     for last in [*range(each, steps, each), steps]:
         found, log_prob = stepper.run(draw, noise, given=given, last=last)
         images, total = torch.where(found < 0, images, found), total + log_prob
         request.progress(last, steps)
+    check_no_nan(total)
     return images, total

@@ -1,5 +1,7 @@
 """Wrong arguments: a sentence each, before anything is drawn."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -81,9 +83,44 @@ def test_top_k_of_what_has_no_softmax_is_refused():
 
 
 @pytest.mark.parametrize("kind", ["bernoulli", "categorical", "mixture"])
-@pytest.mark.parametrize("method", ["naive", "jacobi"])
+@pytest.mark.parametrize("method", ["naive", "jacobi", "incremental", "wavefront"])
 def test_nan_is_an_error_and_no_level(kind, method):
     case = make(kind)
     case.model.head.bias.data.fill_(torch.nan)
     with pytest.raises(ValueError, match="model must return finite parameters"):
         drawn(case, method=method)
+
+
+@pytest.mark.parametrize("method", ["naive", "incremental"])
+def test_who_chooses_gets_no_nan(method):
+    case = make("categorical")
+    case.model.head.bias.data[2] = torch.nan
+    with pytest.raises(ValueError, match="model must return finite parameters"):
+        drawn(case, method=method, choose=lambda params, step: params[:, :1].long())
+
+
+def test_auto_says_that_a_model_sees_later_pixels():
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 6, 3, padding=1))
+    with pytest.warns(UserWarning, match="causal model alone: the output at a pixel must not see"):
+        drawn(CASE._replace(model=model, shape=(1, 3, 7), output=sampling.Categorical(6)))
+
+
+def test_a_mask_multiplied_into_a_kernel_is_seen():
+    """Public code's F.conv2d(x, w * mask) draws by the engine, and in silence."""
+    case = make("categorical")
+    masked = torch.nn.Conv2d(1, 6, 3, padding=1, dtype=torch.float64)
+    with torch.no_grad():
+        masked.weight[:, :, 1, 1:] = 0
+        masked.weight[:, :, 2] = 0
+    case = case._replace(model=masked)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = drawn(case)
+    assert sampling.last_report().method == "incremental"
+    assert torch.equal(found, drawn(case, method="naive"))
+
+
+@pytest.mark.parametrize("method", sampling.METHODS)
+def test_no_images_are_no_error(method):
+    case = make("categorical")
+    assert drawn(case, count=0, method=method).shape == (0, *case.shape)

@@ -211,6 +211,8 @@ def convolution(graph, x, weight, bias, stride, padding, dilation, transposed, e
     terms = []
     for u in range(kh):
         for v in range(kw):
+            if not bool((weight[:, :, u, v] != 0).any()):
+                continue  # a mask's: what lies there is not seen
             at = (u * apart - padding[0], v * apart - padding[1])
             terms += terms_of(x, tap(x.grid, (size[0], size[1]), *at, step), weight[:, :, u, v])
     return graph.product(C_out, (size[0], size[1]), terms, bias)
