@@ -4,12 +4,14 @@ The references of genkern are no such thing: they state what an op means, and ar
 """
 
 import copy
+import types
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from examples.autoregressive.raster import RasterModel
 from genkern.nn import GANLoss, GaussianLatent, MaskedConv2d, RowLSTM
 from genkern.reference.masked_conv2d import live_taps
 
@@ -116,7 +118,17 @@ def plain(model: nn.Module) -> nn.Module:
     """
     result = copy.deepcopy(model)
     _replace(result)
+    if isinstance(result, RasterModel):
+        result.nll = types.MethodType(_cross_entropy, result)  # type: ignore[method-assign]
     return result
+
+
+def _cross_entropy(
+    model: RasterModel, images: torch.Tensor, given: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Nats per image (N,), from logits that are stored."""
+    losses = F.cross_entropy(model.logits(images, given), images.long(), reduction="none")
+    return losses.flatten(1).sum(1)
 
 
 def _replace(module: nn.Module) -> None:
