@@ -55,11 +55,23 @@ class Gaussian(sampling.Output):
         value = mean + log_scale.clamp(-4.0, 4.0).exp() * noise
         return value.round().clamp(-self.most, self.most).long() + self.most
 
-    def probabilities(self, params, before=None):
-        raise NotImplementedError("the example draws from noise")
+    def masses(self, params: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Of integers; the outer levels take the tails."""
+        mean, log_scale = params.double().chunk(2, dim=1)
+        scale = log_scale.clamp(-4.0, 4.0).exp()
+        last, below = self.levels - 1, values - self.most - 0.5
+        high = torch.special.ndtr((below + 1 - mean) / scale).where(values < last, 1.0)
+        return high - torch.special.ndtr((below - mean) / scale).where(values > 0, 0.0)
 
-    def log_prob(self, params, values):
-        raise NotImplementedError("the example draws from noise")
+    def probabilities(
+        self, params: torch.Tensor, before: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        channel = 0 if before is None else before.shape[1]
+        own = params.unflatten(1, (2, -1))[:, :, channel]
+        return self.masses(own, torch.arange(self.levels)[:, None])
+
+    def log_prob(self, params: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        return self.masses(params, values).log().flatten(1).sum(1)
 
 
 @torch.no_grad()

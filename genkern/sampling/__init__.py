@@ -1,5 +1,6 @@
 """Fast exact sampling of autoregressive models of images."""
 
+from genkern.sampling.graph import NoRule
 from genkern.sampling.outputs import Bernoulli, Categorical, LogisticMixture, Output
 from genkern.sampling.record import register_step
 from genkern.sampling.request import Step, draw_noise
@@ -10,6 +11,7 @@ __all__ = [
     "Bernoulli",
     "Categorical",
     "LogisticMixture",
+    "NoRule",
     "Output",
     "Report",
     "Step",

@@ -15,6 +15,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+
+class NoRule(ValueError):
+    """A model has an op, or an op an option, that no rule of `register_step` covers."""
+
+
 Grid = tuple[int, int]
 Table = np.ndarray  # int32, (H, W)
 

@@ -80,7 +80,7 @@ class Stepper:
         cache_bytes: memory that is kept from step to step.
 
     Raises:
-        NotImplementedError: the model has an op without a rule: the message names it and
+        NoRule: the model has an op without a rule: the message names it and
             `genkern.sampling.register_step`.
         ValueError: the output at a pixel sees later pixels; ``order`` is "wavefront" and no slope
             below the width makes the pixels of a step independent (`wavefront_reason` says why).

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from genkern.sampling.graph import Graph, Image, View, concatenated
+from genkern.sampling.graph import Graph, Image, NoRule, View, concatenated
 
 Rule = Callable[..., Any]
 _rules: dict[str, Rule] = {}
@@ -60,14 +60,14 @@ class _Features(torch.Tensor):
         is_mutable = func._schema.is_mutable
         rule = _rules.get(name.removesuffix("_") if is_mutable else name)
         if rule is None:
-            raise NotImplementedError(
+            raise NoRule(
                 f"sampling: a model must be made of ops with a rule; got {name} (to add one: "
                 f"genkern.sampling.register_step({name!r}, rule))"
             )
         results = rule(found[0].graph, *known, **options)
         if is_mutable:  # a view of the tensor that is changed would not follow
             if not isinstance(args[0], cls):
-                raise NotImplementedError(f"sampling: {name} must not write into a constant")
+                raise NoRule(f"sampling: {name} must not write into a constant")
             args[0].view_ = results
             return args[0]
         if isinstance(results, View):

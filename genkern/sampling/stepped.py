@@ -50,7 +50,7 @@ def stepper_of(request: Request, method: str) -> tuple[Stepper, list[Step], int]
             return Stepper(request.network, inputs, *condition, order=order, first=first)
         except WrongOutput:
             raise
-        except (NotImplementedError, ValueError) as error:
+        except ValueError as error:
             raise Unsuited(str(error).removeprefix("sampling: ")) from error
 
     stepper, first = make(0), 0

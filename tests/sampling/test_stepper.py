@@ -11,6 +11,7 @@ from examples.autoregressive.pixel_rnn import DiagonalPixelRNN, PixelRNN
 from examples.model import DataSpec
 from genkern.sampling import incremental
 from genkern.sampling.execute import Execution
+from genkern.sampling.graph import NoRule
 from genkern.sampling.incremental import Draw, Stepper, wavefront_reason
 
 GREY, RGB = DataSpec((1, 5, 7), 4, 3), DataSpec((3, 4, 5), 4, 3)
@@ -199,7 +200,7 @@ def test_bernoulli():
 
 
 def test_an_op_without_a_rule_is_named():
-    with pytest.raises(NotImplementedError, match=r"aten::cos.*register_step\('aten::cos', rule"):
+    with pytest.raises(NoRule, match=r"aten::cos.*register_step\('aten::cos', rule"):
         Stepper(lambda x: F.pad(x, (1, 0))[..., :-1].cos(), torch.zeros(1, 1, 3, 3))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from genkern.sampling.graph import Graph, Table, Term, View, concatenated, identity
+from genkern.sampling.graph import Graph, NoRule, Table, Term, View, concatenated, identity
 from genkern.sampling.record import register_step
 
 
@@ -34,7 +34,7 @@ for _op in ("clone", "detach", "alias", "contiguous", "_to_copy", "lift_fresh"):
 @register_step("aten::elu")
 def elu(graph: Graph, x: View, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0):
     if scale != 1 or input_scale != 1:
-        raise NotImplementedError("sampling: elu must have scales of 1")
+        raise NoRule("sampling: elu must have scales of 1")
     return graph.pointwise("elu", x, number=float(alpha))
 
 
@@ -90,7 +90,7 @@ def mul(graph: Graph, x: Any, y: Any):
 @register_step("aten::div")
 def div(graph: Graph, x: View, y: Any):
     if not isinstance(x, View) or isinstance(y, View):
-        raise NotImplementedError("sampling: a division must be by a constant")
+        raise NoRule("sampling: a division must be by a constant")
     return mul(graph, x, 1 / y)
 
 
@@ -99,7 +99,7 @@ def div(graph: Graph, x: View, y: Any):
 
 def _check_channels(op: str, dim: int) -> None:
     if dim not in (1, -3):
-        raise NotImplementedError(f"sampling: {op} must be along the channels, dim 1; got {dim}")
+        raise NoRule(f"sampling: {op} must be along the channels, dim 1; got {dim}")
 
 
 @register_step("aten::cat")
@@ -137,7 +137,7 @@ def slice_(graph: Graph, x: View, dim: int = 0, start: Any = None, end: Any = No
         begin, stop, _ = at.indices(x.channels)
         return x.narrow(begin, stop - begin)
     if dim < 2:
-        raise NotImplementedError("sampling: a slice must be along channels, rows or columns")
+        raise NoRule("sampling: a slice must be along channels, rows or columns")
     table = identity(x.grid)
     return x.moved(table[at] if dim == 2 else table[:, at])
 
@@ -145,7 +145,7 @@ def slice_(graph: Graph, x: View, dim: int = 0, start: Any = None, end: Any = No
 @register_step("aten::constant_pad_nd")
 def constant_pad_nd(graph: Graph, x: View, pad: Sequence[int], value: float = 0):
     if value != 0 or any(pad[4:]):
-        raise NotImplementedError("sampling: padding must be of rows and columns, with zeros")
+        raise NoRule("sampling: padding must be of rows and columns, with zeros")
     return x.moved(padded(identity(x.grid), list(pad)))
 
 
@@ -162,7 +162,7 @@ def padded(table: Table, pad: list[int]) -> Table:
 def flip(graph: Graph, x: View, dims: Sequence[int]):
     axes = [dim % 4 - 2 for dim in dims]
     if min(axes) < 0:
-        raise NotImplementedError("sampling: a flip must be of rows or columns")
+        raise NoRule("sampling: a flip must be of rows or columns")
     return x.moved(np.flip(identity(x.grid), tuple(axes)))
 
 
@@ -197,11 +197,9 @@ def terms_of(x: View, table: Table, weight: torch.Tensor) -> list[Term]:
 @register_step("aten::convolution")
 def convolution(graph, x, weight, bias, stride, padding, dilation, transposed, extra, groups):
     if not isinstance(x, View) or isinstance(weight, View):
-        raise NotImplementedError(
-            "sampling: a convolution must be of features, with a fixed kernel"
-        )
+        raise NoRule("sampling: a convolution must be of features, with a fixed kernel")
     if groups != 1 or len(set(stride)) > 1 or len(set(dilation)) > 1:
-        raise NotImplementedError("sampling: a convolution must have one group, one stride")
+        raise NoRule("sampling: a convolution must have one group, one stride")
     if transposed:
         return _transposed(graph, x, weight, bias, stride, padding, dilation, extra)
     (step, _), (apart, _) = stride, dilation
