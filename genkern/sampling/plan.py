@@ -6,15 +6,11 @@ import numpy as np
 import torch
 
 from genkern.sampling import rules, schedule
-from genkern.sampling.graph import Constant, Image, Node
+from genkern.sampling.graph import Constant, Image, Node, NotCausal
 from genkern.sampling.record import record
 
 assert rules.__all__  # they register themselves
 Places = list[tuple[int, int]]
-
-
-class NotCausal(ValueError):
-    """The recorded ops let a pixel see itself or later pixels."""
 
 
 class Plan:

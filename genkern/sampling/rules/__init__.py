@@ -5,7 +5,11 @@ from genkern.sampling.rules import (
     concat_elu,
     diagonal_lstm,
     gated_activation,
+    linear,
     masked_conv2d,
+    moves,
+    norms,
+    pointwise,
     row_lstm,
 )
 
@@ -14,6 +18,10 @@ __all__ = [
     "concat_elu",
     "diagonal_lstm",
     "gated_activation",
+    "linear",
     "masked_conv2d",
+    "moves",
+    "norms",
+    "pointwise",
     "row_lstm",
 ]

@@ -13,6 +13,8 @@ from genkern.sampling.record import register_step
 
 def as_view(graph: Graph, value: Any, like: View) -> View:
     """A view of the channels and the grid of ``like``: of a constant, or repeated."""
+    if hasattr(like, "codes") or hasattr(value, "codes"):  # `Elements` are made alike later
+        return value
     if isinstance(value, torch.Tensor):
         return graph.constant(value, like.channels, like.grid)
     if value.channels == 1 and like.channels > 1:
@@ -27,15 +29,26 @@ def _unary(op: str, function: str, number: float = 0.0) -> None:
 for _op in ("relu", "tanh", "sigmoid", "silu", "exp"):
     _unary(_op, _op)
 _unary("neg", "mul_number", -1.0)
-for _op in ("clone", "detach", "alias", "contiguous", "_to_copy", "lift_fresh"):
+_unary("trunc", "trunc")
+_unary("round", "round")
+for _op in ("clone", "detach", "alias", "contiguous", "lift_fresh"):
     register_step(f"aten::{_op}", lambda graph, x, *ignored, **also: x)
+
+
+@register_step("aten::_to_copy")
+def to_copy(graph: Graph, x: View, *, dtype: torch.dtype | None = None, **also: Any) -> View:
+    if dtype == torch.bool:
+        raise NoRule("sampling: features must not become bool")
+    is_float = dtype is None or dtype.is_floating_point
+    return x if is_float else graph.pointwise("trunc", x)
 
 
 @register_step("aten::elu")
 def elu(graph: Graph, x: View, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0):
-    if scale != 1 or input_scale != 1:
-        raise NoRule("sampling: elu must have scales of 1")
-    return graph.pointwise("elu", x, number=float(alpha))
+    if input_scale != 1:
+        raise NoRule("sampling: elu must have an input scale of 1")
+    found = graph.pointwise("elu", x, number=float(alpha))
+    return found if scale == 1 else graph.pointwise("mul_number", found, number=float(scale))
 
 
 @register_step("aten::leaky_relu")
