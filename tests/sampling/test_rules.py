@@ -9,6 +9,7 @@ import genkern
 from examples.autoregressive.fvsbn import FVSBN
 from examples.autoregressive.made import MADE
 from examples.autoregressive.nade import NADE
+from examples.fast_sampling.public import public
 from examples.model import DataSpec
 from genkern import sampling
 from genkern.nn import MaskedConv2d
@@ -156,13 +157,40 @@ SEQUENCES = {
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_models_of_whole_images(name, shape):
     torch.manual_seed(3)
-    model = randomised(SEQUENCES[name](DataSpec(shape, LEVELS)))
-    check(Features(model), shape, methods=("incremental", "jacobi"))
+    model = Features(randomised(SEQUENCES[name](DataSpec(shape, LEVELS))))
+    check(model, shape, methods=("incremental", "jacobi"))
+    output = sampling.Categorical(LEVELS)
+    draw = {"shape": shape, "output": output, "method": "incremental"}
+    draw["noise"] = sampling.draw_noise(N, shape=shape, output=output)
+    whole = sampling.sample(model, N, **draw)
+    for row, column in ((0, 1), (1, 0)):
+        given = torch.zeros(shape[1:], dtype=torch.bool)
+        given[:row], given[row, :column] = True, True
+        partial = torch.where(given, whole.long(), -1)
+        assert torch.equal(sampling.sample(model, N, partial=partial, **draw), whole)
 
 
 def test_masks_that_multiply_weights():
     torch.manual_seed(3)
     check(randomised(PublicMADE()), methods=("incremental",))
+
+
+class Coloured(nn.Module):
+    """Masks of colours that multiply the kernels of F.conv2d."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = [MaskedConv2d(3, 9, 3, mask_type="A", data_channels=3),
+                  MaskedConv2d(9, 3 * LEVELS, 3, data_channels=3)]  # fmt: skip
+        self.layers = public(nn.Sequential(*layers))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def test_masks_of_colours_that_multiply_kernels():
+    torch.manual_seed(3)
+    check(randomised(Coloured()), (3, 2, 3), methods=("incremental",))
 
 
 class Features(nn.Module):

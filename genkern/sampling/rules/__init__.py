@@ -3,6 +3,7 @@
 from genkern.sampling.rules import (
     aten,
     concat_elu,
+    convolution,
     diagonal_lstm,
     gated_activation,
     linear,
@@ -16,6 +17,7 @@ from genkern.sampling.rules import (
 __all__ = [
     "aten",
     "concat_elu",
+    "convolution",
     "diagonal_lstm",
     "gated_activation",
     "linear",
