@@ -90,8 +90,8 @@ class Engine(Execution):
         self.constants = _Tensors(images.dtype)
         self.places: dict[Node, tuple[int, bool]] = {}
         self._allocate()
-        for c, node in enumerate(plan.colours):
-            self.caches[node][:-1, :, 0] = images[:, c].flatten(1).T
+        for c, colour in enumerate(plan.colours):
+            self.caches[colour.node][:-1, :, colour.start] = images[:, c].flatten(1).T
         numbers = self._numbers()
         self.numbers = torch.tensor(numbers, dtype=torch.int64)
         self.packed = torch.ops.genkern.sampler_pack(self.numbers, self.weights_.tensor())
@@ -104,7 +104,7 @@ class Engine(Execution):
     def _allocate(self) -> None:
         """The caches: views of one tensor."""
         H, W = self.plan.grid
-        slots: dict[Node, int] = {node: H * W for node in self.plan.colours}
+        slots: dict[Node, int] = {colour.node: H * W for colour in self.plan.colours}
         for node in self.plan.batches:
             if node in self.stored:
                 slots[node] = self.plan.slots(node).number
@@ -131,10 +131,8 @@ class Engine(Execution):
         for piece in self.plan.output.pieces:
             found += [*self._source(piece), piece.length]
         found.append(len(self.plan.colours))
-        grid = self.plan.grid
-        for node in self.plan.colours:
-            whole = np.arange(grid[0] * grid[1], dtype=np.int32).reshape(grid)
-            found += self._source(Piece(node, 0, 1, whole))
+        for colour in self.plan.colours:
+            found += self._source(colour)
         return found
 
     def _source(self, piece: Piece) -> list[int]:
@@ -218,7 +216,11 @@ class Engine(Execution):
 
     def _pointwise(self, node: Pointwise, stage: Stage, writer: "_Registers") -> list[list[int]]:
         found = []
-        number = self.constants.add(torch.tensor([node.number])) if node.number else -1
+        number = (
+            self.constants.add(torch.tensor([node.number], dtype=torch.float64))
+            if node.number
+            else -1
+        )
         for part in range(node.channels // stage.units):
             registers = []
             for piece in node.pieces:
