@@ -7,12 +7,22 @@ import torch
 
 from genkern.sampling.execute import Execution
 from genkern.sampling.fuse import Stage, is_identity, stages_of
-from genkern.sampling.graph import FUNCTIONS, Constant, Node, Piece, Pointwise, Product
+from genkern.sampling.graph import (
+    FUNCTIONS,
+    Constant,
+    Lookup,
+    Node,
+    Piece,
+    PlaceProduct,
+    Pointwise,
+    Product,
+)
 from genkern.sampling.plan import Plan
 
 KINDS = ("bernoulli", "categorical", "logistic_mixture")
 _LOAD, _STORE = 0, 1
 _CODES = {name: 2 + i for i, name in enumerate(FUNCTIONS)}
+_LOOKUP = 2 + len(FUNCTIONS)
 _NOWHERE = [0, 0, 0, 0, 0, -1, -1]
 _library = torch.library.Library("genkern", "FRAGMENT")
 _library.define("sampler_pack(Tensor numbers, Tensor weights) -> Tensor")
@@ -80,8 +90,8 @@ class Engine(Execution):
         self.constants = _Tensors(images.dtype)
         self.places: dict[Node, tuple[int, bool]] = {}
         self._allocate()
-        for c, node in enumerate(plan.colours):
-            self.caches[node][:-1, :, 0] = images[:, c].flatten(1).T
+        for c, colour in enumerate(plan.colours):
+            self.caches[colour.node][:-1, :, colour.start] = images[:, c].flatten(1).T
         numbers = self._numbers()
         self.numbers = torch.tensor(numbers, dtype=torch.int64)
         self.packed = torch.ops.genkern.sampler_pack(self.numbers, self.weights_.tensor())
@@ -94,7 +104,7 @@ class Engine(Execution):
     def _allocate(self) -> None:
         """The caches: views of one tensor."""
         H, W = self.plan.grid
-        slots: dict[Node, int] = {node: H * W for node in self.plan.colours}
+        slots: dict[Node, int] = {colour.node: H * W for colour in self.plan.colours}
         for node in self.plan.batches:
             if node in self.stored:
                 slots[node] = self.plan.slots(node).number
@@ -121,10 +131,8 @@ class Engine(Execution):
         for piece in self.plan.output.pieces:
             found += [*self._source(piece), piece.length]
         found.append(len(self.plan.colours))
-        grid = self.plan.grid
-        for node in self.plan.colours:
-            whole = np.arange(grid[0] * grid[1], dtype=np.int32).reshape(grid)
-            found += self._source(Piece(node, 0, 1, whole))
+        for colour in self.plan.colours:
+            found += self._source(colour)
         return found
 
     def _source(self, piece: Piece) -> list[int]:
@@ -167,6 +175,10 @@ class Engine(Execution):
             first = writer.take(node)
             if isinstance(node, Product):
                 products.append(self._product(node, stage.units, first))
+            elif isinstance(node, PlaceProduct):
+                products.append(self._place_product(node, stage.units, first))
+            elif isinstance(node, Lookup):
+                operations += self._lookup(node, stage.units, first)
             elif isinstance(node, Pointwise):
                 operations += self._pointwise(node, stage, writer)
             if node in self.stored:
@@ -186,14 +198,29 @@ class Engine(Execution):
             weight = self.weights_.add(torch.cat([term.weight for term in node.terms], dim=1))
         if node.bias is not None:
             bias = self.weights_.add(node.bias)
-        found = [node.channels // units, length, weight, bias, first, len(node.terms)]
+        found = [node.channels // units, length, weight, bias, first, 1, len(node.terms)]
         for term in node.terms:
-            found += [*self._source(term.piece), term.piece.length]
+            found += [*self._source(term.piece), term.piece.length, 1]
+        return found
+
+    def _place_product(self, node: PlaceProduct, units: int, first: int) -> list[int]:
+        places, length = node.grid[0], node.weight.shape[2]
+        weight = self.weights_.add(node.weight) if length else -1
+        bias = -1 if node.bias is None else self.weights_.add(node.bias)
+        head = [node.channels // units, length, weight, bias, first, places]
+        found = [*head, len(node.reaches)]
+        for reach in node.reaches:
+            piece = Piece(reach.node, reach.start, reach.length, reach.table)
+            found += [*self._source(piece), reach.length, reach.table.shape[1]]
         return found
 
     def _pointwise(self, node: Pointwise, stage: Stage, writer: "_Registers") -> list[list[int]]:
         found = []
-        number = self.constants.add(torch.tensor([node.number])) if node.number else -1
+        number = (
+            self.constants.add(torch.tensor([node.number], dtype=torch.float64))
+            if node.number
+            else -1
+        )
         for part in range(node.channels // stage.units):
             registers = []
             for piece in node.pieces:
@@ -207,6 +234,14 @@ class Engine(Execution):
             operands = [*registers, 0, 0, 0, 0][:4]
             found.append([_CODES[node.function], to, *operands, number, *_NOWHERE])
         return found
+
+    def _lookup(self, node: Lookup, units: int, first: int) -> list[list[int]]:
+        source, at = self._source(node.pieces[0]), self.constants.add(node.rows)
+        count, C = node.rows.shape
+        return [
+            [_LOOKUP, first + part, C, part * units, count, 0, at, *source]
+            for part in range(C // units)
+        ]
 
     def _stores(self, node: Node, stage: Stage, first: int) -> list[list[int]]:
         found = []

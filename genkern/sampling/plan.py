@@ -6,15 +6,11 @@ import numpy as np
 import torch
 
 from genkern.sampling import rules, schedule
-from genkern.sampling.graph import Constant, Image, Node
+from genkern.sampling.graph import Constant, Image, Node, NotCausal
 from genkern.sampling.record import record
 
 assert rules.__all__  # they register themselves
 Places = list[tuple[int, int]]
-
-
-class NotCausal(ValueError):
-    """The recorded ops let a pixel see itself or later pixels."""
 
 
 class Plan:
@@ -39,13 +35,17 @@ class Plan:
         wavefront: bool = False,
         first: int = 0,
     ) -> None:
-        self.graph, self.output, self.colours = record(model, shape, dtype, *condition)
         self.grid = (shape[2], shape[3])
         H, W = self.grid
         self.slope = None
         raster = np.arange(H * W, dtype=np.int32).reshape(H, W)
-        self.in_order = not self._is_causal(raster, False)
-        if self.in_order and not (len(self.colours) > 1 and self._is_causal(raster, True)):
+        for in_order in (False, True)[: shape[1]]:
+            self.graph, self.output, self.colours = record(
+                model, shape, dtype, *condition, together=not in_order
+            )
+            if self._is_causal(raster, in_order):
+                break
+        else:
             raise NotCausal(
                 "sampling: the output at a pixel must not see it or later pixels; a weight of 0 "
                 "between channels of one tap counts as seen, a dead tap of nn.MaskedConv2d does not"
@@ -61,15 +61,15 @@ class Plan:
 
     def _order(self, number: np.ndarray, in_order: bool, given: int = 0) -> schedule.Order:
         """Of steps with a number for each place (H, W)."""
-        C = len(self.colours)
+        C, nodes = len(self.colours), [colour.node for colour in self.colours]
         if not in_order:
-            return schedule.Order(dict.fromkeys(self.colours, number), given)
-        return schedule.Order({node: number * C + c for c, node in enumerate(self.colours)}, given)
+            return schedule.Order(dict.fromkeys(nodes, number), given)
+        return schedule.Order({node: number * C + c for c, node in enumerate(nodes)}, given)
 
     def _due(self, order: schedule.Order) -> np.ndarray:
         """(P, H, W): the step that needs each channel of the output."""
         P, C = self.output.channels, len(self.colours)
-        number = [order.drawn[node] for node in self.colours]
+        number = [order.drawn[colour.node] for colour in self.colours]
         if not self.in_order:
             return np.broadcast_to(number[0], (P, *self.grid))
         return np.repeat(np.stack(number), P // C, axis=0)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from genkern.sampling.graph import Graph, Image, NoRule, View, concatenated
+from genkern.sampling.graph import Graph, Image, NoRule, Piece, View, concatenated
 
 Rule = Callable[..., Any]
 _rules: dict[str, Rule] = {}
@@ -38,7 +38,7 @@ class _Features(torch.Tensor):
 
     @staticmethod
     def __new__(cls, view: View, graph: Graph, images: int, dtype: torch.dtype):
-        shape = (images, *view.shape)
+        shape = view.shape_of(images)
         place = torch.device("cpu")
         made = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=place)
         made.view_, made.graph = view, graph
@@ -64,15 +64,16 @@ class _Features(torch.Tensor):
                 f"sampling: a model must be made of ops with a rule; got {name} (to add one: "
                 f"genkern.sampling.register_step({name!r}, rule))"
             )
-        results = rule(found[0].graph, *known, **options)
+        graph = found[0].graph
+        results = rule(graph, *known, **options)
         if is_mutable:  # a view of the tensor that is changed would not follow
             if not isinstance(args[0], cls):
                 raise NoRule(f"sampling: {name} must not write into a constant")
             args[0].view_ = results
             return args[0]
         if isinstance(results, View):
-            return cls(results, found[0].graph, found[0].shape[0], found[0].dtype)
-        return [cls(view, found[0].graph, found[0].shape[0], found[0].dtype) for view in results]
+            return cls(results, graph, graph.images, found[0].dtype)
+        return [cls(view, graph, graph.images, found[0].dtype) for view in results]
 
 
 def _views_in(value: Any, found: list[_Features]) -> Any:
@@ -100,15 +101,19 @@ _CREATES: dict[str, Callable[..., torch.Tensor]] = {
 
 
 def record(
-    model: Callable[..., torch.Tensor], shape: tuple[int, ...], dtype: torch.dtype, *condition: Any
-) -> tuple[Graph, View, list[Image]]:
-    """The graph of a model, its output, and the images: a node for each colour."""
+    model: Callable[..., torch.Tensor],
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    *condition: Any,
+    together: bool,
+) -> tuple[Graph, View, list[Piece]]:
+    """The graph of a model, its output, and the colours of the images, in one node if they are
+    ``together``, and otherwise in a node each."""
     N, C, H, W = shape
-    graph = Graph()
-    colours = [Image(1, (H, W), start=c) for c in range(C)]
-    for colour in colours:
-        graph.add(colour)
-    view = concatenated([graph.view(colour) for colour in colours])
+    graph = Graph(N)
+    nodes = [Image(C, (H, W))] if together else [Image(1, (H, W), start=c) for c in range(C)]
+    view = concatenated([graph.view(graph.add(node)) for node in nodes])
+    colours = [view.narrow(c, 1).pieces[0] for c in range(C)]
     with torch.no_grad():
         output = model(_Features(view, graph, N, dtype), *condition)
     if not isinstance(output, _Features) or output.ndim != 4 or output.shape[2:] != (H, W):
