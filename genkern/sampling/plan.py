@@ -11,6 +11,7 @@ from genkern.sampling.record import record
 
 assert rules.__all__  # they register themselves
 Places = list[tuple[int, int]]
+CPU = torch.device("cpu")
 
 
 class NotCausal(ValueError):
@@ -38,8 +39,11 @@ class Plan:
         *,
         wavefront: bool = False,
         first: int = 0,
+        device: torch.device = CPU,
     ) -> None:
-        self.graph, self.output, self.colours = record(model, shape, dtype, *condition)
+        self.graph, self.output, self.colours = record(
+            model, shape, dtype, *condition, device=device
+        )
         self.grid = (shape[2], shape[3])
         H, W = self.grid
         self.slope = None

@@ -37,10 +37,11 @@ class _Features(torch.Tensor):
     graph: Graph
 
     @staticmethod
-    def __new__(cls, view: View, graph: Graph, images: int, dtype: torch.dtype):
+    def __new__(
+        cls, view: View, graph: Graph, images: int, dtype: torch.dtype, device: torch.device
+    ):
         shape = (images, *view.shape)
-        place = torch.device("cpu")
-        made = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=place)
+        made = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=device)
         made.view_, made.graph = view, graph
         return made
 
@@ -70,9 +71,10 @@ class _Features(torch.Tensor):
                 raise NoRule(f"sampling: {name} must not write into a constant")
             args[0].view_ = results
             return args[0]
+        graph, like = found[0].graph, (found[0].shape[0], found[0].dtype, found[0].device)
         if isinstance(results, View):
-            return cls(results, found[0].graph, found[0].shape[0], found[0].dtype)
-        return [cls(view, found[0].graph, found[0].shape[0], found[0].dtype) for view in results]
+            return cls(results, graph, *like)
+        return [cls(view, graph, *like) for view in results]
 
 
 def _views_in(value: Any, found: list[_Features]) -> Any:
@@ -84,23 +86,31 @@ def _views_in(value: Any, found: list[_Features]) -> Any:
     return value
 
 
+def _filled(like: torch.Tensor, shape: Any, number: float) -> torch.Tensor:
+    return torch.full(shape, number, dtype=like.dtype, device=like.device)
+
+
 def _full(number: float) -> Callable[..., torch.Tensor]:
-    return lambda like, *ignored: torch.full(like.shape, number, dtype=like.dtype)
+    return lambda like, *ignored: _filled(like, like.shape, number)
 
 
 #: What has the shape of features, and not their values.
 _CREATES: dict[str, Callable[..., torch.Tensor]] = {
     "zeros_like": _full(0.0),
     "ones_like": _full(1.0),
-    "full_like": lambda like, number: torch.full(like.shape, number, dtype=like.dtype),
-    "new_zeros": lambda like, shape: torch.zeros(shape, dtype=like.dtype),
-    "new_ones": lambda like, shape: torch.ones(shape, dtype=like.dtype),
-    "new_full": lambda like, shape, number: torch.full(shape, number, dtype=like.dtype),
+    "full_like": lambda like, number: _filled(like, like.shape, number),
+    "new_zeros": lambda like, shape: _filled(like, shape, 0.0),
+    "new_ones": lambda like, shape: _filled(like, shape, 1.0),
+    "new_full": _filled,
 }
 
 
 def record(
-    model: Callable[..., torch.Tensor], shape: tuple[int, ...], dtype: torch.dtype, *condition: Any
+    model: Callable[..., torch.Tensor],
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    *condition: Any,
+    device: torch.device,
 ) -> tuple[Graph, View, list[Image]]:
     """The graph of a model, its output, and the images: a node for each colour."""
     N, C, H, W = shape
@@ -110,7 +120,7 @@ def record(
         graph.add(colour)
     view = concatenated([graph.view(colour) for colour in colours])
     with torch.no_grad():
-        output = model(_Features(view, graph, N, dtype), *condition)
+        output = model(_Features(view, graph, N, dtype, device), *condition)
     if not isinstance(output, _Features) or output.ndim != 4 or output.shape[2:] != (H, W):
         raise ValueError(
             f"sampling: the model must return parameters (N, P, {H}, {W}) that depend on the "
