@@ -53,7 +53,7 @@ def given_or_less(p_given, o, mask):
 def keep(p_plan, p_tables, p_cache, p_table, p_integers, images, c, o, place, n, mask, x):
     """Stores integers of a colour, and what the network reads of them."""
     tl.store(p_integers + o, x, mask)
-    p_own = p_plan + images + 1 + 4 * c
+    p_own = p_plan + images + 4 * c
     base, slot = tl.load(p_own), tl.load(p_own + 1)
     image, table = tl.load(p_own + 2), tl.load(p_own + 3)
     at = tl.load(p_tables + table + place).to(tl.int64)
