@@ -83,6 +83,7 @@ class Switch(Choice):
 
 Takes = Number | Choice
 COUNT, PERIOD, UNIT = Number(int, 1, 10**9), Number(int, 0, 10**9), Number(float, 0, 1, below=True)
+NOT_NEGATIVE = Number(float, 0)
 POSITIVE, SEED = Number(float, 0, above=True), Number(int, 0, 2**63 - 1)
 
 #: Of every player of a model; `--player NAME.OPTION=VALUE` sets one player's alone.
@@ -108,7 +109,7 @@ TRAIN: dict[str, tuple[Takes, str]] = {
 }
 SAMPLE: dict[str, tuple[Takes, str]] = {
     "num": (Number(int, 1, 10**6), "samples; default 64"),
-    "temperature": (POSITIVE, "default 1; below 1: nearer to what is likely"),
+    "temperature": (NOT_NEGATIVE, "default 1; below 1: nearer to what is likely; 0: that itself"),
     "seed": (SEED, "default 0"),
     "label": (Number(int, 0, 10**6), "class, of models that take labels; default: each in turn"),
 }

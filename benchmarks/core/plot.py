@@ -1,4 +1,4 @@
-"""`plot`: speed-up bars, a roofline and scaling curves, as PNG."""
+"""`plot`: speed-up bars, a roofline, scaling curves and times of sampling, as PNG."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -133,13 +133,52 @@ def curves(records: Sequence[Record], path: Path) -> Path:
     return _save(figure, path)
 
 
+def sampling(records: Sequence[Record], path: Path) -> Path:
+    """Seconds of a batch by method, and against the side of the images."""
+    found = [r for r in records if r["kind"] == "sampling"]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2))
+    batches = [r for r in found if r["axis"] == "batch"]
+    sizes = sorted({r["batch"] for r in batches})
+    bars = {"a forward pass per pixel": "naive_seconds", "one forward pass": "forward_seconds"}
+    bars |= {name: "seconds" for name in dict.fromkeys(r["method"] for r in batches)}
+    for column, (name, key) in enumerate(bars.items()):
+        own = {r["batch"]: r[key] for r in batches if key != "seconds" or r["method"] == name}
+        at = [row + (column - (len(bars) - 1) / 2) * 0.8 / len(bars) for row in range(len(sizes))]
+        drawn = left.bar(at, [own[N] for N in sizes], 0.8 / len(bars), label=name)
+        text = [f"{own[N]:,.0f}" if own[N] >= 100 else f"{own[N]:.2g}" for N in sizes]
+        left.bar_label(drawn, text, fontsize=7)
+    left.set_xticks(range(len(sizes)), [str(N) for N in sizes])
+    left.set_xlabel(f"images of {batches[0]['side']} x {batches[0]['side']}")
+    for record in (r for r in found if r["axis"] == "side"):
+        sides, seconds = zip(*record["points"], strict=True)
+        label = f"{record['method']}: slope {record['slope']:.2f} in pixels"
+        right.plot(sides, seconds, marker="o", label=label)
+        ideal = [seconds[0] * (side / sides[0]) ** 2 for side in sides]
+        right.plot(sides, ideal, color="grey", linestyle=":", linewidth=1)
+        right.set_xlabel(f"side of {record['batch']} images (dotted: as the number of pixels)")
+    right.set_xscale("log", base=2, subs=[])
+    right.set_xticks(sides, [str(side) for side in sides])
+    left.set_ylim(0.5 * min(r["forward_seconds"] for r in batches),
+                  30 * max(r["naive_seconds"] for r in batches))  # fmt: skip
+    for axes in (left, right):
+        axes.set_yscale("log")
+        axes.set_ylabel("s")
+        axes.grid(axis="y", alpha=0.3)
+        axes.legend(fontsize=8, ncols=2 if axes is left else 1, loc="upper left")
+    figure.suptitle(_title(found), fontsize=10)
+    figure.tight_layout()
+    return _save(figure, path)
+
+
 def plot(records: Sequence[Record], folder: Path, stem: str) -> list[Path]:
-    """What the records allow: bars and roofline of timings, curves of scaling."""
+    """What the records allow: bars and roofline of timings, curves of scaling and sampling."""
     kinds = {record["kind"] for record in records}
     made = []
     if "timing" in kinds:
         made.append(speedup(records, folder / f"{stem}-speedup.png"))
         made.append(roofline(records, folder / f"{stem}-roofline.png"))
+    if "sampling" in kinds:
+        made.append(sampling(records, folder / f"{stem}.png"))
     if "scaling" in kinds:
         made.append(curves(records, folder / f"{stem}.png"))
     return made

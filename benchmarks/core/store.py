@@ -32,7 +32,13 @@ SCALING_KEYS = CONTEXT_KEYS | {
     *("kind", "op", "axis", "dtype", "device", "implementation", "phase"),
     *("points", "slope", "work_slope"),
 }
-KEYS = {"timing": TIMING_KEYS, "failure": FAILURE_KEYS, "scaling": SCALING_KEYS}
+SAMPLING_KEYS = CONTEXT_KEYS | {"kind", "op", "axis", "dtype", "device", "method", "batch"}
+KEYS = {
+    "timing": TIMING_KEYS,
+    "failure": FAILURE_KEYS,
+    "scaling": SCALING_KEYS,
+    "sampling": SAMPLING_KEYS,
+}
 
 
 class BadFile(Exception):

@@ -1,6 +1,6 @@
 // The sampling engine: packing of weights, and the loop over the steps. What is computed: plan.h.
 #include "../bind.h"
-#include "draw.h"
+#include "chances.h"
 #include "engine.h"
 #include "team.h"
 
@@ -182,10 +182,31 @@ void sampler_draw(const Tensor& numbers, const Tensor& tables, const Tensor& pac
   });
 }
 
+// Of a mixture (rows, parameters) given the colours that are known (rows, some): (rows, levels).
+Tensor sampler_chances(const Tensor& params, const Tensor& known, int64_t levels, int64_t colours) {
+  return dispatch_accumulate(params, [&]<typename A>(A) {
+    const int64_t rows = params.size(0), width = params.size(1), given = known.size(1);
+    const int64_t components = width / (colours == 1 ? 3 : 10);
+    Tensor found = new_tensor(params, {rows, levels});
+    const A* from = data<const A>(params);
+    const int64_t* x = data<const int64_t>(known);
+    A* to = data<A>(found);
+    parallel_units(rows, 8, [&](Units units) {
+      Chances<A> chances(levels);
+      for (const int64_t row : units) {
+        const Mixture<A> mixture{from + row * width, components, colours, levels};
+        chances.of(mixture, x + row * given, given, to + row * levels);
+      }
+    });
+    return found;
+  });
+}
+
 GENKERN_REGISTER(CPU, m) {
   m.impl("sampler_pack", TORCH_BOX(&sampler_pack));
   m.impl("sampler_steps", TORCH_BOX(&sampler_steps));
   m.impl("sampler_draw", TORCH_BOX(&sampler_draw));
+  m.impl("sampler_chances", TORCH_BOX(&sampler_chances));
 }
 
 }  // namespace genkern::cpu

@@ -93,26 +93,38 @@ inline double log_chance(double mean, double log_scale, int64_t v, int64_t level
   return -softplus_of(-p) - softplus_of(q) + std::log(-std::expm1(-2 * half * t));
 }
 
-// The colours of a pixel, K components: [K logits | for each colour: K means, K log-scales and, of
-// three colours, K coefficients]. u[0] chooses the component, u[1 + c] the value of colour c; `x`
-// holds what is given, or -1, and then everything.
+// Parameters of a pixel, of K components: [K logits | for each colour: K means, K log-scales and,
+// of three colours, K coefficients].
+template <typename A>
+struct Mixture {
+  const A* params;
+  int64_t K, colours, levels;
+
+  int64_t each() const { return colours == 1 ? 2 : 3; }
+  A log_scale(int64_t k, int64_t c) const { return params[K * (2 + each() * c) + k]; }
+  // Given the colours x before c.
+  template <typename B>
+  B mean(int64_t k, int64_t c, const int64_t* x) const {
+    B mean = params[K * (1 + each() * c) + k];
+    for (int64_t before = 0; before < c; ++before) {  // green has coefficient 0, blue has 1 and 2
+      const int64_t which = before + std::max<int64_t>(0, c - 1);
+      const B at = B(2) * B(x[before]) / B(levels - 1) - B(1);
+      mean += std::tanh(B(params[K * (3 + each() * which) + k])) * at;
+    }
+    return mean;
+  }
+};
+
+// The colours of a pixel. u[0] chooses the component, u[1 + c] the value of colour c; `x` holds
+// what is given, or -1, and then everything.
 template <typename A>
 void draw_mixture(const Drawing& d, const A* params, int64_t K, int64_t colours, const A* u,
                   int64_t* x, double& log_p, std::vector<A>& work) {
-  const int64_t each = colours == 1 ? 2 : 3;
+  const Mixture<A> mixture{params, K, colours, d.levels};
   work.assign(params, params + K);
   A* joint = work.data();
-  const auto mean_of = [&](int64_t k, int64_t c) {
-    const A* own = params + K * (1 + each * c) + k;
-    A mean = own[0];
-    for (int64_t before = 0; before < c; ++before) {  // green has coefficient 0, blue has 1 and 2
-      const int64_t which = before + std::max<int64_t>(0, c - 1);
-      const A at = A(2) * A(x[before]) / A(d.levels - 1) - A(1);
-      mean += std::tanh(params[K * (3 + each * which) + k]) * at;
-    }
-    return mean;
-  };
-  const auto scale_of = [&](int64_t k, int64_t c) { return params[K * (2 + each * c) + k]; };
+  const auto mean_of = [&](int64_t k, int64_t c) { return mixture.template mean<A>(k, c, x); };
+  const auto scale_of = [&](int64_t k, int64_t c) { return mixture.log_scale(k, c); };
   // What is given of the pixel, from the first colour on, says which component it is of.
   for (int64_t c = 0; c < colours && x[c] >= 0; ++c)
     for (int64_t k = 0; k < K; ++k)

@@ -52,7 +52,9 @@ class Worker {
         last = begin + 1;
         while (last < end && waves[last] == waves[begin]) ++last;
       }
-      run_wave(stage, memory_.tables + stage.places + begin, last - begin);
+      const int32_t* places = memory_.tables + stage.places;
+      const int64_t each = stage.by_place ? 1 : last - begin;
+      for (int64_t at = begin; at < last; at += each) run_wave(stage, places + at, each);
       begin = last;
       wait();
     }
@@ -60,7 +62,10 @@ class Worker {
 
   // `length` channels of image n at a place.
   void read(const Source& source, int64_t place, int64_t n, int64_t length, A* to) const {
-    const int64_t slot = slot_of(source, place);
+    read_slot(source, slot_of(source, place), n, length, to);
+  }
+
+  void read_slot(const Source& source, int64_t slot, int64_t n, int64_t length, A* to) const {
     if (slot == source.zeros) {
       std::fill_n(to, length, A{});
       return;
@@ -109,7 +114,8 @@ class Worker {
     for (int64_t block = first; block < last; ++block) {
       for (const Product& product : stage.products) {
         if (stage.products.size() > 1) gather(product, rows);
-        const A* packed = memory_.packed + product.packed +
+        const int64_t place = product.places > 1 ? place_[0] : 0;
+        const A* packed = memory_.packed + product.packed + place * product.place_size +
                           block * product.parts * (product.length + 1) * stage.width;
         for (int64_t part = 0; part < product.parts; ++part)
           multiply(rows_, row_, rows, runs_, packed + part * (product.length + 1) * stage.width,
@@ -121,6 +127,7 @@ class Worker {
 
   void operate(const Stage& stage, const Operation& op, int64_t rows, int64_t block, int64_t size) {
     const int64_t at = block * stage.width, valid = std::min(stage.width, stage.units - at);
+    if (op.code == Code::kLookup) return look_up(stage, op, rows, at, valid, size);
     if (op.code != Code::kLoad && op.code != Code::kStore) {
       const A number = op.number < 0 ? A{} : memory_.constants[op.number];
       return sampler::operate(op, rows * stage.width, registers_, size, number);
@@ -140,28 +147,45 @@ class Worker {
     }
   }
 
+  void look_up(const Stage& stage, const Operation& op, int64_t rows, int64_t at, int64_t valid,
+               int64_t size) {
+    A* to = registers_ + op.to * size;
+    for (int64_t r = 0; r < rows; ++r, to += stage.width) {
+      A name;
+      read(op.memory, place_[r], image_[r], 1, &name);
+      const int64_t row = name > 0 ? int64_t(std::min(name, A(op.z - 1))) : 0;  // NaN: 0
+      std::copy_n(memory_.constants + op.number + row * op.x + op.y + at, valid, to);
+      std::fill(to + valid, to + stage.width, A{});
+    }
+  }
+
   // The factors of each row side by side, without the terms that are zero for all rows.
   void gather(const Product& product, int64_t rows) {
     runs_.clear();
     row_ = (product.length + 15) / 16 * 16 + 16;
     int64_t begin = 0, weight = 0;
-    for (const Term& term : product.terms) {
-      if (!is_zero(term.source, rows)) {
+    for (const Term& term : product.terms)
+      for (int64_t t = 0; t < term.count; ++t, weight += term.length) {
+        if (is_zero(term, t, rows)) continue;
         for (int64_t r = 0; r < rows; ++r)
-          read(term.source, place_[r], image_[r], term.length, rows_ + r * row_ + begin);
+          read_slot(term.source, slot_of(term, t, place_[r]), image_[r], term.length,
+                    rows_ + r * row_ + begin);
         if (!runs_.empty() && runs_.back().weight + runs_.back().length == weight)
           runs_.back().length += term.length;
         else
           runs_.push_back({begin, weight, term.length});
         begin += term.length;
       }
-      weight += term.length;
-    }
   }
 
-  bool is_zero(const Source& source, int64_t rows) const {
+  int64_t slot_of(const Term& term, int64_t t, int64_t place) const {
+    const Source& source = term.source;
+    return source.table < 0 ? 0 : memory_.tables[source.table + place * term.count + t];
+  }
+
+  bool is_zero(const Term& term, int64_t t, int64_t rows) const {
     for (int64_t r = 0; r < rows; ++r)
-      if (slot_of(source, place_[r]) != source.zeros) return false;
+      if (slot_of(term, t, place_[r]) != term.source.zeros) return false;
     return true;
   }
 

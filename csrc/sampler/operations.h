@@ -11,6 +11,13 @@ inline V minus_one_of_exp(V x) {
   return expm1(x);
 }
 
+// What networks have little of, in scalar arithmetic.
+template <typename V, typename F>
+inline V lane_by_lane(V x, const F& f) {
+  for (size_t i = 0; i < sizeof(V) / sizeof(x[0]); ++i) x[i] = f(x[i]);
+  return x;
+}
+
 // to[i] = f(...) of whole registers: `count` is a multiple of the lanes.
 template <typename A>
 void operate(const Operation& op, int64_t count, A* registers, int64_t size, A number) {
@@ -61,8 +68,32 @@ void operate(const Operation& op, int64_t count, A* registers, int64_t size, A n
       });
     case Code::kState:
       return each([&](int64_t i) { return sigmoid(load(x + i)) * quick_tanh(load(y + i)); });
+    case Code::kGelu:
+      return each([&](int64_t i) {
+        const auto gelu = [](A v) { return v * A(0.5) * std::erfc(-v * A(M_SQRT1_2)); };
+        return lane_by_lane(load(x + i), gelu);
+      });
+    case Code::kSoftplus:  // torch's is the identity beyond a limit
+      return each([&](int64_t i) {
+        const V v = load(x + i);
+        return v > a ? v : softplus(v);
+      });
+    case Code::kAtLeast:
+      return each([&](int64_t i) { return max(load(x + i), a); });
+    case Code::kAtMost:
+      return each([&](int64_t i) { return min(load(x + i), a); });
+    case Code::kSelect:
+      return each([&](int64_t i) { return load(x + i) > 0 ? load(y + i) : load(z + i); });
+    case Code::kTrunc:
+      return each(
+          [&](int64_t i) { return lane_by_lane(load(x + i), [](A v) { return std::trunc(v); }); });
+    case Code::kRound:
+      return each([&](int64_t i) {
+        return lane_by_lane(load(x + i), [](A v) { return std::nearbyint(v); });
+      });
     case Code::kLoad:
     case Code::kStore:
+    case Code::kLookup:
       return;
   }
 }

@@ -47,13 +47,16 @@ struct Source {
         zeros(n.next()) {}
 };
 
+// `count` places side by side, of each of which `length` channels are read: the table has so many
+// entries for a place.
 struct Term {
   Source source;
-  int64_t length;
+  int64_t length, count = 1;
 };
 
 struct Product {
   int64_t parts, length, weight, bias, first_register, packed;
+  int64_t places, place_size;  // that have weights of their own; 1: all have the same
   std::vector<Term> terms;
 };
 
@@ -75,13 +78,22 @@ enum class Code : int64_t {
   kMulNumber,
   kGated,
   kCell,
-  kState
+  kState,
+  kGelu,
+  kSoftplus,
+  kAtLeast,
+  kAtMost,
+  kSelect,
+  kTrunc,
+  kRound,
+  kLookup
 };
 
 struct Operation {
   Code code;
   int64_t to, x, y, z, w, number;
-  Source memory;  // of a load or a store
+  Source memory;  // of a load or a store; of a lookup, whose rows of x channels, from channel y on,
+                  // z of them, lie at `number`: what names the row
 };
 
 // Vectors of a block of units: weights of a block lie side by side.
@@ -93,6 +105,7 @@ inline int64_t vectors_of(int64_t units) {
 
 struct Stage {
   int64_t units, places, ends, waves, registers, width, blocks;
+  bool by_place = false;  // a place at a time: a product has weights for each
   std::vector<Product> products;
   std::vector<Operation> operations;
 };
@@ -108,12 +121,14 @@ template <typename A>
 Product read_product(Numbers& n, const Stage& stage, Plan& plan) {
   Product p;
   p.parts = n.next(), p.length = n.next(), p.weight = n.next(), p.bias = n.next();
-  p.first_register = n.next(), p.packed = plan.packed;
+  p.first_register = n.next(), p.places = n.next(), p.packed = plan.packed;
   for (int64_t left = n.next(); left > 0; --left) {
     const Source source(n);
-    p.terms.push_back({source, n.next()});
+    const int64_t length = n.next();
+    p.terms.push_back({source, length, n.next()});
   }
-  plan.packed += stage.blocks * p.parts * (p.length + 1) * stage.width;
+  p.place_size = stage.blocks * p.parts * (p.length + 1) * stage.width;
+  plan.packed += p.places * p.place_size;
   plan.longest = p.length > plan.longest ? p.length : plan.longest;
   return p;
 }
@@ -128,8 +143,10 @@ Plan read_plan(const int64_t* numbers) {
     s.registers = n.next();
     s.width = vectors_of<A>(s.units) * kLanes<A>;
     s.blocks = (s.units + s.width - 1) / s.width;
-    for (int64_t products = n.next(); products > 0; --products)
+    for (int64_t products = n.next(); products > 0; --products) {
       s.products.push_back(read_product<A>(n, s, plan));
+      s.by_place |= s.products.back().places > 1;
+    }
     for (int64_t operations = n.next(); operations > 0; --operations) {
       const Code code{n.next()};
       const int64_t to = n.next(), x = n.next(), y = n.next(), z = n.next(), w = n.next();
@@ -142,7 +159,7 @@ Plan read_plan(const int64_t* numbers) {
   }
   for (int64_t left = n.next(); left > 0; --left) {
     const Source source(n);
-    plan.output.push_back({source, n.next()});
+    plan.output.push_back({source, n.next(), 1});
   }
   for (int64_t left = n.next(); left > 0; --left) plan.images.emplace_back(n);
   return plan;

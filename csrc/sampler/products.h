@@ -1,7 +1,8 @@
 // The products of a stage: rows (a place of an image each) x units, through the register tile.
 //
-// Packed weights of a product, for every block of units and part: the bias of each lane, then, for
-// each factor, the weights of each lane; lanes without a unit hold 0.
+// Packed weights of a product, for every place with weights of its own, block of units and part:
+// the bias of each lane, then, for each factor, the weights of each lane; lanes without a unit hold
+// 0.
 #pragma once
 #include <algorithm>
 
@@ -27,16 +28,17 @@ struct Run {
 template <typename A>
 void pack(const Stage& stage, const Product& p, const A* weights, A* packed) {
   A* to = packed + p.packed;
-  for (int64_t block = 0; block < stage.blocks; ++block)
-    for (int64_t part = 0; part < p.parts; ++part) {
-      const int64_t first = block * stage.width, left = stage.units - first;
-      const int64_t valid = std::min(stage.width, left), row = part * stage.units + first;
-      for (int64_t i = 0; i < stage.width; ++i)
-        *to++ = i < valid && p.bias >= 0 ? weights[p.bias + row + i] : A{};
-      for (int64_t k = 0; k < p.length; ++k)
-        for (int64_t i = 0; i < stage.width; ++i)
-          *to++ = i < valid ? weights[p.weight + (row + i) * p.length + k] : A{};
-    }
+  const int64_t channels = p.parts * stage.units, all = p.places * stage.blocks * p.parts;
+  for (int64_t i = 0; i < all; ++i) {
+    const int64_t part = i % p.parts, first = i / p.parts % stage.blocks * stage.width;
+    const int64_t row = i / (p.parts * stage.blocks) * channels + part * stage.units + first;
+    const int64_t valid = std::min(stage.width, stage.units - first);
+    for (int64_t u = 0; u < stage.width; ++u)
+      *to++ = u < valid && p.bias >= 0 ? weights[p.bias + row + u] : A{};
+    for (int64_t k = 0; k < p.length; ++k)
+      for (int64_t u = 0; u < stage.width; ++u)
+        *to++ = u < valid ? weights[p.weight + (row + u) * p.length + k] : A{};
+  }
 }
 
 // sums[m][v] = bias[v] + sum over the runs: one order of the sum, whatever M and NV are.

@@ -1,15 +1,13 @@
 """MADE. Source: Germain et al. 2015, "MADE: masked autoencoder for distribution estimation"."""
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import nn
 
-from examples.autoregressive.raster import Place
 from examples.autoregressive.sequence import SequenceModel, check_size
 from examples.model import Batch, DataSpec
-from genkern import masked_linear
+from genkern import masked_linear, sampling
 
 
 class MADE(SequenceModel):
@@ -93,14 +91,6 @@ class MADE(SequenceModel):
         which = torch.randint(self.orders, (), generator=generator, device=generator.device)
         return {"loss": self.member_nll(batch.items, int(which)).mean()}
 
-    def member_steps(
-        self, images: torch.Tensor, which: int
-    ) -> Iterator[tuple[Place, torch.Tensor]]:
-        places = self.places()
-        for d in self.degrees0[which].argsort().tolist():
-            values = self.spec.scale(images, self.output.weight).permute(0, 2, 3, 1).flatten(1)
-            yield places[d], self.outputs(values, which)[:, d]
-
     def draw_images(
         self,
         images: torch.Tensor,
@@ -111,7 +101,29 @@ class MADE(SequenceModel):
         """Each sample by an order drawn at random; what `sample` completes is in raster order."""
         size, device = (len(images),), images.device
         which = torch.randint(self.orders, size, generator=generator, device=device)
-        for k in range(self.orders):
-            part = images[which == k]
-            self.fill(part, self.member_steps(part, k), generator, temperature)
-            images[which == k] = part
+        for k in which.unique().tolist():
+            part = (which == k).nonzero()[:, 0]
+            found = sampling.sample(
+                Member(self, k),
+                len(part),
+                shape=(1, 1, self.spec.dims),
+                output=self.distribution,
+                temperature=temperature,
+                generator=generator,
+            )
+            C, H, W = self.spec.shape
+            places = found[:, 0, 0, self.degrees0[k]].view(-1, H, W, C)
+            images[part] = places.permute(0, 3, 1, 2).to(images)
+
+
+class Member(nn.Module):
+    """One order of a MADE: places (N, 1, 1, D) in that order to their logits (N, levels, 1, D)."""
+
+    def __init__(self, model: MADE, which: int) -> None:
+        super().__init__()
+        self.model, self.which = model, which
+
+    def forward(self, row: torch.Tensor) -> torch.Tensor:
+        degrees = self.model.degrees(self.which)[0]
+        logits = self.model.outputs(row.flatten(1)[:, degrees], self.which)
+        return logits[:, degrees.argsort()].transpose(1, 2).unsqueeze(2)

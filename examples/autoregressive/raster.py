@@ -108,7 +108,7 @@ class RasterModel(GenerativeModel):
         """Ancestral sampling: `genkern.sampling.sample`, or the model's own steps.
 
         Args:
-            temperature: divides the logits; below 1 favours likely levels.
+            temperature: divides the logits; below 1 favours likely levels, 0 takes the likeliest.
             given: of a model with a condition: as `given` has it, one for each sample.
             partial: levels (num_samples, C, H, W), -1 where they are to be drawn. The samples
                 follow p(rest | given) where what is given comes first in the order of `places`.
@@ -153,8 +153,11 @@ class RasterModel(GenerativeModel):
     ) -> None:
         """Draws the places one after the other into ``images``, which the steps read."""
         for (row, col, colour), logits in steps:
-            scaled = logits.float() / temperature
-            level = torch.multinomial(scaled.softmax(dim=1), 1, generator=generator)[:, 0]
+            if temperature == 0:
+                level = logits.argmax(1)
+            else:
+                scaled = logits.float() / temperature
+                level = torch.multinomial(scaled.softmax(dim=1), 1, generator=generator)[:, 0]
             if partial is not None:
                 given = partial[:, colour, row, col].to(level)
                 level = torch.where(given >= 0, given, level)

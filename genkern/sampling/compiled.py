@@ -7,12 +7,22 @@ import torch
 
 from genkern.sampling.execute import Execution
 from genkern.sampling.fuse import Stage, is_identity, stages_of
-from genkern.sampling.graph import FUNCTIONS, Constant, Node, Piece, Pointwise, Product
+from genkern.sampling.graph import (
+    FUNCTIONS,
+    Constant,
+    Lookup,
+    Node,
+    Piece,
+    PlaceProduct,
+    Pointwise,
+    Product,
+)
 from genkern.sampling.plan import Plan
 
 KINDS = ("bernoulli", "categorical", "logistic_mixture")
 _LOAD, _STORE = 0, 1
 _CODES = {name: 2 + i for i, name in enumerate(FUNCTIONS)}
+_LOOKUP = 2 + len(FUNCTIONS)
 _NOWHERE = [0, 0, 0, 0, 0, -1, -1]
 _library = torch.library.Library("genkern", "FRAGMENT")
 _library.define("sampler_pack(Tensor numbers, Tensor weights) -> Tensor")
@@ -168,6 +178,10 @@ class Engine(Execution):
             first = writer.take(node)
             if isinstance(node, Product):
                 products.append(self._product(node, stage.units, first))
+            elif isinstance(node, PlaceProduct):
+                products.append(self._place_product(node, stage.units, first))
+            elif isinstance(node, Lookup):
+                operations += self._lookup(node, stage.units, first)
             elif isinstance(node, Pointwise):
                 operations += self._pointwise(node, stage, writer)
             if node in self.stored:
@@ -187,9 +201,20 @@ class Engine(Execution):
             weight = self.weights_.add(torch.cat([term.weight for term in node.terms], dim=1))
         if node.bias is not None:
             bias = self.weights_.add(node.bias)
-        found = [node.channels // units, length, weight, bias, first, len(node.terms)]
+        found = [node.channels // units, length, weight, bias, first, 1, len(node.terms)]
         for term in node.terms:
-            found += [*self._source(term.piece), term.piece.length]
+            found += [*self._source(term.piece), term.piece.length, 1]
+        return found
+
+    def _place_product(self, node: PlaceProduct, units: int, first: int) -> list[int]:
+        places, length = node.grid[0], node.weight.shape[2]
+        weight = self.weights_.add(node.weight) if length else -1
+        bias = -1 if node.bias is None else self.weights_.add(node.bias)
+        head = [node.channels // units, length, weight, bias, first, places]
+        found = [*head, len(node.reaches)]
+        for reach in node.reaches:
+            piece = Piece(reach.node, reach.start, reach.length, reach.table)
+            found += [*self._source(piece), reach.length, reach.table.shape[1]]
         return found
 
     def _pointwise(self, node: Pointwise, stage: Stage, writer: "_Registers") -> list[list[int]]:
@@ -208,6 +233,14 @@ class Engine(Execution):
             operands = [*registers, 0, 0, 0, 0][:4]
             found.append([_CODES[node.function], to, *operands, number, *_NOWHERE])
         return found
+
+    def _lookup(self, node: Lookup, units: int, first: int) -> list[list[int]]:
+        source, at = self._source(node.pieces[0]), self.constants.add(node.rows)
+        count, C = node.rows.shape
+        return [
+            [_LOOKUP, first + part, C, part * units, count, 0, at, *source]
+            for part in range(C // units)
+        ]
 
     def _stores(self, node: Node, stage: Stage, first: int) -> list[list[int]]:
         found = []

@@ -3,7 +3,17 @@
 import numpy as np
 import torch
 
-from genkern.sampling.graph import FUNCTIONS, Constant, Image, Node, Piece, Pointwise, Product
+from genkern.sampling.graph import (
+    FUNCTIONS,
+    Constant,
+    Image,
+    Lookup,
+    Node,
+    Piece,
+    PlaceProduct,
+    Pointwise,
+    Product,
+)
 from genkern.sampling.plan import Plan
 
 
@@ -59,12 +69,26 @@ class Execution:
                 found = torch.cat(factors, dim=2) @ self.weights[node].to(found.dtype).T
             if node.bias is not None:
                 found = found + node.bias
+        elif isinstance(node, PlaceProduct):
+            found = self._by_place(node, places)
+        elif isinstance(node, Lookup):
+            found = node.rows.to(self.images.dtype)[
+                self.read(node.pieces[0], places)[..., 0].long()
+            ]
         else:
             assert isinstance(node, Pointwise)
             values = [self.read(piece, places) for piece in node.pieces]
             found = FUNCTIONS[node.function](node.number, *values)
         slots = self.plan.slots(node).at[places]
         self.caches[node][torch.from_numpy(slots.astype(np.int64))] = found
+
+    def _by_place(self, node: PlaceProduct, places: np.ndarray) -> torch.Tensor:
+        parts = [piece for reach in node.reaches for piece in reach.pieces]
+        at = torch.from_numpy(places.astype(np.int64))
+        factors = self.images.new_zeros(len(places), self.N, 0)
+        factors = torch.cat([factors, *(self.read(piece, places) for piece in parts)], dim=2)
+        found = factors @ node.weight[at].to(factors.dtype).mT
+        return found if node.bias is None else found + node.bias[at][:, None]
 
     def step(self) -> None:
         """Computes what the next step needs."""

@@ -9,7 +9,7 @@ from math import gcd
 
 import numpy as np
 
-from genkern.sampling.graph import Node, Piece, Pointwise, Product, identity
+from genkern.sampling.graph import Lookup, Node, Piece, PlaceProduct, Pointwise, Product, identity
 from genkern.sampling.plan import Plan
 
 MOST_PARTS = 8
@@ -77,7 +77,7 @@ class _Fusion:
 
     def _host(self, node: Node) -> int | None:
         """The stage that a pointwise node joins."""
-        if not isinstance(node, Pointwise):
+        if not isinstance(node, Pointwise) or isinstance(node, Lookup):
             return None
         latest = max((self.of.get(piece.node, -1) for piece in node.pieces), default=-1)
         if latest < 0:
@@ -111,6 +111,8 @@ class _Fusion:
 def pieces_of(node: Node) -> list[Piece]:
     if isinstance(node, Product):
         return [term.piece for term in node.terms]
+    if isinstance(node, PlaceProduct):
+        return [piece for reach in node.reaches for piece in reach.pieces]
     return node.pieces if isinstance(node, Pointwise) else []
 
 

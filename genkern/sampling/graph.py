@@ -20,6 +20,10 @@ class NoRule(ValueError):
     """A model has an op, or an op an option, that no rule of `register_step` covers."""
 
 
+class NotCausal(ValueError):
+    """The recorded ops let a pixel see itself or later pixels."""
+
+
 Grid = tuple[int, int]
 Table = np.ndarray  # int32, (H, W)
 
@@ -82,6 +86,37 @@ class Product(Node):
 
 
 @dataclass(eq=False)
+class Reach:
+    """Channels [start, start + length) of several places of a node, side by side.
+
+    ``table``: (places, count) int32, those that each place reads, -1 where it reads zeros.
+    """
+
+    node: Node
+    start: int
+    length: int
+    table: Table
+
+    @property
+    def pieces(self) -> list[Piece]:
+        parts = np.moveaxis(self.table[:, None], 2, 0)
+        return [Piece(self.node, self.start, self.length, part) for part in parts]
+
+
+@dataclass(eq=False)
+class PlaceProduct(Node):
+    """A product with weights (places, C_out, factors) and biases (places, C_out) of each place;
+    the grid is (places, 1)."""
+
+    reaches: list[Reach] = field(default_factory=list)
+    weight: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    bias: torch.Tensor | None = None
+
+    def reads(self) -> list[tuple[Node, Table]]:
+        return [(piece.node, piece.table) for reach in self.reaches for piece in reach.pieces]
+
+
+@dataclass(eq=False)
 class Pointwise(Node):
     """A function of one value of each piece, and of a number."""
 
@@ -91,6 +126,13 @@ class Pointwise(Node):
 
     def reads(self) -> list[tuple[Node, Table]]:
         return [(piece.node, piece.table) for piece in self.pieces]
+
+
+@dataclass(eq=False)
+class Lookup(Pointwise):
+    """The row of ``rows`` (rows, channels) that the one channel of its piece names."""
+
+    rows: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
 
 #: Of values x, y, z, w and a number a.
@@ -111,6 +153,13 @@ FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "gated": lambda a, x, y: x.tanh() * y.sigmoid(),
     "cell": lambda a, f, i, g, c: f.sigmoid() * c + i.sigmoid() * g.tanh(),
     "state": lambda a, o, c: o.sigmoid() * c.tanh(),
+    "gelu": lambda a, x: torch.nn.functional.gelu(x),
+    "softplus": lambda a, x: torch.where(x > a, x, -torch.nn.functional.logsigmoid(-x)),
+    "at_least": lambda a, x: x.clamp(min=a),
+    "at_most": lambda a, x: x.clamp(max=a),
+    "select": lambda a, x, y, z: torch.where(x > 0, y, z),
+    "trunc": lambda a, x: x.trunc(),
+    "round": lambda a, x: x.round(),
 }  # fmt: skip
 
 
@@ -139,10 +188,8 @@ class View:
     def channels(self) -> int:
         return sum(piece.length for piece in self.pieces)
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Without the images."""
-        return (self.channels, *self.grid)
+    def shape_of(self, images: int) -> tuple[int, ...]:
+        return (images, self.channels, *self.grid)
 
     def narrow(self, start: int, length: int) -> "View":
         found, at = [], 0
@@ -173,11 +220,15 @@ class Graph:
         nodes: all of them.
         loops: (first, last + 1) of nodes that read each other along the places of an image.
         scans: likewise, of loops whose places in a row are computed one after the other.
+        images: how many there are.
         by_pixels: whether some loop runs along the rows, so that a step has a pixel of each.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, images: int = 1) -> None:
+        self.images = images
         self.nodes: list[Node] = []
+        self.numbered: list[Node] = []
+        self._numbers: dict[Node, int] = {}
         self.loops: list[tuple[int, int]] = []
         self.scans: list[tuple[int, int]] = []
         self.by_pixels = False
@@ -185,6 +236,13 @@ class Graph:
     def add(self, node: Node) -> Node:
         self.nodes.append(node)
         return node
+
+    def number(self, node: Node) -> int:
+        """Of a node, for good, whatever is put in before it: its place in ``numbered``."""
+        if node not in self._numbers:
+            self._numbers[node] = len(self.numbered)
+            self.numbered.append(node)
+        return self._numbers[node]
 
     def view(self, node: Node) -> View:
         return View([Piece(node, 0, node.channels, identity(node.grid))], node.grid)
@@ -203,6 +261,9 @@ class Graph:
 
     def pointwise(self, function: str, *views: View, number: float = 0.0) -> View:
         """A function of views with equal channels and grids, node by node."""
+        for view in views:
+            if hasattr(view, "pointwise"):  # `Elements`
+                return view.pointwise(self, function, views, number)
         ends = sorted({end for view in views for end in view.ends()})
         found = []
         for begin, end in zip([0, *ends[:-1]], ends, strict=True):

@@ -12,6 +12,7 @@ from genkern.ops.discretized_logistic_mixture import (
     discretized_logistic_mixture_sample,
 )
 from genkern.ops.pixel_cross_entropy import pixel_cross_entropy
+from genkern.sampling.chances import chances_of
 
 _MOST_LEVELS = 2**24  # integers that float32 holds exactly
 NEAR_ONE = 1 - 2.0**-24  # Philox uniforms reach 1, where a level without weight would be taken
@@ -85,7 +86,8 @@ class Output(ABC):
     def probabilities(
         self, params: torch.Tensor, before: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Of every level of a colour, float64 (N, levels, P), for an entropy coder or a rule.
+        """Of every level of a colour, (N, levels, P), for an entropy coder or a rule: the same
+        bits from the same parameters. float64 where the parameters are, otherwise float32.
 
         Args:
             params: (N, K, P), as `choose` of `sample` gets them.
@@ -128,7 +130,7 @@ class Bernoulli(Output):
     def probabilities(
         self, params: torch.Tensor, before: torch.Tensor | None = None
     ) -> torch.Tensor:
-        return torch.sigmoid(torch.cat([-params, params], 1).double())
+        return torch.sigmoid(torch.cat([-params, params], 1).double()).to(_wide(params))
 
     def log_prob(self, params: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         logits = params if params.dtype == torch.float64 else params.float()
@@ -172,7 +174,7 @@ class Categorical(Output):
     def probabilities(
         self, params: torch.Tensor, before: torch.Tensor | None = None
     ) -> torch.Tensor:
-        return params.double().softmax(1)
+        return _wide(params).transpose(1, 2).softmax(2).transpose(1, 2)
 
     def log_prob(self, params: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         return -pixel_cross_entropy(params, values, data_channels=values.shape[1])
@@ -224,36 +226,20 @@ class LogisticMixture(Output):
     def probabilities(
         self, params: torch.Tensor, before: torch.Tensor | None = None
     ) -> torch.Tensor:
-        each = params.shape[1] // self.num_mixtures
-        joint, *rest = params.double().unflatten(1, (each, -1)).unbind(1)
-        of_colour, known = (2 if each == 3 else 3), 0 if before is None else before.shape[1]
-        every = torch.arange(self.levels, device=params.device).view(1, -1, 1, 1)
-        for c in range(known + 1):
-            mean, log_scale = rest[of_colour * c : of_colour * c + 2]
-            for earlier in range(c):  # green has coefficient 0, blue has 1 and 2
-                assert before is not None
-                x = before[:, earlier : earlier + 1].double() * (2 / (self.levels - 1)) - 1
-                coefficient = rest[of_colour * (earlier + max(0, c - 1)) + 2]
-                mean = mean + torch.tanh(coefficient) * x
-            target = every if before is None or c == known else before[:, c, None, None]
-            logs = self._component(mean[:, None], log_scale[:, None], target)
-            if c < known:
-                joint = joint + logs[:, 0]
-        return ((joint[:, None] + logs).logsumexp(2) - joint.logsumexp(1)[:, None]).exp()
-
-    def _component(
-        self, mean: torch.Tensor, log_scale: torch.Tensor, target: torch.Tensor
-    ) -> torch.Tensor:
-        """log P of integers under single logistics; the shapes broadcast."""
-        mean, log_scale, target = torch.broadcast_tensors(mean, log_scale, target)
-        rows = torch.stack([torch.zeros_like(mean), mean, log_scale], -1).view(-1, 3, 1, 1)
-        nats = discretized_logistic_mixture_nll(
-            rows, target.reshape(-1, 1, 1, 1), levels=self.levels
-        )
-        return -nats.view(mean.shape)
+        N, _, P = params.shape
+        rows = _wide(params).transpose(1, 2).flatten(0, 1)
+        empty = torch.empty(N, 0, P, dtype=torch.int64, device=params.device)
+        known = (empty if before is None else before.long()).transpose(1, 2).flatten(0, 1)
+        colours = 1 if params.shape[1] == 3 * self.num_mixtures else 3
+        found = chances_of(rows, known, self.levels, colours)
+        return found.view(N, P, self.levels).transpose(1, 2)
 
     def log_prob(self, params: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         return -discretized_logistic_mixture_nll(params, values, levels=self.levels)
+
+
+def _wide(params: torch.Tensor) -> torch.Tensor:
+    return params if params.dtype == torch.float64 else params.float()
 
 
 def check_no_nan(values: torch.Tensor) -> None:

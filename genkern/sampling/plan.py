@@ -6,16 +6,12 @@ import numpy as np
 import torch
 
 from genkern.sampling import rules, schedule
-from genkern.sampling.graph import Constant, Image, Node
+from genkern.sampling.graph import Constant, Image, Node, NotCausal
 from genkern.sampling.record import record
 
 assert rules.__all__  # they register themselves
 Places = list[tuple[int, int]]
 CPU = torch.device("cpu")
-
-
-class NotCausal(ValueError):
-    """The recorded ops let a pixel see itself or later pixels."""
 
 
 class Plan:

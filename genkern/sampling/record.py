@@ -40,7 +40,7 @@ class _Features(torch.Tensor):
     def __new__(
         cls, view: View, graph: Graph, images: int, dtype: torch.dtype, device: torch.device
     ):
-        shape = (images, *view.shape)
+        shape = view.shape_of(images)
         made = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=device)
         made.view_, made.graph = view, graph
         return made
@@ -65,13 +65,14 @@ class _Features(torch.Tensor):
                 f"sampling: a model must be made of ops with a rule; got {name} (to add one: "
                 f"genkern.sampling.register_step({name!r}, rule))"
             )
-        results = rule(found[0].graph, *known, **options)
+        graph = found[0].graph
+        results = rule(graph, *known, **options)
         if is_mutable:  # a view of the tensor that is changed would not follow
             if not isinstance(args[0], cls):
                 raise NoRule(f"sampling: {name} must not write into a constant")
             args[0].view_ = results
             return args[0]
-        graph, like = found[0].graph, (found[0].shape[0], found[0].dtype, found[0].device)
+        like = (graph.images, found[0].dtype, found[0].device)
         if isinstance(results, View):
             return cls(results, graph, *like)
         return [cls(view, graph, *like) for view in results]
@@ -114,7 +115,7 @@ def record(
 ) -> tuple[Graph, View, list[Image]]:
     """The graph of a model, its output, and the images: a node for each colour."""
     N, C, H, W = shape
-    graph = Graph()
+    graph = Graph(N)
     colours = [Image(1, (H, W), start=c) for c in range(C)]
     for colour in colours:
         graph.add(colour)

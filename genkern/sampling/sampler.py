@@ -8,9 +8,9 @@ import torch
 
 from genkern import checks
 from genkern.sampling import request as requests
+from genkern.sampling.graph import NotCausal
 from genkern.sampling.loops import jacobi, naive
 from genkern.sampling.outputs import Output
-from genkern.sampling.plan import NotCausal
 from genkern.sampling.request import Choose, Model, Progress, Request
 from genkern.sampling.stepped import Unsuited, runs_in_engine, stepped
 

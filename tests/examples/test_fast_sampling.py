@@ -43,7 +43,7 @@ def test_a_trained_network_has_the_exact_free_energy_within_its_error():
     exact = -ising.exact_log_partition(beta, L, L) / (beta * L * L)
     assert abs(found.free_energy - exact) < 4 * found.error < 0.01
     assert found.effective > 0.5
-    untrained = ising.estimate(ising.network(8, 1), beta, L, 4, 512)
+    untrained = ising.estimate(ising.Network(8, 1), beta, L, 4, 512)
     assert untrained.effective < found.effective - 0.1
     assert ising.different(model, 16, L) == 0
 

@@ -6,6 +6,7 @@ FILE, FOLDER, PICTURE and RUN stand for a file, an empty folder, a .png file and
 LONG = "x" * 5000
 NOT_UTF8 = "bad\udcff"
 COUNT, PERIOD = "an integer from 1 to 1,000,000,000", "an integer from 0 to 1,000,000,000"
+NOT_NEGATIVE = "a finite number of at least 0"
 POSITIVE, UNIT = "a finite number above 0", "a number in [0, 1)"
 NOT_NEGATIVE = "a finite number of at least 0"
 TO_WRITE, TO_READ = "a folder that can be written", "a folder"
@@ -95,7 +96,7 @@ LINES: list[Line] = [
     (["trian", "vae"], "COMMAND", COMMANDS, "trian"),
     (["--steps", "3"], "COMMAND", "list, train, sample", "--steps"),
     *_values(SAMPLE, "--num", "an integer from 1 to 1,000,000", "0", "-3", "x", "2.5", "9" * 20),
-    *_values(SAMPLE, "--temperature", POSITIVE, "0", "-1", "nan", "inf", "warm"),
+    *_values(SAMPLE, "--temperature", NOT_NEGATIVE, "-1", "nan", "inf", "warm"),
     *_values(SAMPLE, "--seed", "an integer from 0 to", "1" + "0" * 23, "-1", "x"),
     *_values(SAMPLE, "--label", "an integer from 0 to 1,000,000", "-1", "cat", "1.5"),
     *_values(SAMPLE, "--out", PICTURE, "x.txt", "x", "FOLDER", "FILE/x.png", "x.jpg"),
@@ -118,7 +119,7 @@ LINES: list[Line] = [
     (["complete", "vae"], "MODEL", EXACT, "vae"),
     *_values(["complete", "made"], "--run", RUN, "FOLDER", "runs/made"),
     *_values(["complete", "made", "--run", "RUN"], "--num", "from 1 to 1,000", "0", "1001", "x"),
-    *_values(["complete", "made", "--run", "RUN"], "--temperature", POSITIVE, "0", "nan"),
+    *_values(["complete", "made", "--run", "RUN"], "--temperature", NOT_NEGATIVE, "nan"),
     *_values(["complete", "made", "--run", "RUN"], "--out", PICTURE, "x.txt", "FOLDER"),
     *_values(["table"], "--page", TO_WRITE, "FILE", "FILE/x"),
     *_values(["table"], "--steps", COUNT, "0", "many"),

@@ -108,7 +108,9 @@ def test_plots_and_scaling(tmp_path, monkeypatch):
     store.write(tmp_path / "s.jsonl", records)
     made = plot(store.read(tmp_path / "s.jsonl"), tmp_path, "s")
     made += plot(measured([stand_in(9)]), tmp_path, "t")
-    assert [p.name for p in made] == ["s.png", "t-speedup.png", "t-roofline.png"]
+    stored = store.read(store.RESULTS / "cpu/sampling.jsonl")
+    made += plot(stored, tmp_path, "u")
+    assert [p.name for p in made] == ["s.png", "t-speedup.png", "t-roofline.png", "u.png"]
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in made)
 
 

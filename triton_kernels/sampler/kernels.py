@@ -60,8 +60,9 @@ def _product(p_own, units, o_unit, m_unit, place, n, m_row, p_plan, p_tables, p_
     count = tl.load(p_own + 1)
     bias = tl.load(p_own + 2)
     p_columns = p_plan + tl.load(p_own + 3)
+    PARTS: tl.constexpr = P.PARTS
     sums = ()
-    for part in tl.static_range(P.PARTS):
+    for part in tl.static_range(PARTS):
         first = tl.zeros((T.rows, T.units), F.ACC)
         if P.BIAS:
             b = tl.load(p_weights + bias + part * units + o_unit, m_unit, 0.0).to(F.ACC)
@@ -73,7 +74,7 @@ def _product(p_own, units, o_unit, m_unit, place, n, m_row, p_plan, p_tables, p_
         x = gather(p_columns, count, o_k, m_k, place, n, m_row, p_tables, p_constants, p_cache,
                    P.CONSTANTS, F.ACC)  # fmt: skip
         more = ()
-        for part in tl.static_range(P.PARTS):
+        for part in tl.static_range(PARTS):
             o = (part * units + o_unit)[None, :] * count + o_k[:, None]
             w = tl.load(p_weights + o, m_unit[None, :] & m_k[:, None], 0.0).to(F.ACC)
             more = more + (  # noqa: RUF005
@@ -141,14 +142,16 @@ def _rows(p_own, units, o_unit, place, n, m_row, p_plan, p_tables, p_weights, p_
           F: tl.constexpr, T: tl.constexpr):  # fmt: skip
     m_unit = o_unit < units
     m = m_row[:, None] & m_unit[None, :]
+    COUNT: tl.constexpr = F.COUNT
+    STEPS: tl.constexpr = F.STEPS
     values = ()
-    for i in tl.static_range(F.COUNT):
+    for i in tl.static_range(COUNT):
         values = values + _product(
             p_own, units, o_unit, m_unit, place, n, m_row, p_plan, p_tables, p_weights,
             p_constants, p_cache, F.PRODUCTS[i], F, T,
         )  # fmt: skip
         p_own += OF_PRODUCT
-    for i in tl.static_range(F.STEPS):
+    for i in tl.static_range(STEPS):
         A: tl.constexpr = F.OPERATIONS[i]
         if A.CODE == LOAD:
             p_from = p_constants if A.CONSTANT else p_cache

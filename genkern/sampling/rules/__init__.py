@@ -3,17 +3,27 @@
 from genkern.sampling.rules import (
     aten,
     concat_elu,
+    convolution,
     diagonal_lstm,
     gated_activation,
+    linear,
     masked_conv2d,
+    moves,
+    norms,
+    pointwise,
     row_lstm,
 )
 
 __all__ = [
     "aten",
     "concat_elu",
+    "convolution",
     "diagonal_lstm",
     "gated_activation",
+    "linear",
     "masked_conv2d",
+    "moves",
+    "norms",
+    "pointwise",
     "row_lstm",
 ]

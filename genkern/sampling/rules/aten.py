@@ -13,6 +13,8 @@ from genkern.sampling.record import register_step
 
 def as_view(graph: Graph, value: Any, like: View) -> View:
     """A view of the channels and the grid of ``like``: of a constant, or repeated."""
+    if hasattr(like, "codes") or hasattr(value, "codes"):  # `Elements` are made alike later
+        return value
     if isinstance(value, torch.Tensor):
         return graph.constant(value, like.channels, like.grid)
     if value.channels == 1 and like.channels > 1:
@@ -27,15 +29,26 @@ def _unary(op: str, function: str, number: float = 0.0) -> None:
 for _op in ("relu", "tanh", "sigmoid", "silu", "exp"):
     _unary(_op, _op)
 _unary("neg", "mul_number", -1.0)
-for _op in ("clone", "detach", "alias", "contiguous", "_to_copy", "lift_fresh"):
+_unary("trunc", "trunc")
+_unary("round", "round")
+for _op in ("clone", "detach", "alias", "contiguous", "lift_fresh"):
     register_step(f"aten::{_op}", lambda graph, x, *ignored, **also: x)
+
+
+@register_step("aten::_to_copy")
+def to_copy(graph: Graph, x: View, *, dtype: torch.dtype | None = None, **also: Any) -> View:
+    if dtype == torch.bool:
+        raise NoRule("sampling: features must not become bool")
+    is_float = dtype is None or dtype.is_floating_point
+    return x if is_float else graph.pointwise("trunc", x)
 
 
 @register_step("aten::elu")
 def elu(graph: Graph, x: View, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0):
-    if scale != 1 or input_scale != 1:
-        raise NoRule("sampling: elu must have scales of 1")
-    return graph.pointwise("elu", x, number=float(alpha))
+    if input_scale != 1:
+        raise NoRule("sampling: elu must have an input scale of 1")
+    found = graph.pointwise("elu", x, number=float(alpha))
+    return found if scale == 1 else graph.pointwise("mul_number", found, number=float(scale))
 
 
 @register_step("aten::leaky_relu")
@@ -192,48 +205,3 @@ def terms_of(x: View, table: Table, weight: torch.Tensor) -> list[Term]:
         found.append(Term(piece, weight[:, at : at + piece.length]))
         at += piece.length
     return found
-
-
-@register_step("aten::convolution")
-def convolution(graph, x, weight, bias, stride, padding, dilation, transposed, extra, groups):
-    if not isinstance(x, View) or isinstance(weight, View):
-        raise NoRule("sampling: a convolution must be of features, with a fixed kernel")
-    if groups != 1 or len(set(stride)) > 1 or len(set(dilation)) > 1:
-        raise NoRule("sampling: a convolution must have one group, one stride")
-    if transposed:
-        return _transposed(graph, x, weight, bias, stride, padding, dilation, extra)
-    (step, _), (apart, _) = stride, dilation
-    C_out, _, kh, kw = weight.shape
-    reach = [(apart * (k - 1)) for k in (kh, kw)]
-    size = [(g + 2 * p - r - 1) // step + 1 for g, p, r in zip(x.grid, padding, reach, strict=True)]
-    terms = []
-    for u in range(kh):
-        for v in range(kw):
-            if not bool((weight[:, :, u, v] != 0).any()):
-                continue  # a mask's: what lies there is not seen
-            at = (u * apart - padding[0], v * apart - padding[1])
-            terms += terms_of(x, tap(x.grid, (size[0], size[1]), *at, step), weight[:, :, u, v])
-    return graph.product(C_out, (size[0], size[1]), terms, bias)
-
-
-def _transposed(graph, x, weight, bias, stride, padding, dilation, extra):
-    _, C_out, kh, kw = weight.shape
-    size = [
-        (g - 1) * s - 2 * p + d * (k - 1) + e + 1
-        for g, s, p, d, k, e in zip(x.grid, stride, padding, dilation, (kh, kw), extra, strict=True)
-    ]
-    terms = []
-    for u in range(kh):
-        for v in range(kw):
-            rows = _origins(size[0], x.grid[0], stride[0], padding[0] - u * dilation[0])
-            columns = _origins(size[1], x.grid[1], stride[1], padding[1] - v * dilation[1])
-            both = (rows >= 0)[:, None] & (columns >= 0)[None]
-            table = np.where(both, rows[:, None] * x.grid[1] + columns, -1).astype(np.int32)
-            terms += terms_of(x, table, weight[:, :, u, v].T)
-    return graph.product(C_out, (size[0], size[1]), terms, bias)
-
-
-def _origins(size: int, source: int, stride: int, shift: int) -> np.ndarray:
-    """i with i * stride = output + shift, or -1."""
-    at = np.arange(size) + shift
-    return np.where((at % stride == 0) & (at >= 0) & (at < source * stride), at // stride, -1)

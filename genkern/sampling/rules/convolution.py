@@ -1,0 +1,93 @@
+"""How convolutions are computed: their live taps, a node for outputs that see the same."""
+
+import numpy as np
+import torch
+
+from genkern.sampling.graph import Graph, NoRule, Piece, Product, View, identity
+from genkern.sampling.record import register_step
+from genkern.sampling.rules.aten import tap, terms_of
+
+_MOST_KINDS = 8  # of outputs: more are no colours, but weights that happen to be 0
+
+
+@register_step("aten::convolution")
+def convolution(graph, x, weight, bias, stride, padding, dilation, transposed, extra, groups):
+    if not isinstance(x, View) or isinstance(weight, View):
+        raise NoRule("sampling: a convolution must be of features, with a fixed kernel")
+    if groups != 1 or len(set(stride)) > 1 or len(set(dilation)) > 1:
+        raise NoRule("sampling: a convolution must have one group, one stride")
+    if transposed:
+        return _transposed(graph, x, weight, bias, stride, padding, dilation, extra)
+    (step, _), (apart, _) = stride, dilation
+    C_out, _, kh, kw = weight.shape
+    reach = [(apart * (k - 1)) for k in (kh, kw)]
+    size = [(g + 2 * p - r - 1) // step + 1 for g, p, r in zip(x.grid, padding, reach, strict=True)]
+    at = {(u, v): (u * apart - padding[0], v * apart - padding[1])
+          for u in range(kh) for v in range(kw)}  # fmt: skip
+    tables = {tap_: tap(x.grid, (size[0], size[1]), *off, step) for tap_, off in at.items()}
+    found = np.empty(C_out, object)
+    for rows, live in _kinds(weight):
+        terms = [
+            term
+            for (u, v), table in tables.items()
+            for begin, end in _runs(live[:, u, v])
+            for term in terms_of(x.narrow(begin, end - begin), table, weight[rows, begin:end, u, v])
+        ]
+        own = None if bias is None else bias[rows]
+        node = graph.add(Product(len(rows), (size[0], size[1]), terms, own))
+        for i, row in enumerate(rows.tolist()):
+            found[row] = node, i
+    return _in_order(found.tolist(), (size[0], size[1]))
+
+
+def _kinds(weight: torch.Tensor) -> list[tuple[torch.Tensor, np.ndarray]]:
+    """Outputs, and the (C_in, kh, kw) that they see: what a mask has set to 0 is not seen."""
+    live = (weight != 0).cpu().numpy()
+    kinds, which = np.unique(live.reshape(len(live), -1), axis=0, return_inverse=True)
+    if len(kinds) > _MOST_KINDS:
+        return [(torch.arange(len(live)), np.broadcast_to(live.any((0, 1)), live.shape[1:]))]
+    return [
+        (torch.from_numpy((which.ravel() == k).nonzero()[0]), kind.reshape(live.shape[1:]))
+        for k, kind in enumerate(kinds)
+    ]
+
+
+def _runs(live: np.ndarray) -> list[tuple[int, int]]:
+    """The ranges of what is True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], live, [False]])))
+    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+
+
+def _in_order(channels: list[tuple[Product, int]], grid: tuple[int, int]) -> View:
+    """A view of channels of nodes, those side by side as one piece."""
+    pieces: list[Piece] = []
+    for node, i in channels:
+        last = pieces[-1] if pieces else None
+        if last is not None and last.node is node and last.start + last.length == i:
+            last.length += 1
+        else:
+            pieces.append(Piece(node, i, 1, identity(grid)))
+    return View(pieces, grid)
+
+
+def _transposed(graph: Graph, x: View, weight, bias, stride, padding, dilation, extra):
+    _, C_out, kh, kw = weight.shape
+    size = [
+        (g - 1) * s - 2 * p + d * (k - 1) + e + 1
+        for g, s, p, d, k, e in zip(x.grid, stride, padding, dilation, (kh, kw), extra, strict=True)
+    ]
+    terms = []
+    for u in range(kh):
+        for v in range(kw):
+            rows = _origins(size[0], x.grid[0], stride[0], padding[0] - u * dilation[0])
+            columns = _origins(size[1], x.grid[1], stride[1], padding[1] - v * dilation[1])
+            both = (rows >= 0)[:, None] & (columns >= 0)[None]
+            table = np.where(both, rows[:, None] * x.grid[1] + columns, -1).astype(np.int32)
+            terms += terms_of(x, table, weight[:, :, u, v].T)
+    return graph.product(C_out, (size[0], size[1]), terms, bias)
+
+
+def _origins(size: int, source: int, stride: int, shift: int) -> np.ndarray:
+    """i with i * stride = output + shift, or -1."""
+    at = np.arange(size) + shift
+    return np.where((at % stride == 0) & (at >= 0) & (at < source * stride), at // stride, -1)
