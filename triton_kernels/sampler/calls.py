@@ -5,14 +5,21 @@ from collections.abc import Iterator
 
 import torch
 
-from genkern.triton_kernels.sampler.kernels import ADD, CELL, COPY, GATED, STATE
-from genkern.triton_kernels.sampler.plan import BERNOULLI, CATEGORICAL, LOAD, MIXTURE, STORE
+from genkern.triton_kernels.sampler.kernels import ADD, CELL, COPY, GATED, ROUND, STATE
+from genkern.triton_kernels.sampler.plan import (
+    BERNOULLI,
+    CATEGORICAL,
+    LOAD,
+    LOOKUP,
+    MIXTURE,
+    STORE,
+)  # fmt: skip
 
 # One place in one step: its ends, the place, its wave, the colour that is drawn (all).
 _TABLES = [0, 1, 0, 0, -1]
 _ENDS, _PLACE, _WAVE, _COLOUR = 0, 2, 3, 4
 _ADD, _GATED, _CELL, _STATE = (code.value for code in (ADD, GATED, CELL, STATE))
-_FUNCTIONS = range(COPY.value, _STATE + 1)
+_FUNCTIONS = range(COPY.value, ROUND.value + 1)
 _FIRST_REGISTER = 4  # those before it are for what is loaded
 
 
@@ -20,14 +27,16 @@ def _source(constant: bool = False) -> list[int]:
     return [int(constant), 0, 1, 1, 0, _PLACE, 1]
 
 
-def _product(parts: int, length: int, first: int, *, bias: bool, constant: bool) -> list[int]:
+def _product(
+    parts: int, length: int, first: int, *, bias: bool, constant: bool, places: int = 1
+) -> list[int]:
     """Of two terms, one of which may be of constants."""
-    terms = [*_source(), length - 1, *_source(constant), 1]
-    return [parts, length, 1, 1 if bias else -1, first, 2, *terms]
+    terms = [*_source(), length - 1, 1, *_source(constant), 1, 1]
+    return [parts, length, 1, 1 if bias else -1, first, places, 2, *terms]
 
 
 def _operation(code: int, to: int = 0, *registers: int, constant: bool = False) -> list[int]:
-    number = -1 if code in (LOAD, STORE) else 0
+    number = -1 if code in (LOAD, STORE) else 1
     return [code, to, *[*registers, 0, 0, 0, 0][:4], number, *_source(constant)]
 
 
@@ -60,6 +69,13 @@ def _cells(units: int, length: int) -> list[int]:
     ]
     own = [_operation(_CELL, 9, 5, 6, 7, 8), _operation(_STATE, 10, 4, 9)]
     return _stage(units, products, [*own, _operation(STORE, 0, 10)], waves=True)
+
+
+def _by_place(units: int, length: int) -> list[int]:
+    """A product with weights for each place, and rows of a table that a channel names."""
+    product = _product(1, length, _FIRST_REGISTER, bias=True, constant=False, places=2)
+    own = [_operation(LOOKUP, _FIRST_REGISTER + 1, units, 0, 5), _operation(_ADD, 6, 4, 5)]
+    return _stage(units, [product], [*own, _operation(STORE, 0, 6)])
 
 
 def _functions(units: int) -> list[int]:
@@ -102,7 +118,7 @@ def _draw(
 
 def every(dtype: torch.dtype) -> Iterator[tuple[str, tuple]]:
     """All stages, with few and with many rows; all outputs."""
-    stages = [_gated(40, 200), _cells(24, 100), _functions(20)]
+    stages = [_gated(40, 200), _cells(24, 100), _by_place(30, 50), _functions(20)]
     for N in (3, 600):
         numbers = _plan(stages, 2, 1, False)
         yield "sampler_steps", (numbers, *_tensors(dtype), N, 0, 1)
@@ -121,7 +137,7 @@ def every(dtype: torch.dtype) -> Iterator[tuple[str, tuple]]:
 def of_size(n: int) -> Iterator[tuple[str, tuple]]:
     """The same ops of other sizes."""
     dtype = torch.float32
-    numbers = _plan([_gated(n + 1, n + 2), _cells(n, n + 3)], n + 1, n, False)
+    numbers = _plan([_gated(n + 1, n + 2), _by_place(n, n + 3)], n + 1, n, False)
     yield "sampler_steps", (numbers, *_tensors(dtype), n, 0, 1)
     yield _draw(numbers, dtype, n, n + 1, BERNOULLI, 2, given=False, temperature=1 / n)
     numbers = _plan([_gated(n + 1, n + 2)], 100 * n, n, False)

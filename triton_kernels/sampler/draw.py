@@ -98,7 +98,7 @@ def sampler_bernoulli_kernel(
         for c in range(tl.where(only < 0, 0, only), tl.where(only < 0, C, only + 1)):
             o_k = c + tl.arange(0, 1)
             a = gather(p_plan + output, count, o_k, o_k < count, place + 0 * n, n, m_n, p_tables,
-                       p_constants, p_cache, CONSTANTS, tl.float64)  # fmt: skip
+                       p_constants, p_cache, CONSTANTS, False, tl.float64)  # fmt: skip
             a = tl.sum(a, 1)
             o = (n * C + c) * pixels + place
             u = tl.load(p_noise + o, m_n, 0.0).to(tl.float64)
@@ -163,7 +163,8 @@ def sampler_categorical_kernel(
         place = tl.load(p_tables + places + e).to(tl.int64)
         for c in range(tl.where(only < 0, 0, only), tl.where(only < 0, C, only + 1)):
             b_l = gather(p_plan + output, count, c * levels + o_l, o_l < levels, place + 0 * n, n,
-                         m_n, p_tables, p_constants, p_cache, CONSTANTS, tl.float64)  # fmt: skip
+                         m_n, p_tables, p_constants, p_cache, CONSTANTS, False,
+                         tl.float64)  # fmt: skip
             o = (n * C + c) * pixels + place
             u = tl.load(p_noise + o, m_n, 0.0).to(tl.float64)
             x = _level(b_l, m_l, o_l[None, :], u, temperature, top_k, L, TOP_K).to(tl.int64)

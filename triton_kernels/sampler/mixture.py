@@ -37,7 +37,7 @@ def _plane(j, K, o_k, p_output, count, place, n, m_n, p_tables, p_constants, p_c
            CONSTANTS: tl.constexpr):  # fmt: skip
     """Parameter j of all components, (R, components)."""
     return gather(p_output, count, j * K + o_k, o_k < K, place + 0 * n, n, m_n, p_tables,
-                  p_constants, p_cache, CONSTANTS, tl.float64)  # fmt: skip
+                  p_constants, p_cache, CONSTANTS, False, tl.float64)  # fmt: skip
 
 
 @triton.jit

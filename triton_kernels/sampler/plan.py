@@ -3,17 +3,18 @@
 Of a stage, what is compiled (`Facts`) and what is read: one tensor of int64 for all stages,
 
     units, places, ends, waves | for each product: weight, factors, bias, columns
-                               | for each operation: base, slot, image, table, number
+                               | for each operation: base, slot, image, table, number, and of a
+                                 lookup how long a row is, and how many there are
 
 and, elsewhere in it, the columns of a product's factors, or of the parameters that are drawn from:
-base, slot, image, table of each, and whether it is a constant.
+base, slot, image, table of each, whether it is a constant, and entries of a place in its table.
 """
 
 from typing import NamedTuple
 
 import triton.language as tl
 
-LOAD, STORE = 0, 1
+LOAD, STORE, LOOKUP = 0, 1, 25
 BERNOULLI, CATEGORICAL, MIXTURE = range(3)  # as csrc/sampler/draw.h
 
 
@@ -37,6 +38,7 @@ class ProductFacts(NamedTuple):
     PARTS: int
     BIAS: bool
     CONSTANTS: bool
+    BY_PLACE: bool  # each place has weights of its own, and several entries in a table
 
 
 class OperationFacts(NamedTuple):
@@ -58,6 +60,7 @@ class Facts(NamedTuple):
     COUNT: int  # of the products
     STEPS: int  # of the operations
     WAVES: bool
+    BY_PLACE: bool
     ACC: tl.dtype
     PRECISION: str
 
@@ -92,7 +95,9 @@ class Plan:
         self.numbers: list[int] = []
         self.acc, self.precision = acc, precision
         self.stages = [self._stage() for _ in range(self._next())]
-        self.output = self._columns([(self._source(), self._next()) for _ in range(self._next())])
+        self.output = self._columns(
+            [(self._source(), self._next(), 1) for _ in range(self._next())]
+        )
         self.images = len(self.numbers)
         self.colours = self._next()
         for _ in range(self.colours):
@@ -107,11 +112,12 @@ class Plan:
     def _source(self) -> Source:
         return Source(*self._take(7))
 
-    def _columns(self, terms: list[tuple[Source, int]]) -> Columns:
+    def _columns(self, terms: list[tuple[Source, int, int]]) -> Columns:
+        """Of terms: sources, their channels, and how many entries a place has in the table."""
         rows = [
-            (source.base + source.start + c, source.slot, source.image, source.table,
-             source.is_constant)
-            for source, length in terms for c in range(length)
+            (source.base + source.start + c, source.slot, source.image,
+             source.table + t if source.table >= 0 else -1, source.is_constant, count)
+            for source, length, count in terms for t in range(count) for c in range(length)
         ]  # fmt: skip
         at = len(self.numbers)
         for column in zip(*rows, strict=True):
@@ -132,24 +138,31 @@ class Plan:
         for _ in range(self._next()):
             code, to, *registers = self._take(6)
             number, source = self._next(), self._source()
+            row, number = [0, 0], max(number, 0)
+            if code == LOOKUP:
+                row, number = [registers[0], registers[2]], number + registers[1]
+                registers = [0] * 4
+            elif code > LOOKUP:
+                raise ValueError(f"sampler: no kernel for a GPU has operation {code} of a plan")
             x, y, z, w = (values.get(r, 0) for r in registers)
-            constant = bool(source.is_constant) and code == LOAD
+            constant = bool(source.is_constant) and code in (LOAD, LOOKUP)
             operations.append(OperationFacts(code, x, y, z, w, constant))
-            own += [*source.place, max(number, 0)]
+            own += [*source.place, number, *row]
             if code != STORE:
                 values[to] = count
                 count += 1
         facts = Facts(tuple(products), tuple(operations), len(products), len(operations),
-                      waves >= 0, self.acc, self.precision)  # fmt: skip
+                      waves >= 0, any(p.BY_PLACE for p in products), self.acc,
+                      self.precision)  # fmt: skip
         at = len(self.numbers)
         self.numbers += own
         return Stage(facts, at, units, ends, places, waves)
 
     def _product(self, values: dict[int, int]) -> tuple[ProductFacts, list[int]]:
-        parts, length, weight, bias, first, terms = self._take(6)
-        columns = self._columns([(self._source(), self._next()) for _ in range(terms)])
+        parts, length, weight, bias, first, places, terms = self._take(7)
+        found = [(self._source(), self._next(), self._next()) for _ in range(terms)]
+        columns = self._columns(found)
         for part in range(parts):
             values[first + part] = len(values)
-        # Both offsets are from where the weights of the product begin; it may have none.
-        own = [max(weight, 0), length, bias - max(weight, 0), columns.at]
-        return ProductFacts(parts, bias >= 0, columns.constants), own
+        own = [max(weight, 0), length, max(bias, 0), columns.at]
+        return ProductFacts(parts, bias >= 0, columns.constants, places > 1), own

@@ -85,23 +85,32 @@ class Runner:
         self.replays: dict[tuple, Replays] = {}
 
     def pattern(self, step: int) -> Pattern:
-        """Of each stage, how many rows a launch is for, and how many launches there are."""
-        return tuple(self._rows(stage, step) for stage in self.plan.stages)
+        """Of each stage, how many places a launch is for, and how many launches there are."""
+        return tuple(self._places(stage, step) for stage in self.plan.stages)
 
-    def _rows(self, stage: Stage, step: int) -> tuple[int, int]:
+    def _places(self, stage: Stage, step: int) -> tuple[int, int]:
         begin, end = self.tables[stage.ends + step : stage.ends + step + 2]
         if begin == end:
             return 0, 0
         # To the next power of two: programs too many end at once, and patterns stay few.
-        rows = triton.next_power_of_2(end - begin) * self.images
-        return rows, 1 + (self.tables[stage.waves + end - 1] if stage.facts.WAVES else 0)
+        places = triton.next_power_of_2(end - begin)
+        return places, 1 + (self.tables[stage.waves + end - 1] if stage.facts.WAVES else 0)
+
+    def _grid(self, stage: Stage, places: int) -> tuple[Tile, int]:
+        """The tile of a launch, and how many programs it has."""
+        if stage.facts.BY_PLACE:
+            tile = tile_of(self.images, self.cache.dtype)
+            blocks = places * triton.cdiv(self.images, tile.rows)
+        else:
+            tile = tile_of(places * self.images, self.cache.dtype)
+            blocks = triton.cdiv(places * self.images, tile.rows)
+        return tile, blocks * triton.cdiv(stage.units, tile.units)
 
     def launch_stages(self, pattern: Pattern) -> None:
-        for stage, (rows, waves) in zip(self.plan.stages, pattern, strict=True):
-            tile = tile_of(rows, self.cache.dtype)
-            blocks = triton.cdiv(rows, tile.rows) * triton.cdiv(stage.units, tile.units)
+        for stage, (places, waves) in zip(self.plan.stages, pattern, strict=True):
+            tile, programs = self._grid(stage, places)
             for wave in range(waves):
-                kernels.sampler_stage_kernel[launch.programs(OP, blocks)](
+                kernels.sampler_stage_kernel[launch.programs(OP, programs)](
                     *self.pointers, stage.at, self.images, wave,
                     F=stage.facts, T=tile, num_warps=WARPS,
                 )  # fmt: skip
