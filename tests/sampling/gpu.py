@@ -50,7 +50,7 @@ def _gated(batch: int, height: int = cases.SIDE) -> tuple[cases.Net, torch.Tenso
     small = torch.get_default_device().type == "cpu"
     with torch.device("cpu"):
         net = cases.Net(cases.Layer, 4, 1) if small else cases.nets()[1]
-        uniform = torch.rand(2, 1, 3, 4) if small else torch.rand(batch, 1, height, cases.SIDE)
+        uniform = torch.rand(2, 1, 2, 3) if small else torch.rand(batch, 1, height, cases.SIDE)
     return net.eval().to(_place()), uniform.to(_place())
 
 

@@ -42,7 +42,7 @@ def tile_of(rows: int, dtype: torch.dtype) -> Tile:
     """Few rows are as many programs as there are: each reads its weights in a few large steps."""
     if dtype == torch.float64:
         return Tile(16, 16, 32)
-    return Tile(64, 32, 32) if rows >= MANY else Tile(16, 16, 128)
+    return Tile(64, 32, 32) if rows >= MANY else Tile(16, 16, 64)
 
 
 class Drawing(NamedTuple):
