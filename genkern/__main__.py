@@ -52,6 +52,7 @@ def collect() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "triton": _triton_version(),
         "cuda_devices": _cuda_devices(),
+        "sampler": {name: library.unavailable("sampler", name) for name in ("cpu", "triton")},
         "backends": {
             family: {name: library.unavailable(family, name) for name in library.BACKENDS}
             for family in families()
@@ -99,7 +100,11 @@ def report(info: dict[str, Any]) -> str:
         if info["GENKERN_BACKEND"] is None
         else f"{info['GENKERN_BACKEND']} (GENKERN_BACKEND)",
         "threads": str(info["threads"]),
-        "triton": info["triton"],
+        "triton": f"{info['triton']}; the kernels have not yet run on a GPU",
+        "sampling": "; ".join(
+            f"{name} {'available' if reason is None else f'no: {reason}'}"
+            for name, reason in info["sampler"].items()
+        ),
         "CUDA": "; ".join(info["cuda_devices"]) or "no device",
     }
     head = [f"{name:<16}{text}" for name, text in lines.items()]

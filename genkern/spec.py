@@ -7,6 +7,7 @@ import torch
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 HALF = (torch.bfloat16, torch.float16)
 CACHE_LINE = 64  # bytes
+MOST_DRAWN_LEVELS = 4096  # of a softmax that the sampler's kernels for GPUs draw from
 
 
 def dtype_name(dtype: torch.dtype) -> str:

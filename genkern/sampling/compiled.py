@@ -66,12 +66,12 @@ class _Store:
 class _Tensors:
     """Elements of tensors one after the other."""
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype, self.parts, self.size = dtype, [torch.zeros(1, dtype=dtype)], 1
+    def __init__(self, like: torch.Tensor) -> None:
+        self.like, self.parts, self.size = like, [like.new_zeros(1)], 1
 
     def add(self, tensor: torch.Tensor) -> int:
         at = self.size
-        self.parts.append(tensor.detach().to(self.dtype).reshape(-1))
+        self.parts.append(tensor.detach().to(self.like).reshape(-1))
         self.size += tensor.numel()
         return at
 
@@ -86,20 +86,21 @@ class Engine(Execution):
         self.plan, self.N, self.next = plan, images.shape[0], 0
         self.images = images
         self.stages, self.stored = stages_of(plan)
-        self.tables, self.weights_ = _Store(), _Tensors(images.dtype)
-        self.constants = _Tensors(images.dtype)
+        self.tables, self.weights_ = _Store(), _Tensors(images)
+        self.constants = _Tensors(images)
         self.places: dict[Node, tuple[int, bool]] = {}
         self._allocate()
         for c, colour in enumerate(plan.colours):
             self.caches[colour.node][:-1, :, colour.start] = images[:, c].flatten(1).T
         numbers = self._numbers()
-        self.numbers = torch.tensor(numbers, dtype=torch.int64)
+        self.numbers = torch.tensor(numbers, dtype=torch.int64, device="cpu")
         self.packed = torch.ops.genkern.sampler_pack(self.numbers, self.weights_.tensor())
         self.draw_at = self._steps_drawn()
+        tables = self.tables.tensor().to(images.device)
         self.arguments = (
-            self.numbers, self.tables.tensor(), self.packed, self.constants.tensor(), self.cache
+            self.numbers, tables, self.packed, self.constants.tensor(), self.cache
         )  # fmt: skip
-        self.weights_ = _Tensors(images.dtype)
+        self.weights_ = _Tensors(images)
 
     def _allocate(self) -> None:
         """The caches: views of one tensor."""
@@ -113,7 +114,7 @@ class Engine(Execution):
         for node, count in slots.items():
             self.bases[node] = size
             size += ((count + 1) * self.N * node.channels + 15) // 16 * 16
-        self.cache = torch.zeros(size, dtype=self.images.dtype)
+        self.cache = self.images.new_zeros(size)
         self.caches = {
             node: self.cache[base : base + (slots[node] + 1) * self.N * node.channels].view(
                 slots[node] + 1, self.N, node.channels
@@ -277,9 +278,9 @@ class Engine(Execution):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Steps up to ``last`` with their draws: integers and log p."""
         dtype, shape = self.images.dtype, self.images.shape
-        integers = torch.full(shape, -1, dtype=torch.int64)
-        log_prob = torch.zeros(shape[0], dtype=torch.float64)
-        table = draw.table.detach().to(dtype).contiguous()
+        integers = torch.full(shape, -1, dtype=torch.int64, device=self.images.device)
+        log_prob = self.images.new_zeros(shape[0], dtype=torch.float64)
+        table = draw.table.detach().to(self.images).contiguous()
         torch.ops.genkern.sampler_draw(
             *self.arguments, noise.to(dtype).contiguous(), table,
             None if given is None else given.long().contiguous(), integers, log_prob,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from genkern.sampling import compiled
+from genkern.sampling import compiled, on_gpu
 from genkern.sampling.execute import Execution
 from genkern.sampling.plan import Plan
 
@@ -59,7 +59,7 @@ class Stepper:
         for k, step in enumerate(stepper.steps):
             params = stepper.parameters(k)          # (N, P, places), or P / C of them: see there
             stepper.accept(k, draw(params))         # (N, colours drawn, places), network inputs
-        # the same, with the loop and the drawing in C++:
+        # the same, with the loop and the drawing in C++, or in a GPU's kernels:
         integers, log_prob = stepper.run(Draw("categorical", 256, table), noise)
 
     Args:
@@ -96,11 +96,12 @@ class Stepper:
     ) -> None:
         shape = tuple(images.shape)
         self._plan = Plan(
-            model, shape, images.dtype, condition, wavefront=order == "wavefront", first=first
-        )
+            model, shape, images.dtype, condition, wavefront=order == "wavefront", first=first,
+            device=images.device,
+        )  # fmt: skip
         self.slope = self._plan.slope
         self.steps = [Step(places, colour) for places, colour in self._plan.steps]
-        if images.device.type == "cpu" and compiled.is_available():
+        if on_gpu.is_available() if images.is_cuda else images.is_cpu and compiled.is_available():
             self._engine: Execution = compiled.Engine(self._plan, images)
         else:
             self._engine = Execution(self._plan, images)
@@ -162,7 +163,7 @@ class Stepper:
         given: torch.Tensor | None = None,
         last: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draws the steps from the next one up to ``last`` (None: all), in one call of C++.
+        """Draws the steps from the next one up to ``last`` (None: all), in one call.
 
         Args:
             draw: how.
@@ -192,7 +193,8 @@ def wavefront_reason(
 ) -> str | None:
     """Why there is no wavefront order for a model, or None if there is one."""
     try:
-        Plan(model, tuple(images.shape), images.dtype, condition, wavefront=True)
+        Plan(model, tuple(images.shape), images.dtype, condition, wavefront=True,
+             device=images.device)  # fmt: skip
     except ValueError as error:
         return str(error)
     return None

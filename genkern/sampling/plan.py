@@ -11,6 +11,7 @@ from genkern.sampling.record import record
 
 assert rules.__all__  # they register themselves
 Places = list[tuple[int, int]]
+CPU = torch.device("cpu")
 
 
 class Plan:
@@ -34,6 +35,7 @@ class Plan:
         *,
         wavefront: bool = False,
         first: int = 0,
+        device: torch.device = CPU,
     ) -> None:
         self.grid = (shape[2], shape[3])
         H, W = self.grid
@@ -41,7 +43,7 @@ class Plan:
         raster = np.arange(H * W, dtype=np.int32).reshape(H, W)
         for in_order in (False, True)[: shape[1]]:
             self.graph, self.output, self.colours = record(
-                model, shape, dtype, *condition, together=not in_order
+                model, shape, dtype, *condition, device=device, together=not in_order
             )
             if self._is_causal(raster, in_order):
                 break

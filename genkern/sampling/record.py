@@ -37,10 +37,11 @@ class _Features(torch.Tensor):
     graph: Graph
 
     @staticmethod
-    def __new__(cls, view: View, graph: Graph, images: int, dtype: torch.dtype):
+    def __new__(
+        cls, view: View, graph: Graph, images: int, dtype: torch.dtype, device: torch.device
+    ):
         shape = view.shape_of(images)
-        place = torch.device("cpu")
-        made = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=place)
+        made = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=device)
         made.view_, made.graph = view, graph
         return made
 
@@ -71,9 +72,10 @@ class _Features(torch.Tensor):
                 raise NoRule(f"sampling: {name} must not write into a constant")
             args[0].view_ = results
             return args[0]
+        like = (graph.images, found[0].dtype, found[0].device)
         if isinstance(results, View):
-            return cls(results, graph, graph.images, found[0].dtype)
-        return [cls(view, graph, graph.images, found[0].dtype) for view in results]
+            return cls(results, graph, *like)
+        return [cls(view, graph, *like) for view in results]
 
 
 def _views_in(value: Any, found: list[_Features]) -> Any:
@@ -85,18 +87,22 @@ def _views_in(value: Any, found: list[_Features]) -> Any:
     return value
 
 
+def _filled(like: torch.Tensor, shape: Any, number: float) -> torch.Tensor:
+    return torch.full(shape, number, dtype=like.dtype, device=like.device)
+
+
 def _full(number: float) -> Callable[..., torch.Tensor]:
-    return lambda like, *ignored: torch.full(like.shape, number, dtype=like.dtype)
+    return lambda like, *ignored: _filled(like, like.shape, number)
 
 
 #: What has the shape of features, and not their values.
 _CREATES: dict[str, Callable[..., torch.Tensor]] = {
     "zeros_like": _full(0.0),
     "ones_like": _full(1.0),
-    "full_like": lambda like, number: torch.full(like.shape, number, dtype=like.dtype),
-    "new_zeros": lambda like, shape: torch.zeros(shape, dtype=like.dtype),
-    "new_ones": lambda like, shape: torch.ones(shape, dtype=like.dtype),
-    "new_full": lambda like, shape, number: torch.full(shape, number, dtype=like.dtype),
+    "full_like": lambda like, number: _filled(like, like.shape, number),
+    "new_zeros": lambda like, shape: _filled(like, shape, 0.0),
+    "new_ones": lambda like, shape: _filled(like, shape, 1.0),
+    "new_full": _filled,
 }
 
 
@@ -105,6 +111,7 @@ def record(
     shape: tuple[int, ...],
     dtype: torch.dtype,
     *condition: Any,
+    device: torch.device,
     together: bool,
 ) -> tuple[Graph, View, list[Piece]]:
     """The graph of a model, its output, and the colours of the images, in one node if they are
@@ -115,7 +122,7 @@ def record(
     view = concatenated([graph.view(graph.add(node)) for node in nodes])
     colours = [view.narrow(c, 1).pieces[0] for c in range(C)]
     with torch.no_grad():
-        output = model(_Features(view, graph, N, dtype), *condition)
+        output = model(_Features(view, graph, N, dtype, device), *condition)
     if not isinstance(output, _Features) or output.ndim != 4 or output.shape[2:] != (H, W):
         raise ValueError(
             f"sampling: the model must return parameters (N, P, {H}, {W}) that depend on the "

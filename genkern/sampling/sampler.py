@@ -12,7 +12,7 @@ from genkern.sampling.graph import NotCausal
 from genkern.sampling.loops import jacobi, naive
 from genkern.sampling.outputs import Output
 from genkern.sampling.request import Choose, Model, Progress, Request
-from genkern.sampling.stepped import Unsuited, runs_in_cpp, stepped
+from genkern.sampling.stepped import Unsuited, runs_in_engine, stepped
 
 METHODS = ("auto", "naive", "incremental", "wavefront", "jacobi")
 _OP = "sample"
@@ -84,12 +84,12 @@ def _draw(request: Request, method: str) -> Drawn:
 def _automatic(request: Request) -> Drawn:
     """From the fastest to the one that always works.
 
-    In C++ single pixels are faster at every batch measured (`python -m benchmarks.sampling`); where
-    each step calls Python, fewer steps are.
+    In C++ single pixels are faster at every batch measured (`python -m benchmarks.sampling`), and a
+    GPU takes the same order; where each step calls Python, fewer steps are.
     """
     steps = ("incremental", "wavefront")
     reasons: list[str] = []
-    for name in (*(steps if runs_in_cpp(request) else steps[::-1]), "jacobi", "naive"):
+    for name in (*(steps if runs_in_engine(request) else steps[::-1]), "jacobi", "naive"):
         try:
             drawn = _BY[name](request)
         except Unsuited as error:

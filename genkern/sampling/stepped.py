@@ -2,7 +2,7 @@
 
 import torch
 
-from genkern.sampling import compiled
+from genkern.sampling import compiled, on_gpu
 from genkern.sampling.incremental import Draw, Stepper
 from genkern.sampling.outputs import (
     NEAR_ONE,
@@ -27,10 +27,14 @@ class Unsuited(ValueError):
     """Why a method does not work with a model."""
 
 
-def runs_in_cpp(request: Request) -> bool:
+def runs_in_engine(request: Request) -> bool:
     """The loop and the drawing too, and not only what the network computes."""
-    known = request.choose is None and type(request.output) in _KINDS
-    return known and request.values.is_cpu and compiled.is_available()
+    if request.choose is not None or type(request.output) not in _KINDS:
+        return False
+    if request.values.is_cuda:
+        kind = _KINDS[type(request.output)]
+        return on_gpu.is_available() and on_gpu.draws(kind, request.output.levels)
+    return request.values.is_cpu and compiled.is_available()
 
 
 def stepper_of(request: Request, method: str) -> tuple[Stepper, list[Step], int]:
@@ -83,7 +87,7 @@ def stepped(request: Request, method: str) -> tuple[torch.Tensor, int, torch.Ten
     stepper, steps, first = stepper_of(request, method)
     if first == len(steps):
         return request.values, 0, None
-    if runs_in_cpp(request):
+    if runs_in_engine(request):
         kind = _KINDS[type(request.output)]
         images, log_prob = _run(request, stepper, _draw(request.output, kind, request), len(steps))
         images = torch.where(images < 0, request.values, images)
@@ -118,7 +122,7 @@ def _run(
         images, total = stepper.run(draw, noise, given=given)
         check_no_nan(total)
         return images, total
-    each, total = max(1, steps // _REPORTS), torch.zeros(len(noise), dtype=torch.float64)
+    each, total = max(1, steps // _REPORTS), noise.new_zeros(len(noise), dtype=torch.float64)
     images = torch.full_like(request.values, -1)
     for last in [*range(each, steps, each), steps]:
         found, log_prob = stepper.run(draw, noise, given=given, last=last)

@@ -7,7 +7,8 @@ JIT specialises the arguments, for a driver that only names a chip, and compiles
 launching: what is checked is what would be launched. --quick takes the first configuration of each
 kernel: compiled for bfloat16, which tensor cores take, lowered to Triton's IR, where types do not
 fit or they do, for float32 and float64, and left out for float16, whose code is that of bfloat16
-but for the conversions. Prints one JSON object: capability, op, what was found.
+but for the conversions. A package that takes no half precision names what is compiled instead, as
+`COMPILED`. Prints one JSON object: capability, op, what was found.
 """
 
 import collections
@@ -35,6 +36,7 @@ from triton.runtime.jit import JITFunction
 
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 TENSOR_CORES = ("mma", "wgmma", "tcgen05")
+COMPILED = "*bf16"
 
 
 class NamedChip:
@@ -157,6 +159,7 @@ def compile_all(op: str, capability: int, quick: bool) -> dict:
     module = importlib.import_module(f"genkern.triton_kernels.{op}")
     seen: set[tuple] = set()
     lowered: list[tuple[str, str]] = []
+    chosen = getattr(module, "COMPILED", COMPILED)
 
     def compile_first(function, key, signature, compiled):
         dtype = storage_dtype(signature)
@@ -164,7 +167,7 @@ def compile_all(op: str, capability: int, quick: bool) -> dict:
         if found in seen or (quick and dtype == "*fp16"):
             return None
         seen.add(found)
-        if not quick or dtype == "*bf16":
+        if not quick or dtype == chosen:
             return compiled()
         lowered.append((function.__name__, dtype))
         return lower(compiled)
@@ -181,7 +184,7 @@ def compile_all(op: str, capability: int, quick: bool) -> dict:
                     kernels[function.__name__, kernel.hash] = record(function, kernel)
     declared = [n for n, f in vars(module).items() if isinstance(f, JITFunction)]
     # One that is in the cache on disk was not lowered but found.
-    found = [k for k in kernels.values() if not quick or k["dtype"] == "*bf16"]
+    found = [k for k in kernels.values() if not quick or k["dtype"] == chosen]
     return {
         "kernels": found,
         "lowered": lowered,

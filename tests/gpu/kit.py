@@ -49,11 +49,17 @@ class Material(NamedTuple):
     checks: Sequence[Callable[[], None]]  # of what a GPU alone has
     steps: dict[str, tuple[Callable, list]]  # (function, shapes), for graphs and streams
     large: dict[str, Callable[[], None]]  # beyond 2^31 elements
+    timings: dict[str, Callable[[Setting], dict]]  # what no benchmark case can say
+
+
+def room(family: str) -> str:
+    """The folder in tests/: the sampler's kernels are tested with what they are for."""
+    return {"sampler": "sampling"}.get(family, family)
 
 
 def material(family: str) -> Material:
-    own = _module(f"tests.{family}.gpu")
-    samples = getattr(_module(f"tests.{family}.samples"), "SAMPLES", None)
+    own = _module(f"tests.{room(family)}.gpu")
+    samples = getattr(_module(f"tests.{room(family)}.samples"), "SAMPLES", None)
     calls = dict(getattr(own, "CALLS", {}))
     large_calls = {}
     if samples is not None:
@@ -66,6 +72,7 @@ def material(family: str) -> Material:
         getattr(own, "CHECKS", ()),
         getattr(own, "STEPS", {}),
         getattr(own, "LARGE", {}),
+        getattr(own, "TIMINGS", {}),
     )
 
 

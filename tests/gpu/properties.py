@@ -3,13 +3,23 @@ than 2^31 elements."""
 
 import functools
 import importlib
+import importlib.util
 import time
 from collections.abc import Callable, Iterator
 
 import hypothesis
 import torch
 
-from tests.gpu.kit import Item, Setting, Skipped, check_replays, check_streams, material, on_device
+from tests.gpu.kit import (
+    Item,
+    Setting,
+    Skipped,
+    check_replays,
+    check_streams,
+    material,
+    on_device,
+    room,
+)
 
 PROPERTY = "match_the_float64_reference"
 PROPERTY_SHARE = 1 / 12  # of the stage's time, for each: every new shape of a weight is compiled
@@ -45,8 +55,9 @@ def items(setting: Setting) -> Iterator[Item]:
 
 
 def property_tests(family: str) -> list[Callable]:
-    values = importlib.import_module(f"tests.{family}.values")
-    return [f for n, f in vars(values).items() if PROPERTY in n and hasattr(f, "hypothesis")]
+    name = f"tests.{room(family)}.values"
+    values = vars(importlib.import_module(name)) if importlib.util.find_spec(name) else {}
+    return [f for n, f in values.items() if PROPERTY in n and hasattr(f, "hypothesis")]
 
 
 def _placed(setting: Setting, call: Callable) -> Callable:

@@ -4,7 +4,7 @@ First the headline cases of all ops in bfloat16 and float32 against eager and th
 torch.compile, then every other case. A figure stands only beside results that are right.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -25,10 +25,17 @@ def items(setting: Setting) -> Iterator[Item]:
     ceilings: dict[torch.dtype, Ceilings] = {}
     for dtype in DTYPES:
         yield Item(f"ceilings {_name(dtype)}", partial(_ceilings, setting, ceilings, dtype))
+    more = [
+        Item(f"{family}: {name}", partial(_timed, setting, call))
+        for family in setting.families for name, call in material(family).timings.items()
+    ]  # fmt: skip
     for case, phase, dtype, against in _order(setting):
+        while more and against != LIBRARY:  # after the headlines
+            yield more.pop(0)
         words = f"{case.label} {phase} {_name(dtype)}"
         name = f"{words} with torch.compile" if "compile" in against else words
         yield Item(name, partial(_measure, setting, ceilings, case, phase, dtype, against))
+    yield from more
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -39,8 +46,8 @@ def _order(setting: Setting) -> Iterator[tuple[Case, str, torch.dtype, tuple[str
     every = [case for case in all_cases() if case.family in setting.families]
     if setting.device != "cuda":  # the smallest one, once
         every = [case for case in every if not case.overhead]  # no op there, hence no floor
-        case = min(every, key=lambda case: case.elements[0])
-        yield case, case.phases[0], torch.float32, ("eager",)
+        for case in sorted(every, key=lambda case: case.elements[0])[:1]:
+            yield case, case.phases[0], torch.float32, ("eager",)
         return
     headlines = [case for family in setting.families for case in material(family).headlines()]
     phases = ("forward_backward", "forward")
@@ -51,6 +58,12 @@ def _order(setting: Setting) -> Iterator[tuple[Case, str, torch.dtype, tuple[str
                     compiled = "compile" not in against or phase in case.compiled_phases
                     if phase in case.phases and compiled:
                         yield case, phase, dtype, against
+
+
+def _timed(setting: Setting, call: Callable[[Setting], dict]) -> dict:
+    torch.manual_seed(0)
+    with on_device(setting), torch.no_grad():
+        return call(setting)
 
 
 def _ceilings(setting: Setting, found: dict, dtype: torch.dtype) -> dict[str, float]:

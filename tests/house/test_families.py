@@ -88,6 +88,7 @@ def test_a_family_has_its_rooms(stem):
 def test_rooms_have_the_names_of_families(tree):
     others = {
         "csrc": {"sampler"},
+        "triton_kernels": {"sampler"},
         "tests": {"examples", "gpu", "house", "mutants", "sampling"},
         "benchmarks": {"results"},
     }
