@@ -1,10 +1,12 @@
 """One op family, stated once: schemas, shapes, reference, gradients, choice of backend."""
 
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.autograd.function import BackwardCFunction
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from genkern import library, spec
@@ -145,11 +147,27 @@ class Family:
             return self.forward(*arguments, False)[: self.results]
         return self.forward(*arguments)
 
+    def formed_again(self, *arguments: Any) -> torch.Tensor:
+        """The call, of which the next families keep the arguments instead of the result.
+
+        A family whose first tensor is this result forms it again in its backward pass: the
+        arguments are kept anyway, by the node that made it. In a compiled graph, and where a user
+        has hooks on what is saved, it is kept.
+        """
+        found = self(*arguments)
+        if not _is_dynamo_compiling() and isinstance(found.grad_fn, BackwardCFunction):
+            found.grad_fn.forms_again = self  # type: ignore[attr-defined]
+        return found
+
     def _differentiable(self, arguments: tuple) -> Any:
         if not _is_dynamo_compiling():
             # `choose` has ruled transforms out; what torch does for them takes a third of the call.
             plain = super(torch.autograd.Function, self.function)
-            return plain.apply(*arguments)  # type: ignore
+            found = plain.apply(*arguments)  # type: ignore
+            first = arguments[0]
+            if first is not None and hasattr(first.grad_fn, "forms_again") and not self.adjoint:
+                _form_again(found, first.grad_fn)
+            return found
         # Dynamo cannot tell two arguments of a Function apart that are one tensor.
         apart: list[Any] = []
         for argument in arguments:
@@ -172,6 +190,23 @@ class Family:
                     registries.append(counter.flop_registry)
             for registry in registries:
                 registry[op.overloadpacket] = counted
+
+
+def _form_again(found: torch.Tensor | tuple[torch.Tensor, ...], source: BackwardCFunction) -> None:
+    """Replaces the first saved tensor of what made ``found`` by the call behind ``source``.
+
+    Autograd itself puts the tensor in its place in the graph, so that gradients of any order reach
+    it; ``source`` says so if what it saved was changed in place, or freed.
+    """
+    node: Any = (found if isinstance(found, torch.Tensor) else found[0]).grad_fn
+
+    def again(nothing: None) -> torch.Tensor:
+        with torch.no_grad():
+            family = source.forms_again  # type: ignore[attr-defined]
+            return family.forward(*source.saved_tensors, *source.options)  # type: ignore
+
+    with contextlib.suppress(RuntimeError):  # the hooks of a user: checkpoints, save_on_cpu
+        node._raw_saved_tensors[0].register_hooks(lambda tensor: None, again)
 
 
 def _function(family: Family) -> type[torch.autograd.Function]:

@@ -1,6 +1,7 @@
 """Gated PixelCNN, alone and given a class or a picture. Source: van den Oord et al. 2016,
 "Conditional image generation with PixelCNN decoders", sec. 2, fig. 2."""
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -13,6 +14,10 @@ from genkern.nn import MaskedConv2d
 
 #: Channels to a map from what is encoded to (N, channels), or to (N, channels, H, W).
 Condition = Callable[[int], nn.Module]
+
+
+#: Masked convolutions read what it gives: of a layer, the activations alone are kept.
+gate = functools.partial(genkern.gated_activation, recompute=True)
 
 
 class GatedLayer(nn.Module):
@@ -52,8 +57,8 @@ class GatedLayer(nn.Module):
         if self.condition is not None:
             of_v, of_h = self.condition(encoded).chunk(2, dim=1)
         rows = self.v(v)
-        gated = self.out(genkern.gated_activation(self.h(h) + self.link(rows), of_h))
-        return genkern.gated_activation(rows, of_v), h + gated if self.residual else gated
+        gated = self.out(gate(self.h(h) + self.link(rows), of_h))
+        return gate(rows, of_v), h + gated if self.residual else gated
 
 
 class GatedPixelCNN(RasterModel):

@@ -87,7 +87,8 @@ class GatedResnet(nn.Module):
         self.second = make(2 * hidden, 2 * hidden)
 
     def forward(self, x: torch.Tensor, *aside: torch.Tensor) -> torch.Tensor:
-        found = self.first(genkern.concat_elu(x))
+        # Twice as wide as x, and no longer kept for the gradient of the weight behind it.
+        found = self.first(genkern.concat_elu(x, recompute=True))
         if self.aside is not None:
             found = found + self.aside(genkern.concat_elu(torch.cat(aside, dim=1)))
         # The gate has no tanh, so that it is no genkern.gated_activation.

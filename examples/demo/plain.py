@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from examples.autoregressive.raster import RasterModel
+from examples.latent.vae import VAE
 from genkern.nn import GANLoss, GaussianLatent, MaskedConv2d, RowLSTM
 from genkern.reference.masked_conv2d import live_taps
 
@@ -120,6 +121,9 @@ def plain(model: nn.Module) -> nn.Module:
     _replace(result)
     if isinstance(result, RasterModel):
         result.nll = types.MethodType(_cross_entropy, result)  # type: ignore[method-assign]
+    if isinstance(result, VAE):
+        nll = types.MethodType(_logistic_nll, result)
+        result.reconstruction_nll = nll  # type: ignore[method-assign]
     return result
 
 
@@ -129,6 +133,17 @@ def _cross_entropy(
     """Nats per image (N,), from logits that are stored."""
     losses = F.cross_entropy(model.logits(images, given), images.long(), reduction="none")
     return losses.flatten(1).sum(1)
+
+
+def _logistic_nll(model: VAE, items: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    """Nats per item (N,): the difference of two CDFs, which is 0 far from the mean, and clamped."""
+    mean, log_scale = model.decode(z)
+    levels, inverse = items.flatten(1), torch.exp(-log_scale)
+    x, half = model.spec.scale(items, mean).flatten(1), 1 / (model.spec.levels - 1)
+    above, below = (torch.sigmoid((x + side - mean) * inverse) for side in (half, -half))
+    above = torch.where(levels == model.spec.levels - 1, torch.ones_like(above), above)
+    below = torch.where(levels == 0, torch.zeros_like(below), below)
+    return -(above - below).clamp(min=1e-12).log().sum(-1)
 
 
 def _replace(module: nn.Module) -> None:

@@ -31,7 +31,9 @@ _gated_activation = Family(
 )
 
 
-def gated_activation(input: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+def gated_activation(
+    input: torch.Tensor, condition: torch.Tensor | None = None, *, recompute: bool = False
+) -> torch.Tensor:
     r"""Gated activation of the two halves of the channels.
 
     .. math:: y = \tanh(a + c_a) \odot \sigma(b + c_b), \quad [a, b] = x, \; [c_a, c_b] = c
@@ -44,13 +46,19 @@ def gated_activation(input: torch.Tensor, condition: torch.Tensor | None = None)
         input: (N, 2C, H, W) or (2C, H, W); float32, float64, bfloat16 or float16, any strides.
         condition: (N, 2C), one value a channel, as of a class; or the shape of ``input``, as of an
             image; (2C,) or (2C, H, W) without N. Dtype of ``input``.
+        recompute: whether an op of genkern that reads the result, a `masked_conv2d` say, keeps
+            ``input``, which is kept anyway, instead of the result, and forms that again in its
+            backward pass, with the same bits: a third of the memory that the two would keep, for
+            the time of one more forward pass. Ops of torch keep the result, and so do compiled
+            graphs, and images without N. After a backward pass that freed the graph of the result,
+            another one through such an op is an error, even for its weight alone.
 
     Returns:
         (N, C, H, W) or (C, H, W), dtype and memory format of ``input``; under autocast, the
         autocast dtype.
 
     Raises:
-        TypeError: an argument is not a dense tensor of a supported dtype.
+        TypeError: an argument is not a dense tensor of a supported dtype, or no bool.
         ValueError: a shape does not fit, or the number of channels is odd.
         RuntimeError: dtypes or devices differ.
 
@@ -74,7 +82,9 @@ def gated_activation(input: torch.Tensor, condition: torch.Tensor | None = None)
             f"{_OP}: condition must have shape {tuple(shape[:-2])} or that of input = "
             f"{tuple(shape)}; got {tuple(condition.shape)}"
         )
+    checks.check_bool(_OP, "recompute", recompute)
     if len(shape) == 4:
-        return _gated_activation(input, condition, spec.is_channels_last(input))
+        call = _gated_activation.formed_again if recompute else _gated_activation
+        return call(input, condition, spec.is_channels_last(input))
     alone = None if condition is None else condition.unsqueeze(0)
     return _gated_activation(input.unsqueeze(0), alone, False).squeeze(0)

@@ -1,7 +1,9 @@
-"""The checks of all families in one process: `python -m tests.core.levels EXAMPLES [DTYPE]`.
+"""The checks of all families in one process: `python -m tests.core.levels EXAMPLES TURN [DTYPE]`.
 
 The environment says which instruction-set level the process loads, and how bfloat16 is multiplied.
 Without examples it leaves out the tests that a session of pytest has run on this level itself.
+TURN is a number, one for each level: of a large call the process then takes float32 and every
+second one of the other dtypes, so that each dtype of each call is met; "all": it takes them all.
 Prints a JSON object: the level, and for each family its failures and its seconds.
 """
 
@@ -51,12 +53,20 @@ def failure(check: Callable, *arguments) -> str | None:
     return None
 
 
-def check_family(stem: str, dtypes: tuple[torch.dtype, ...], everywhere: bool) -> dict:
+def taken(dtypes: tuple[torch.dtype, ...], i: int, turn: str) -> list[torch.dtype]:
+    """The dtypes of the i-th large call of a family that a level takes."""
+    if turn == "all":
+        return list(dtypes)
+    return [d for j, d in enumerate(dtypes) if j == 0 or (i + j + int(turn)) % 2 == 0]
+
+
+def check_family(stem: str, dtypes: tuple[torch.dtype, ...], turn: str, everywhere: bool) -> dict:
     from tests.core.samples import load
 
     start, failures, samples = time.perf_counter(), [], load(stem)
-    for sample in samples.large:
-        for dtype in set(dtypes) & set(sample.dtypes):
+    for i, sample in enumerate(samples.large):
+        both = tuple(d for d in dtypes if d in sample.dtypes)
+        for dtype in taken(both, i, turn):
             text = failure(check_large, sample, dtype)
             failures += [] if text is None else [f"{sample.name}, {dtype}: {text}"]
     for check in samples.everywhere:
@@ -67,7 +77,7 @@ def check_family(stem: str, dtypes: tuple[torch.dtype, ...], everywhere: bool) -
     return {"failures": failures, "seconds": time.perf_counter() - start}
 
 
-def main(examples: str, only: str | None = None) -> None:
+def main(examples: str, turn: str, only: str | None = None) -> None:
     settings.register_profile(
         "level",
         max_examples=max(1, int(examples)),
@@ -85,7 +95,9 @@ def main(examples: str, only: str | None = None) -> None:
     torch.set_num_threads(2)
     compiled = library.compiled
     everywhere = int(examples) > 0
-    families = {stem: check_family(stem, strategies.DTYPES, everywhere) for stem in samples.stems()}
+    families = {
+        stem: check_family(stem, strategies.DTYPES, turn, everywhere) for stem in samples.stems()
+    }
     found = {"isa": compiled.isa, "bf16_pairs": compiled.bf16_pairs, "families": families}
     print(json.dumps(found))
 

@@ -34,6 +34,12 @@ def examples(level: str) -> str:
     return str(full if level == SMALL else max(5, full // 4))
 
 
+def turn(level: str) -> str:
+    """Which dtypes of the large calls a level takes: half of them here, all in the deep tier."""
+    deep = settings.get_current_profile_name() == "deep"
+    return "all" if deep else str([*LEVELS, SMALL].index(level))
+
+
 def missing(level: str) -> str | None:
     if not library.ops_file(level).exists():
         return f"the ops for {level} are not built (GENKERN_BUILD)"
@@ -53,7 +59,7 @@ def check(found: dict, record_property) -> None:
 def test_bits_and_values_of_all_families(level, record_property):
     if reason := missing(level):
         pytest.skip(reason)
-    found = run_level(level, {}, examples(level))
+    found = run_level(level, {}, examples(level), turn(level))
     assert found["isa"] == level
     check(found, record_property)
 
@@ -73,7 +79,7 @@ def test_bfloat16_multiplied_in_pairs_and_not(level, record_property):
     native = level == "avx512" and bf16_pairs()
     pairs = {"GENKERN_BF16_PAIRS": str(int(not native))}
     drawn = str(settings.default.max_examples)  # of one dtype, as many as of all
-    found = run_level(level, pairs, drawn, "bfloat16")
+    found = run_level(level, pairs, drawn, "all", "bfloat16")
     if level == "avx512" and not found["bf16_pairs"] and not native:
         pytest.skip("this CPU has no AVX512-BF16, which the AVX-512 build multiplies pairs with")
     assert found["bf16_pairs"] != native

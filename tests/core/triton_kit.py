@@ -5,6 +5,7 @@ tests count programs. Shapes are small, and where tiles matter, so are the tiles
 """
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
@@ -13,11 +14,33 @@ from unittest import mock
 import numpy as np
 import torch
 import triton.language as tl
+from triton.runtime import interpreter
 from triton.runtime.interpreter import GridExecutor, TensorHandle, interpreter_builder
 
 from genkern.family import Family
 from genkern.triton_kernels.core import launch
 from tests.core.strategies import examples
+
+
+def search_once() -> None:
+    """Triton searches its modules for what to replace at each call of a device function, which
+    takes longer than the call; here once for each file of kernels, and nothing is put back."""
+    search, done = interpreter._patch_lang, set()
+
+    def search_new(function: Callable) -> interpreter._LangPatchScope:
+        file = id(function.__globals__)
+        if file not in done:
+            done.add(file)
+            search(function)
+        return interpreter._LangPatchScope()
+
+    interpreter._patch_lang = search_new
+    # A table of all dtypes, built at each of its calls: an eighth of the time.
+    interpreter._get_np_dtype = functools.cache(interpreter._get_np_dtype)
+
+
+if hasattr(interpreter, "_patch_lang"):  # of Triton 3.6 and 3.7
+    search_once()
 
 # Of what all families together draw, the share of an interpreted kernel.
 few_examples = examples(0.25)

@@ -19,4 +19,22 @@ FAULTS = [
         "tests/gated_activation/values.py",
         "match_the_float64_reference",
     ),
+    Fault(
+        "what is formed again is kept all the same",
+        "genkern/family.py",
+        "register_hooks(lambda tensor: None, again)",
+        "register_hooks(lambda tensor: tensor, again)",
+        "tests/gated_activation/contract.py",
+        "is_not_kept",
+        "",
+    ),
+    Fault(
+        "what a user has hooks on is an error",
+        "genkern/family.py",
+        "contextlib.suppress(RuntimeError)",
+        "contextlib.suppress(KeyError)",
+        "tests/gated_activation/contract.py",
+        "hooks_of_users",
+        "",
+    ),
 ]

@@ -124,7 +124,9 @@ def check_tiles(hidden, H, W, dtype):
     check([x.to(dtype) for x in inputs], [x.to(dtype) for x in upstream])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(torch.float32, marks=pytest.mark.deep), torch.bfloat16]
+)
 def test_several_tiles_of_units_and_columns(dtype):
     with small_tiles(4, 4, 8):
         check_tiles(6, 2, 7, dtype)

@@ -63,16 +63,18 @@ def result_sizes(H, W, filter, up, down, padding):
 
 
 @st.composite
-def problems(draw):
+def problems(draw, widest=70, longest=24):
     N, C, H, W = (
         draw(sizes(2)),
         draw(sizes(2)),
         draw(sizes(8)),
-        draw(st.one_of(sizes(9), st.integers(0, 70))),
+        draw(st.one_of(sizes(9), st.integers(0, widest))),
     )
     up, down = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     taps = draw(
-        st.one_of(st.tuples(st.integers(1, 24)), st.tuples(st.integers(1, 5), st.integers(1, 7)))
+        st.one_of(
+            st.tuples(st.integers(1, longest)), st.tuples(st.integers(1, 5), st.integers(1, 7))
+        )
     )
     filter = draw(tensors(taps, draw(st.sampled_from([torch.float32, F64])), layout="contiguous"))
     if draw(st.booleans()):
