@@ -251,7 +251,7 @@ def _check_rows(op: str, input: torch.Tensor, labels: Rows, weight: Rows, bias: 
         checks.check_shape(op, "labels", labels, input.shape[:1], "(N,)")
         rows = weight if weight is not None else bias
         if rows is None:
-            raise ValueError(f"{op}: labels must be None without weight and bias")
+            raise ValueError(f"{op}: labels must be None without weight and bias; got Tensor")
         shape, text = (rows.shape[0] if rows.ndim else 1, C), "(classes, C)"
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor is not None and tensor.shape != shape:
