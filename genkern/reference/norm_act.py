@@ -26,18 +26,16 @@ def forward(
     ones = [1] * (input.ndim - 2)
 
     def of_planes(rows: torch.Tensor) -> torch.Tensor:
-        rows = rows if labels is None else rows[labels]
-        return rows.to(x.dtype).view(-1, x.shape[1], *ones)
+        return rows.to(x.dtype).view(*rows.shape, *ones)
 
     x = input.to(spec.accumulation(input.dtype))
     if mean is None or variance is None:
         dims = (*([0] if over_batch else []), *range(2, x.ndim))
-        variance, mean = torch.var_mean(x, dims, correction=0)
-    h = (x - mean.view(-1, x.shape[1], *ones)) * torch.rsqrt(
-        variance.view(-1, x.shape[1], *ones) + eps
-    )
+        mean = x.mean(dims)
+        variance = (x - of_planes(mean)).square().mean(dims)
+    h = (x - of_planes(mean)) * torch.rsqrt(of_planes(variance) + eps)
     if weight is not None:
-        h = h * of_planes(weight)
+        h = h * of_planes(weight if labels is None else weight[labels])
     if bias is not None:
-        h = h + of_planes(bias)
+        h = h + of_planes(bias if labels is None else bias[labels])
     return ACTIVATIONS[act](h, alpha).to(input.dtype), mean, variance

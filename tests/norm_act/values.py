@@ -48,11 +48,10 @@ class Sizes:
         x, weight, bias = double(inputs)
         self.labels, self.x, self.constant = labels, x, running is not None
         self.dims = (*([0] if over_batch else []), *range(2, x.ndim))
-        ones = (-1, x.shape[1], *[1] * (x.ndim - 2))
         _, mean, variance = reference.forward(
             x, None, None, None, *(running or (None, None)), over_batch
         )
-        mean, variance = mean.double().view(ones), variance.double().view(ones)
+        mean, variance = (self.column(t.double()) for t in (mean, variance))
         self.s = (variance + eps).rsqrt()
         self.w = self.planes(weight, 1.0).abs()
         self.h = self.s * (x.abs() + mean.abs() + self.mean(x.abs(), always=True))
@@ -77,11 +76,13 @@ class Sizes:
             return torch.zeros(())
         return t.mean(self.dims, keepdim=True) if self.dims else t
 
+    def column(self, rows):
+        return rows.view(*rows.shape, *[1] * (self.x.ndim - 2))
+
     def planes(self, rows, otherwise):
         if rows is None:
-            return torch.full((1, self.x.shape[1], *[1] * (self.x.ndim - 2)), otherwise, dtype=F64)
-        rows = rows if self.labels is None else rows[self.labels]
-        return rows.double().view(-1, self.x.shape[1], *[1] * (self.x.ndim - 2))
+            return torch.tensor(otherwise, dtype=F64)
+        return self.column((rows if self.labels is None else rows[self.labels]).double())
 
     def rows(self, t, like):
         """The sums of an image's planes, added to the rows that they belong to."""
