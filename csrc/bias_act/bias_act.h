@@ -21,20 +21,48 @@ struct ActOptions {
   A alpha, gain, clamp;  // clamp: infinity for none
 };
 
-// y = gain act(z), not clamped
+// Calls f(act, clamps) with both as constants of the type.
+template <typename A, typename F>
+inline void dispatch_options(const ActOptions<A>& options, const F& f) {
+  dispatch_act(options.act, [&](auto act) {
+    if (options.clamp == A(INFINITY))
+      f(act, std::false_type{});
+    else
+      f(act, std::true_type{});
+  });
+}
+
+// u, and 0 where the clamp bounds gain act(z)
+template <bool kClamps, typename V, typename A>
+inline V unclamped(V u, V value, const ActOptions<A>& options) {
+  if constexpr (kClamps) u = abs(options.gain * value) > options.clamp ? V{} : u;
+  return u;
+}
+
+// y = clamp(gain act(z))
 template <typename A>
-void act_chunk(const ActOptions<A>& options, int64_t count, const A* z, A* y) {
-  dispatch_act(options.act, [&]<Act act>(std::integral_constant<Act, act>) {
-    map(count, y, [&](auto v) { return options.gain * jet<act>(v, options.alpha).value; }, z);
+void act_chunk(const ActOptions<A>& given, int64_t count, const A* z, A* y) {
+  dispatch_options(given, [&]<Act act, bool clamps>(std::integral_constant<Act, act>,
+                                                    std::bool_constant<clamps>) {
+    const ActOptions<A> options = given;  // a copy is in registers
+    const auto f = [options](auto v) {
+      auto value = options.gain * jet<act>(v, options.alpha).value;
+      if constexpr (clamps) value = min(max(value, splat(-options.clamp)), splat(options.clamp));
+      return value;
+    };
+    map(count, y, f, z);
   });
 }
 
 // y = g s
 template <typename A>
-void act_slope_chunk(const ActOptions<A>& options, int64_t count, const A* z, const A* g, A* y) {
-  dispatch_act(options.act, [&]<Act act>(std::integral_constant<Act, act>) {
-    const auto f = [&](auto v, auto u) {
-      return options.gain * u * jet<act>(v, options.alpha).slope;
+void act_slope_chunk(const ActOptions<A>& given, int64_t count, const A* z, const A* g, A* y) {
+  dispatch_options(given, [&]<Act act, bool clamps>(std::integral_constant<Act, act>,
+                                                    std::bool_constant<clamps>) {
+    const ActOptions<A> options = given;
+    const auto f = [options](auto v, auto u) {
+      const auto of = jet<act>(v, options.alpha);
+      return options.gain * unclamped<clamps>(u, of.value, options) * of.slope;
     };
     map(count, y, f, z, g);
   });
@@ -42,31 +70,22 @@ void act_slope_chunk(const ActOptions<A>& options, int64_t count, const A* z, co
 
 // y = g s, w = g d r
 template <typename A>
-void act_bend_chunk(const ActOptions<A>& options, int64_t count, const A* z, const A* g, const A* d,
+void act_bend_chunk(const ActOptions<A>& given, int64_t count, const A* z, const A* g, const A* d,
                     A* y, A* w) {
-  dispatch_act(options.act, [&]<Act act>(std::integral_constant<Act, act>) {
+  dispatch_options(given, [&]<Act act, bool clamps>(std::integral_constant<Act, act>,
+                                                    std::bool_constant<clamps>) {
     if constexpr (is_flat(act)) {
-      act_slope_chunk(options, count, z, g, y);
+      act_slope_chunk(given, count, z, g, y);
       std::fill_n(w, count, A(0));
     } else {
-      for_vectors<A>(count, [&](auto load, auto store) {
+      const ActOptions<A> options = given;
+      for_vectors<A>(count, [=](auto load, auto store) {
         const auto of = jet<act>(load(z), options.alpha);
-        const auto u = options.gain * load(g), v = load(d);
+        const auto u = options.gain * unclamped<clamps>(load(g), of.value, options), v = load(d);
         store(y, u * of.slope), store(w, u * v * of.curvature);
       });
     }
   });
-}
-
-// g, and 0 where the clamp bounds. `scratch` holds gain act(z) afterwards.
-template <typename A>
-const A* unclamped_chunk(const ActOptions<A>& options, int64_t count, const A* z, const A* g,
-                         A* scratch, A* kept) {
-  if (options.clamp == A(INFINITY)) return g;
-  act_chunk(options, count, z, scratch);
-  const auto f = [&](auto u, auto y) { return abs(y) > options.clamp ? decltype(u){} : u; };
-  map(count, kept, f, g, scratch);
-  return kept;
 }
 
 }  // namespace genkern::core

@@ -107,16 +107,18 @@ class PerPlane {
 Tensor sum_rows(const Shape& shape, const Rows& rows, const std::vector<double>& planes,
                 const Tensor& like, const MaybeTensor& of, bool wanted) {
   if (!wanted) return absent(like);
-  Tensor result = new_tensor(like, of->sizes());
+  Tensor result = empty_like(*of);  // the strides of the parameter
   std::vector<double> sums(result.numel(), 0);
   for (int64_t n = 0; n < shape.N; ++n)
     for (int64_t c = 0; c < shape.C; ++c)
       sums[rows.of(n, *of) * shape.C + c] += planes[n * shape.C + c];
   dispatch_accumulate(like, [&]<typename A>(A) {
     const auto to = writer<A>(result);
-    for (size_t i = 0; i < sums.size(); ++i) {
+    const int64_t row = result.dim() > 1 ? result.stride(0) : 0;
+    const int64_t column = result.stride(result.dim() - 1);
+    for (int64_t i = 0; i < int64_t(sums.size()); ++i) {
       const A rounded = A(sums[i]);
-      to.put(int64_t(i), 1, &rounded);
+      to.put(i / shape.C * row + i % shape.C * column, 1, &rounded);
     }
   });
   return result;
@@ -170,12 +172,12 @@ std::tuple<Tensor, Tensor, Tensor> norm_act_forward(
   const bool constant = given_mean.has_value();
   const Shape shape = shape_of(x, over_batch && !constant);
   const Rows rows(shape, weight, bias, labels);
-  Tensor y = new_image(x, true), mean = absent(x), variance = absent(x);
-  if (!constant && save) {
+  const auto new_statistics = [&] {
     const auto dtype = accumulate_dtype(x);
-    mean = over_batch ? new_tensor(x, {shape.C}, dtype) : new_tensor(x, {shape.N, shape.C}, dtype);
-    variance = new_tensor(x, mean.sizes(), dtype);
-  }
+    if (constant || !save) return new_tensor(x, {0}, dtype);
+    return over_batch ? new_tensor(x, {shape.C}, dtype) : new_tensor(x, {shape.N, shape.C}, dtype);
+  };
+  const Tensor y = new_image(x, true), mean = new_statistics(), variance = new_statistics();
   const MaybeTensor running_mean = dense(given_mean), running_variance = dense(given_variance);
   dispatch_accumulate(x, [&]<typename A>(A) {
     const Affine<A> affine{

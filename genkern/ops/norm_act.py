@@ -9,6 +9,7 @@ from genkern.family import Family
 from genkern.reference import norm_act as reference
 
 _ACTIVATIONS = tuple(reference.ACTIVATIONS)
+_PLACES = {name: place for place, name in enumerate(_ACTIVATIONS)}
 _LABELS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 Rows = torch.Tensor | None
 
@@ -30,7 +31,7 @@ def _results(input, weight, bias, labels, mean, variance, over_batch, *options):
 
 
 def _of_rows(input, rows, needed):
-    return input.new_empty(rows.shape if needed and rows is not None else 0)
+    return torch.empty_like(rows) if needed and rows is not None else input.new_empty(0)
 
 
 def _gradients(upstream, input, weight, bias, *rest):
@@ -78,8 +79,10 @@ def _admit(op: str, input: torch.Tensor, weight: Rows, bias: Rows) -> tuple:
 
 
 def _check_options(op: str, act: str, alpha: float, eps: float) -> tuple[int, float, float]:
-    chosen = checks.check_option(op, "act", act, _ACTIVATIONS)
-    if type(alpha) is not float:
+    chosen = _PLACES.get(act) if type(act) is str else None
+    if chosen is None:
+        chosen = checks.check_option(op, "act", act, _ACTIVATIONS)
+    if type(alpha) is not float or alpha != alpha:
         alpha = float(checks.check_number(op, "alpha", alpha, minimum=-math.inf))
     if type(eps) is not float or not 0 <= eps < math.inf:
         eps = float(checks.check_number(op, "eps", eps, minimum=0.0))
@@ -145,12 +148,12 @@ def instance_norm_act(
     input, weight, bias = _admit(op, input, weight, bias)
     chosen, alpha, eps = _check_options(op, act, alpha, eps)
     _check_input(op, input, 3)
-    N, C, *sizes = input.shape
+    shape = input.shape
     for name, rows in (("weight", weight), ("bias", bias)):
-        if rows is not None and rows.shape != (C,) and rows.shape != (N, C):
-            text = f"(C,) = ({C},) or (N, C) = ({N}, {C})"
+        if rows is not None and rows.shape != shape[:2] and rows.shape != shape[1:2]:
+            text = f"(C,) = ({shape[1]},) or (N, C) = {tuple(shape[:2])}"
             raise ValueError(f"{op}: {name} must have shape {text}; got {tuple(rows.shape)}")
-    _check_count(op, input, math.prod(sizes), "channel of each image")
+    _check_count(op, input, shape[2:].numel(), "channel of each image")
     channels_last = input.ndim == 4 and spec.is_channels_last(input)
     return _norm_act(
         input, weight, bias, None, None, None, False, chosen, alpha, eps, channels_last

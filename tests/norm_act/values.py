@@ -24,11 +24,10 @@ def calls(labels=None, running=None, over_batch=False, act="linear", alpha=0.2, 
     def function(input, weight, bias):
         if not over_batch:
             return genkern.instance_norm_act(input, weight, bias, act=act, alpha=alpha, eps=eps)
-        mean, variance = running or (None, None)
+        mean, variance = (t.to(input.device) for t in running) if running else (None, None)
+        rows = labels if labels is None else labels.to(input.device)
         options = {"training": running is None, "act": act, "alpha": alpha, "eps": eps}
-        found = genkern.conditional_batch_norm(
-            input, labels, weight, bias, mean, variance, **options
-        )
+        found = genkern.conditional_batch_norm(input, rows, weight, bias, mean, variance, **options)
         return found[0]
 
     def definition(input, weight, bias):

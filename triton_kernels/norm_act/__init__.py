@@ -181,7 +181,7 @@ def _summed(call: _Call, of_planes: torch.Tensor, like: Maybe, needed: bool) -> 
     if not needed or like is None:
         return call.x.new_empty(0)
     if like.ndim == 2 and call.labels is None:
-        return of_planes.to(like.dtype)
+        return torch.empty_like(like).copy_(of_planes)
     N, C = of_planes.shape
     rows, blocks = call.x.new_empty(like.shape), triton.cdiv(C, _ROW)
     classes = like.shape[0] if like.ndim == 2 else 1
@@ -190,7 +190,7 @@ def _summed(call: _Call, of_planes: torch.Tensor, like: Maybe, needed: bool) -> 
             of_planes.contiguous(), call.labels, rows, N, C, blocks,
             DTYPE=accumulator(call.x.dtype), BC=_ROW, num_warps=4,
         )  # fmt: skip
-    return rows
+    return torch.empty_like(like).copy_(rows)  # the strides of the parameter
 
 
 def _stacked(call: _Call, *terms: torch.Tensor) -> torch.Tensor:
