@@ -225,14 +225,14 @@ def conditional_batch_norm(
     _check_rows(op, input, labels, weight, bias)
     running = _check_running(op, input, running_mean, running_var, training)
     channels_last = input.ndim == 4 and spec.is_channels_last(input)
-    statistics = (None, None) if training else running
     options = (True, chosen, alpha, eps, channels_last)
     rows = None if labels is None else labels.long()
     try:
-        y, mean, variance = _norm_act(input, weight, bias, rows, *statistics, *options)
+        y, mean, variance = _norm_act(input, weight, bias, rows, *running, *options)
     except (RuntimeError, IndexError):
-        if labels is not None and weight is not None:
-            checks.check_levels(op, labels, weight.shape[0], "labels")  # why it did
+        table = bias if weight is None else weight
+        if labels is not None and table is not None:
+            checks.check_levels(op, labels, table.shape[0], "labels")  # why it did
         raise
     count = input.numel() // max(1, input.shape[1])
     if not training or running_mean is None or running_var is None or count == 0:
@@ -264,7 +264,7 @@ def _check_rows(op: str, input: torch.Tensor, labels: Rows, weight: Rows, bias: 
 def _check_running(
     op: str, input: torch.Tensor, mean: Rows, variance: Rows, training: bool
 ) -> tuple[Rows, Rows]:
-    """The running statistics in the dtype that sums are formed in."""
+    """The running statistics where they are used, in the dtype that sums are formed in."""
     if training:
         _check_count(op, input, input.numel() // max(1, input.shape[1]), "channel in training")
     if (mean is None) != (variance is None) or (mean is None and not training):
@@ -274,12 +274,17 @@ def _check_running(
         raise ValueError(f"{op}: running_mean and running_var must {need}; got {got}")
     if mean is None or variance is None:
         return None, None
+    plain, shape = checks.are_plain(input, mean, variance), input.shape[1:2]
     for name, tensor in (("running_mean", mean), ("running_var", variance)):
-        checks.check_tensor(op, name, tensor)
-        checks.check_shape(op, name, tensor, input.shape[1:2], "(C,)")
-        if tensor.device != input.device:
+        if not plain:
+            checks.check_tensor(op, name, tensor)
+        if tensor.shape != shape:
+            checks.check_shape(op, name, tensor, shape, "(C,)")
+        if not plain and tensor.device != input.device:
             raise RuntimeError(
                 f"{op}: {name} must be on {input.device} like input; got {tensor.device}"
             )
+    if training:
+        return None, None
     dtype = spec.accumulation(input.dtype)
     return mean.detach().to(dtype), variance.detach().to(dtype)
