@@ -75,9 +75,8 @@ class Family:
         self.results = outputs.count("Tensor")
         self.saved, self.returned = len(saved), self.results + returned * len(saved)
         if saved:
-            schema = (
-                f"{inputs}, bool save) -> ({', '.join(['Tensor'] * (self.results + len(saved)))})"
-            )
+            found = ", ".join(["Tensor"] * (self.results + len(saved)))
+            schema = f"{inputs}, bool save) -> ({found})"
         if backward_of is None:
             op, given, needs = f"{name}_backward", "upstream", "needs"
             self.forward = library.define(name, f"{name}_forward{schema}", results)

@@ -47,9 +47,10 @@ def _second(g, g_weight, g_bias, upstream, input, weight, bias, *rest):
     return *images, *rows
 
 
-def _reference(*arguments):
-    *tensors, over_batch, act, alpha, eps, _ = arguments
-    return reference.forward(*tensors, over_batch, _ACTIVATIONS[act], alpha, eps)
+def _reference(input, weight, bias, labels, mean, variance, over_batch, act, alpha, eps, _):
+    return reference.forward(
+        input, weight, bias, labels, mean, variance, over_batch, _ACTIVATIONS[act], alpha, eps
+    )
 
 
 _norm_act = Family(
@@ -248,7 +249,8 @@ def conditional_batch_norm(
 
 def _check_rows(op: str, input: torch.Tensor, labels: Rows, weight: Rows, bias: Rows) -> None:
     """Shapes of the affine maps, and the labels that choose among them."""
-    C, shape, text = input.shape[1], (input.shape[1],), "(C,)"
+    C, text = input.shape[1], "(C,)"
+    shape: tuple[int, ...] = (C,)
     if labels is not None:
         checks.check_target(op, labels, _LABELS, "input", input, "labels")
         checks.check_shape(op, "labels", labels, input.shape[:1], "(N,)")
