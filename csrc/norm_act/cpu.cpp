@@ -2,6 +2,7 @@
 // their statistics, so that all its sums are formed in one order, while they are in the cache.
 #include <vector>
 
+#include "../core/transpose.h"
 #include "../threads.h"
 #include "norm_act.h"
 
@@ -124,12 +125,47 @@ Tensor sum_rows(const Shape& shape, const Rows& rows, const std::vector<double>&
   return result;
 }
 
-// Contiguous in, and out in the format that is asked for.
+// (images, rows, columns) to (images, columns, rows), by blocks of columns
+template <typename T>
+void transpose_images(int64_t images, int64_t rows, int64_t columns, const T* from, T* to) {
+  constexpr int64_t kColumns = core::block_size(32, 8);
+  const int64_t blocks = (columns + kColumns - 1) / kColumns, size = rows * columns;
+  const int64_t grain = core::block_size(1 << 15, 64) / (rows * kColumns + 1) + 1;
+  parallel_units(images * blocks, grain, [&](Units taken) {
+    for (const int64_t unit : taken) {
+      const int64_t column = unit % blocks * kColumns, image = unit / blocks * size;
+      core::interleave<T, T>(from + image + column, columns, 1, rows,
+                             std::min(kColumns, columns - column), to + image + column * rows);
+    }
+  });
+}
+
+// The same by the size of an element: bits are moved, whatever they say.
+void transpose_images(int64_t images, int64_t rows, int64_t columns, const Tensor& x,
+                      const Tensor& y) {
+  const auto run = [&]<typename T>(T) {
+    transpose_images(images, rows, columns, data<const T>(x), data<T>(y));
+  };
+  if (x.element_size() == 8) return run(double{});
+  if (x.element_size() == 4) return run(float{});
+  run(core::BFloat16{});
+}
+
+// A group's planes lie side by side: tensors whose channels do are turned on their way in and out.
+Tensor in_planes(const Tensor& t, bool channels_last) {
+  if (!channels_last || t.is_contiguous()) return dense(t);
+  const Tensor from = dense_channels_last(t), to = new_large(t, t.sizes());
+  transpose_images(t.size(0), t.size(2) * t.size(3), t.size(1), from, to);
+  return to;
+}
 Tensor new_image(const Tensor& x, bool wanted) {
   return wanted ? new_large(x, x.sizes()) : absent(x);
 }
 Tensor in_format(const Tensor& result, bool channels_last) {
-  return channels_last && result.dim() == 4 ? dense_channels_last(result) : result;
+  if (!channels_last || result.dim() != 4) return result;
+  const Tensor to = new_channels_last(result, result.sizes());
+  transpose_images(result.size(0), result.size(1), result.size(2) * result.size(3), result, to);
+  return to;
 }
 
 // Everything that a group needs to know of its planes.
@@ -168,7 +204,7 @@ std::tuple<Tensor, Tensor, Tensor> norm_act_forward(
     const Tensor& given, const MaybeTensor& weight, const MaybeTensor& bias,
     const MaybeTensor& labels, const MaybeTensor& given_mean, const MaybeTensor& given_variance,
     bool over_batch, int64_t act, double alpha, double eps, bool channels_last, bool save) {
-  const Tensor x = dense(given);
+  const Tensor x = in_planes(given, channels_last);
   const bool constant = given_mean.has_value();
   const Shape shape = shape_of(x, over_batch && !constant);
   const Rows rows(shape, weight, bias, labels);
@@ -221,7 +257,7 @@ std::tuple<Tensor, Tensor, Tensor> norm_act_backward(
     const MaybeTensor& given_variance, const Tensor& batch_mean, const Tensor& batch_variance,
     bool over_batch, int64_t act, double alpha, double eps, bool channels_last, bool needs_input,
     bool needs_weight, bool needs_bias) {
-  const Tensor x = dense(given), d_y = dense(*upstream);
+  const Tensor x = in_planes(given, channels_last), d_y = in_planes(*upstream, channels_last);
   const MaybeTensor running_mean = dense(given_mean), running_variance = dense(given_variance);
   const Shape shape = shape_of(x, over_batch && !given_mean.has_value());
   const Rows rows(shape, weight, bias, labels);
@@ -338,8 +374,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> norm_act_backward_backward(
     const MaybeTensor& given_variance, const Tensor& batch_mean, const Tensor& batch_variance,
     bool over_batch, int64_t act, double alpha, double eps, bool channels_last, bool, bool, bool,
     bool needs_upstream, bool needs_input, bool needs_weight, bool needs_bias) {
-  const Tensor x = dense(given), d_y = dense(*upstream);
-  const MaybeTensor of_d_x = dense(second_x);
+  const Tensor x = in_planes(given, channels_last), d_y = in_planes(*upstream, channels_last);
+  const MaybeTensor of_d_x = second_x ? MaybeTensor(in_planes(*second_x, channels_last)) : second_x;
   const MaybeTensor running_mean = dense(given_mean), running_variance = dense(given_variance);
   const Shape shape = shape_of(x, over_batch && !given_mean.has_value());
   const Rows rows(shape, weight, bias, labels);
