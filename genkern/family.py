@@ -27,6 +27,8 @@ class Family:
         constants: how many of the tensors, the last ones, have no gradient: seeds and the like.
         saved: names of buffers that the kernel keeps for its backward pass. The forward op, and
             ``results``, then take a further argument ``save``, and they are its last results.
+        returned: whether a call returns these buffers too, without gradients; so does the
+            reference.
         gradients: from the arguments of the backward op to its empty results, where these are not
             all contiguous.
         flops: multiplications and additions of the forward and of the backward op, for
@@ -57,6 +59,7 @@ class Family:
         reference: Callable,
         constants: int = 0,
         saved: Sequence[str] = (),
+        returned: bool = False,
         gradients: Callable | None = None,
         flops: tuple[Callable, Callable] | None = None,
         second: Callable | None = None,
@@ -72,11 +75,10 @@ class Family:
         self.tensors = len(tensors)
         self.differentiable = len(tensors) - constants
         self.results = outputs.count("Tensor")
-        self.saved = len(saved)
+        self.saved, self.returned = len(saved), self.results + returned * len(saved)
         if saved:
-            schema = (
-                f"{inputs}, bool save) -> ({', '.join(['Tensor'] * (self.results + len(saved)))})"
-            )
+            found = ", ".join(["Tensor"] * (self.results + len(saved)))
+            schema = f"{inputs}, bool save) -> ({found})"
         if backward_of is None:
             op, given, needs = f"{name}_backward", "upstream", "needs"
             self.forward = library.define(name, f"{name}_forward{schema}", results)
@@ -112,7 +114,11 @@ class Family:
         tensors, needs = arguments[: self.differentiable], arguments[-self.differentiable :]
         constants = arguments[self.differentiable : self.tensors]
         options = arguments[self.tensors + self.saved : -self.differentiable]
-        forward = lambda *t: self.reference(*t, *constants, *options)  # noqa: E731
+
+        def forward(*tensors: Any) -> Any:
+            found = self.reference(*tensors, *constants, *options)
+            return found[: self.results] if self.returned > self.results else found
+
         return differentiable_backward(forward, tensors, needs, upstream)
 
     def differentiable_gradients(self, upstream, saved, options, needs) -> tuple:
@@ -144,7 +150,8 @@ class Family:
                 if tensor is not None and tensor.requires_grad:
                     return self._differentiable(arguments)
         if self.saved:
-            return self.forward(*arguments, False)[: self.results]
+            save = self.returned > self.results
+            return self.forward(*arguments, save)[: self.returned]
         return self.forward(*arguments)
 
     def formed_again(self, *arguments: Any) -> torch.Tensor:
@@ -212,7 +219,7 @@ def _form_again(found: torch.Tensor | tuple[torch.Tensor, ...], source: Backward
 def _function(family: Family) -> type[torch.autograd.Function]:
     """The autograd function between the two ops of a family."""
     count, differentiable, results = family.tensors, family.differentiable, family.results
-    save = (True,) if family.saved else ()
+    save, returned = (True,) if family.saved else (), family.returned
 
     def forward(ctx, *arguments):
         found = family.forward(*arguments, *save)
@@ -223,9 +230,12 @@ def _function(family: Family) -> type[torch.autograd.Function]:
         ctx.save_for_backward(*tensors, *kept)
         ctx.options = arguments[count:]
         ctx.set_materialize_grads(False)
-        return found[:results] if save else found
+        if returned > results:
+            ctx.mark_non_differentiable(*kept)
+        return found[:returned] if save else found
 
     def backward(ctx, *upstream):
+        upstream = upstream[:results]  # buffers that are returned have none
         nothing = (None,) * (count - differentiable + len(ctx.options))
         if all(d is None for d in upstream):
             return (None,) * differentiable + nothing

@@ -166,12 +166,6 @@ Tensor bias_act_forward(const Tensor& given, const MaybeTensor& bias, int64_t ac
       const A* z = in.at(first, count, sum.data);
       A* values = to.at(first, result.data);
       core::act_chunk(options, count, z, values);
-      if (clamp.has_value()) {
-        const auto bounded = [c = options.clamp](auto v) {
-          return core::min(core::max(v, core::splat(-c)), core::splat(c));
-        };
-        core::map(count, values, bounded, values);
-      }
       to.put(first, count, values);
     });
   });
@@ -193,10 +187,9 @@ std::tuple<Tensor, Tensor> bias_act_backward(const MaybeTensor& upstream, const 
     const auto up = reader<A>(d_y);
     const auto to = writer<A>(d_x, needs_input);
     for_terms(axis, writer<A>(d_bias, needs_bias), [&](int64_t first, int64_t count, auto add) {
-      Buffer<A> sum, of_y, value, kept, result;
+      Buffer<A> sum, of_y, result;
       const A* z = in.at(first, count, sum.data);
       const A* d = up.at(first, count, of_y.data);
-      d = core::unclamped_chunk(options, count, z, d, value.data, kept.data);
       A* of_x = to.at(first, result.data);
       core::act_slope_chunk(options, count, z, d, of_x);
       add(of_x);
@@ -223,11 +216,10 @@ std::tuple<Tensor, Tensor, Tensor> bias_act_backward_backward(
     const auto up = reader<A>(d_y);
     const auto to_up = writer<A>(d_up, needs_upstream), to = writer<A>(d_x, needs_input);
     for_terms(axis, writer<A>(d_bias, needs_bias), [&](int64_t first, int64_t count, auto add) {
-      Buffer<A> sum, of_y, second, value, kept, result, bent;
+      Buffer<A> sum, of_y, second, result, bent;
       const A* z = in.at(first, count, sum.data);
       const A* d = up.at(first, count, of_y.data);
       const A* g = of_both.at(first, count, second.data);
-      g = core::unclamped_chunk(options, count, z, g, value.data, kept.data);
       A *of_up = to_up.at(first, result.data), *of_x = to.at(first, bent.data);
       core::act_bend_chunk(options, count, z, g, d, of_up, of_x);
       add(of_x);

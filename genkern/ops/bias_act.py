@@ -10,6 +10,8 @@ from genkern.reference import bias_act as reference
 
 _OP = "bias_act"
 ACTIVATIONS = tuple(reference.ACTIVATIONS)
+_PLACES = {name: place for place, name in enumerate(ACTIVATIONS)}
+_INFINITY = math.inf
 _FLAT = tuple(map(ACTIVATIONS.index, ("linear", "relu", "lrelu")))
 
 
@@ -48,6 +50,17 @@ _bias_act = Family(
     second=_second,
     flat=lambda act, *options: act in _FLAT,
 )
+
+
+def _checked(act, alpha, gain, clamp, dim) -> tuple:
+    """The place of the activation and the numbers, or an error."""
+    chosen = checks.check_option(_OP, "act", act, ACTIVATIONS)
+    alpha = checks.check_number(_OP, "alpha", alpha, minimum=-math.inf)
+    gain = checks.check_number(_OP, "gain", gain, minimum=-math.inf)
+    if clamp is not None:
+        clamp = checks.check_number(_OP, "clamp", clamp, minimum=0.0)
+    dim = checks.check_number(_OP, "dim", dim, minimum=-math.inf, integer=True)
+    return chosen, alpha, gain, clamp, dim
 
 
 def bias_act(
@@ -96,12 +109,14 @@ def bias_act(
         tensors = {"input": input} if bias is None else {"input": input, "bias": bias}
         input, *rest = checks.admit(_OP, checks.PRODUCT, tensors)
         bias = rest[0] if rest else None
-    chosen = checks.check_option(_OP, "act", act, ACTIVATIONS)
-    alpha = checks.check_number(_OP, "alpha", alpha, minimum=-math.inf)
-    gain = checks.check_number(_OP, "gain", gain, minimum=-math.inf)
-    if clamp is not None:
-        clamp = checks.check_number(_OP, "clamp", clamp, minimum=0.0)
-    dim = checks.check_number(_OP, "dim", dim, minimum=-math.inf, integer=True)
+    chosen = _PLACES.get(act) if type(act) is str else None
+    if (  # the usual types pass in a few comparisons; the checks cost as much as a small op
+        chosen is None or type(alpha) is not float or type(gain) is not float
+        or type(dim) is not int or not -_INFINITY <= alpha <= _INFINITY
+        or not -_INFINITY <= gain <= _INFINITY
+        or (clamp is not None and (type(clamp) is not float or not 0 <= clamp <= _INFINITY))
+    ):  # fmt: skip
+        chosen, alpha, gain, clamp, dim = _checked(act, alpha, gain, clamp, dim)
     ndim = input.ndim
     if bias is None:
         dim = 0
@@ -109,7 +124,7 @@ def bias_act(
         if not -ndim <= dim < ndim:
             raise ValueError(f"{_OP}: dim must be in [{-ndim}, {ndim - 1}]; got {dim}")
         dim %= ndim
-        if bias.shape != (input.shape[dim],):
+        if bias.ndim != 1 or bias.size(0) != input.size(dim):
             text = f"(input.shape[{dim}],)"
             checks.check_shape(_OP, "bias", bias, (input.shape[dim],), text)
     channels_last = ndim == 4 and (bias is None or dim == 1) and spec.is_channels_last(input)
