@@ -17,6 +17,7 @@ from genkern.ops.gaussian import (
     gaussian_rsample,
     gaussian_rsample_and_log_prob,
 )
+from genkern.ops.gradient_penalty import gradient_penalty
 from genkern.ops.likelihoods import (
     bernoulli_nll,
     discretized_logistic_nll,
@@ -27,6 +28,7 @@ from genkern.ops.masked_conv2d import masked_conv2d
 from genkern.ops.masked_linear import masked_linear
 from genkern.ops.pixel_cross_entropy import pixel_cross_entropy
 from genkern.ops.row_lstm import row_lstm, row_lstm_step
+from genkern.ops.spectral_norm import spectral_norm, spectral_norm_step
 from genkern.ops.upfirdn2d import upfirdn2d
 
 __version__ = "0.1.0"
@@ -48,6 +50,7 @@ __all__ = [
     "gaussian_optimal_logvar",
     "gaussian_rsample",
     "gaussian_rsample_and_log_prob",
+    "gradient_penalty",
     "last_backend",
     "masked_conv2d",
     "masked_linear",
@@ -56,6 +59,8 @@ __all__ = [
     "row_lstm",
     "row_lstm_step",
     "sampling",
+    "spectral_norm",
+    "spectral_norm_step",
     "testing",
     "upfirdn2d",
     "use_backend",

@@ -3,17 +3,22 @@
 from genkern.nn.diagonal_lstm import DiagonalBiLSTM
 from genkern.nn.gan_loss import GANLoss
 from genkern.nn.gaussian import GaussianLatent
+from genkern.nn.gradient_penalty import GradientPenalty, input_gradient
 from genkern.nn.masked_conv2d import MaskedConv2d, contiguous_colours
 from genkern.nn.masked_linear import MaskedLinear, made_degrees
 from genkern.nn.row_lstm import RowLSTM
+from genkern.nn.spectral_norm import SpectralNorm
 
 __all__ = [
     "DiagonalBiLSTM",
     "GANLoss",
     "GaussianLatent",
+    "GradientPenalty",
     "MaskedConv2d",
     "MaskedLinear",
     "RowLSTM",
+    "SpectralNorm",
     "contiguous_colours",
+    "input_gradient",
     "made_degrees",
 ]
