@@ -39,9 +39,7 @@ struct FirAxis {
     const int64_t first = std::clamp<int64_t>(low, 0, in);
     return {first, std::clamp(floor_divide(start(end - 1), up) + 1, first, in)};
   }
-  int64_t most_inputs(int64_t count) const {
-    return std::min(in, (count * down + taps) / up + 2);
-  }
+  int64_t most_inputs(int64_t count) const { return std::min(in, (count * down + taps) / up + 2); }
   // Calls f(tap, input) for the taps of output i that meet inputs.
   template <typename F>
   void for_taps(int64_t i, const F& f) const {

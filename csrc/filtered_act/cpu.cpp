@@ -1,4 +1,5 @@
-// Up, activation, down: blocks of rows of planes on threads; the image between them is never stored.
+// Up, activation, down: blocks of rows of planes on threads; the image between them is never
+// stored.
 #include <vector>
 
 #include "../bind.h"
@@ -31,9 +32,7 @@ struct Planes {
     const auto from = reader<A>(values);
     for (int64_t c = 0; c < C; ++c) numbers.push_back(from[c]);
   }
-  bool is_in_place() const {
-    return x && x.storage == core::Storage::kSame && numbers.empty();
-  }
+  bool is_in_place() const { return x && x.storage == core::Storage::kSame && numbers.empty(); }
   const A* at(int64_t plane, int64_t first, int64_t count, A* buffer) const {
     const A* from = x.at(first, count, buffer);
     if (numbers.empty() && from) return from;
@@ -76,8 +75,8 @@ template <typename A>
 struct Filters {
   FirPlan<A> up, down, up_adjoint, down_adjoint;
 
-  Filters(const Tensor& x, const Tensor& up_filter, const Tensor& down_filter, int64_t u,
-          int64_t d, int64_t left, int64_t right, int64_t top, int64_t bottom) {
+  Filters(const Tensor& x, const Tensor& up_filter, const Tensor& down_filter, int64_t u, int64_t d,
+          int64_t left, int64_t right, int64_t top, int64_t bottom) {
     const int64_t last_u = up_filter.dim() - 1, last_d = down_filter.dim() - 1;
     const FirAxis up_rows = FirAxis::of(x.size(2), up_filter.size(0), u, 1, top, bottom);
     const FirAxis up_columns = FirAxis::of(x.size(3), up_filter.size(last_u), u, 1, left, right);
@@ -144,12 +143,8 @@ void run(const Tensor& like, const FilteredAct<A>& act, const Operand<A>& z,
     return found;
   };
   parallel_units(N * C * blocks, core::block_size(1 << 12, 40) / work + 1, [&](Units units) {
-    Between<A> between{act,
-                       {z.plan, z.planes, like, most},
-                       rows_of(a),
-                       rows_of(b),
-                       {like, a ? width.in : 0},
-                       {like, b ? width.in : 0}};
+    Between<A> between{act,        {z.plan, z.planes, like, most}, rows_of(a),
+                       rows_of(b), {like, a ? width.in : 0},       {like, b ? width.in : 0}};
     const Scratch<A> memory(like, RowFilter<A>::scratch(last.columns[0]), true);
     const Scratch<A> middle(like, most * width.in), result(like, width.out);
     RowFilter<A> filter(last.columns[0], memory.get());
@@ -237,8 +232,7 @@ std::tuple<Tensor, Tensor, Tensor> filtered_act_backward_backward(
     const int64_t C = x.size(1);
     const Planes<A> planes(x, bias, C), of_y(d_y, std::nullopt, C), second(of_x, second_bias, C);
     const Operand<A> z{filters.up, planes}, along{filters.up, second};
-    if (needs_upstream)
-      run<A>(x, function, z, along, {}, filters.down, writer<A>(d_up), {});
+    if (needs_upstream) run<A>(x, function, z, along, {}, filters.down, writer<A>(d_up), {});
     if (needs_input || needs_bias)
       run<A>(x, function, z, along, Operand<A>{filters.down_adjoint, of_y}, filters.up_adjoint,
              writer<A>(d_x, needs_input), writer<A>(d_bias, needs_bias));

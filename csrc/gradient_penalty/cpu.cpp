@@ -1,4 +1,5 @@
-// Gradient penalties: rows of gradients on threads, each sum in an order that the shape alone fixes.
+// Gradient penalties: rows of gradients on threads, each sum in an order that the shape alone
+// fixes.
 #include <vector>
 
 #include "../bind.h"

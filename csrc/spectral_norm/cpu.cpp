@@ -56,8 +56,7 @@ std::vector<A> times_columns(const SpectralShape& shape, const Reader<A>& w,
 
 // W^T u
 template <typename A>
-std::vector<A> times_rows(const SpectralShape& shape, const Reader<A>& w,
-                          const std::vector<A>& u) {
+std::vector<A> times_rows(const SpectralShape& shape, const Reader<A>& w, const std::vector<A>& u) {
   const auto [outer, R, inner] = shape;
   const int64_t blocks = (inner + kRowChunk - 1) / kRowChunk;
   std::vector<A> result(shape.columns());

@@ -63,7 +63,7 @@ def _admit(op: str, weights: Tensors, u: Tensors, v: Tensors, dim: int | Sequenc
             )
     dims = list(dim) if isinstance(dim, (list, tuple)) else [dim] * len(weights)
     if len(dims) != len(weights):
-        raise ValueError(f"{op}: dim must be one, or one a weight; got {len(dims)}")
+        raise ValueError(f"{op}: dim must be one number, or one a weight; got {len(dims)}")
     found = []
     for i, (weight, a, b) in enumerate(zip(weights, u, v, strict=True)):
         if not checks.are_plain(weight, a, b):
@@ -77,8 +77,11 @@ def _admit(op: str, weights: Tensors, u: Tensors, v: Tensors, dim: int | Sequenc
         dims[i] = checks.check_number(op, "dim", dims[i], minimum=0, maximum=last, integer=True)
         rows = weight.shape[dims[i]]
         columns = weight.numel() // max(1, rows)
-        for name, vector, count in (("u", a, rows), ("v", b, columns)):
-            checks.check_shape(op, f"{name}[{i}]", vector, (count,), "of the matrix")
+        for name, vector, count, text in (
+            ("u", a, rows, "(rows,)"),
+            ("v", b, columns, "(columns,)"),
+        ):
+            checks.check_shape(op, f"{name}[{i}]", vector, (count,), text)
         found.append((weight, a.detach(), b.detach()))
     return [list(column) for column in zip(*found, strict=True)] or [[], [], []], dims
 

@@ -2,9 +2,8 @@
 
 import torch
 
-from genkern.reference import bias_act, upfirdn2d
-
-ACTIVATIONS = bias_act.ACTIVATIONS
+from genkern.reference import upfirdn2d
+from genkern.reference.activations import ACTIVATIONS
 
 
 def forward(
@@ -25,5 +24,7 @@ def forward(
     if bias is not None:
         input = input + bias[:, None, None]
     tall = upfirdn2d.forward(input, up_filter, up, 1, padding, float(up * up))
-    tall = bias_act.forward(tall, None, act, alpha, gain, clamp)
+    tall = ACTIVATIONS[act](tall, alpha) * gain
+    if clamp is not None:
+        tall = tall.clamp(-clamp, clamp)
     return upfirdn2d.forward(tall, down_filter, 1, down)

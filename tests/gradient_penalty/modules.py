@@ -83,7 +83,7 @@ def test_missing_images_are_named():
     D, real = Discriminator(), images()
     with pytest.raises(TypeError, match="GradientPenalty: fake must be a Tensor; got NoneType"):
         genkern.nn.GradientPenalty("wgan_gp")(D, real)
-    with pytest.raises(ValueError, match="GradientPenalty: fake must have shape real.shape"):
+    with pytest.raises(ValueError, match=r"GradientPenalty: fake must have shape real\.shape"):
         genkern.nn.GradientPenalty("wgan_gp")(D, real, real[:2])
     with pytest.raises(ValueError, match="GradientPenalty: kind must be one of"):
         genkern.nn.GradientPenalty("wgan")

@@ -1,4 +1,4 @@
-"""The Triton kernels of gradient_penalty, interpreted: values, both orders of gradients, launches."""
+"""The Triton kernels of gradient_penalty, interpreted: values, both orders, launches."""
 
 import pytest
 import torch
