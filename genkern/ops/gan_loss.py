@@ -266,12 +266,12 @@ def gan_g_loss(
         \overline{f})}, \text{ saturating } -\tfrac12 \overline{s(f - \overline{r})} - \tfrac12
         \overline{s(-(r - \overline{f}))}
 
-    `genkern.nn.GANLoss` has "rabce" one-sided, and over processes. Equivalent for "bce" to ``F.softplus(-f).mean()``, saturating ``-F.softplus(f).mean()``.
+    Equivalent for "bce" to ``F.softplus(-f).mean()``, saturating ``-F.softplus(f).mean()``.
 
     Args:
         fake_logits: any shape, float32, float64, bfloat16 or float16; any strides. Or a list of
             tensors, one a scale; the losses of the scales are added.
-        real_logits: as ``fake_logits``, for kind "rabce" and only there.
+        real_logits: as ``fake_logits``, for "rabce" alone (one-sided: `genkern.nn.GANLoss`).
         kind: "bce", "hinge", "lsgan", "wgan" or "rabce" (relativistic average).
         saturating: the minimax form, whose gradient vanishes where the discriminator wins
             ("bce", "rabce").
