@@ -23,7 +23,7 @@ def _reference(gradient, annealed, kind, target, weight, one_sided, reduction):
     if annealed is not None:
         target = annealed.to(exact.dtype)
     options = KINDS[kind], target, weight, one_sided, checks.REDUCTIONS[reduction]
-    return reference.forward(exact, *options).to(dtype)
+    return (reference.forward(exact, *options).to(dtype),)
 
 
 def _results(gradient, annealed, kind, target, weight, one_sided, reduction, save):
@@ -140,4 +140,7 @@ def gradient_penalty(
     annealed = None
     if type(target) is not float or torch.compiler.is_dynamo_compiling():
         target, annealed = checks.annealed(_OP, "target", target, gradient, minimum=0.0)
-    return _gradient_penalty(gradient, annealed, number, target, weight, one_sided, place)
+    (penalty,) = _gradient_penalty(
+        gradient, annealed, number, target, weight, one_sided, place
+    )
+    return penalty

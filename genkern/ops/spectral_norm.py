@@ -14,7 +14,8 @@ Tensors = Sequence[torch.Tensor]
 
 def _reference(weight, u, v, dim):
     exact = spec.accumulation(weight.dtype)
-    return reference.forward(weight.to(exact), u.to(exact), v.to(exact), dim).to(weight.dtype)
+    y = reference.forward(weight.to(exact), u.to(exact), v.to(exact), dim)
+    return (y.to(weight.dtype),)
 
 
 _spectral_norm = Family(
@@ -160,4 +161,4 @@ def spectral_norm(
     sec. 2.1, eq. 12.
     """
     (weights, u, v), dims = _admit(_OP, weights, u, v, dim)
-    return [_spectral_norm(*layer) for layer in zip(weights, u, v, dims, strict=True)]
+    return [_spectral_norm(*layer)[0] for layer in zip(weights, u, v, dims, strict=True)]
