@@ -140,7 +140,5 @@ def gradient_penalty(
     annealed = None
     if type(target) is not float or torch.compiler.is_dynamo_compiling():
         target, annealed = checks.annealed(_OP, "target", target, gradient, minimum=0.0)
-    (penalty,) = _gradient_penalty(
-        gradient, annealed, number, target, weight, one_sided, place
-    )
+    (penalty,) = _gradient_penalty(gradient, annealed, number, target, weight, one_sided, place)
     return penalty
