@@ -162,7 +162,10 @@ def check_bool(op: str, name: str, value: object) -> None:
 
 def check_filter(op: str, name: str, filter: torch.Tensor, input: torch.Tensor) -> torch.Tensor:
     """A constant filter (taps,) or (height, width) for ``input``, in the dtype to compute in."""
-    if type(filter) is not _TENSOR or filter.dtype is not _FLOAT32 or filter.layout is not _STRIDED:
+    if are_plain(input, filter):
+        if filter.ndim == 1 and len(filter) and not filter.requires_grad:
+            return filter
+    else:
         check_tensor(op, name, filter)
     if filter.ndim not in (1, 2) or filter.numel() == 0:
         text = f"{op}: {name} must have shape (taps,) or (height, width), and elements"
@@ -173,8 +176,7 @@ def check_filter(op: str, name: str, filter: torch.Tensor, input: torch.Tensor) 
         raise RuntimeError(
             f"{op}: {name} must be on {input.device} like input; got {filter.device}"
         )
-    exact = accumulation(input.dtype)
-    return filter if filter.dtype is exact else filter.to(exact)
+    return filter.to(accumulation(input.dtype))
 
 
 def check_factor(op: str, name: str, value: Any) -> int:
@@ -186,6 +188,8 @@ def check_factor(op: str, name: str, value: Any) -> int:
 
 def four_sides(op: str, padding: int | Sequence[int]) -> tuple[int, int, int, int]:
     """left, right, top, bottom of one number, of a pair (x, y), or of these four."""
+    if type(padding) is int and -_LARGEST_SIDE <= padding <= _LARGEST_SIDE:
+        return padding, padding, padding, padding
     sides = padding if isinstance(padding, (list, tuple)) else (padding,)
     if len(sides) not in (1, 2, 4):
         raise ValueError(

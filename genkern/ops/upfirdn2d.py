@@ -14,9 +14,9 @@ _OP = "upfirdn2d"
 
 def _sizes(input, filter, up, down, left, right, top, bottom):
     """Height and width of the result."""
-    H, W = input.shape[-2:]
-    h, w = filter.shape[0], filter.shape[-1]
-    return (H * up + top + bottom - h) // down + 1, (W * up + left + right - w) // down + 1
+    shape, taps = input.shape, filter.shape
+    H, W = shape[-2] * up + top + bottom, shape[-1] * up + left + right
+    return (H - taps[0]) // down + 1, (W - taps[-1]) // down + 1
 
 
 def _results(input, filter, up, down, left, right, top, bottom, gain):
@@ -95,17 +95,18 @@ def upfirdn2d(
     if type(gain) is not float:
         gain = checks.check_number(_OP, "gain", gain, minimum=-math.inf)
     sides = checks.four_sides(_OP, padding)
-    if input.ndim not in (3, 4):
+    shape = input.shape
+    if len(shape) not in (3, 4):
         text = f"{_OP}: input must have shape (N, C, H, W) or (C, H, W)"
-        raise ValueError(f"{text}; got {tuple(input.shape)}")
-    image = input if input.ndim == 4 else input.unsqueeze(0)
-    rows, columns = _sizes(image, filter, up, down, *sides)
+        raise ValueError(f"{text}; got {tuple(shape)}")
+    rows, columns = _sizes(input, filter, up, down, *sides)
     if rows < 1 or columns < 1:
-        padded = image.shape[2] * up + sum(sides[2:]), image.shape[3] * up + sum(sides[:2])
+        padded = shape[-2] * up + sum(sides[2:]), shape[-1] * up + sum(sides[:2])
         raise ValueError(
             f"{_OP}: filter must be no larger than the padded image = {padded}; got "
             f"{(filter.shape[0], filter.shape[-1])}"
         )
     checks.check_area(_OP, rows, columns)
-    y = _upfirdn2d(image, filter, up, down, *sides, gain)
-    return y if input.ndim == 4 else y.squeeze(0)
+    if len(shape) == 3:
+        return _upfirdn2d(input.unsqueeze(0), filter, up, down, *sides, gain).squeeze(0)
+    return _upfirdn2d(input, filter, up, down, *sides, gain)
