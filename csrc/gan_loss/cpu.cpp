@@ -166,8 +166,10 @@ Problem problem_of(int64_t kind, int64_t mode, double real_target, double fake_t
 
 Tensor gan_loss_forward(const std::optional<Tensor>& real, const Tensor& fake,
                         const std::optional<Tensor>& annealed, int64_t kind, int64_t mode,
-                        double label_smoothing, double real_label, double fake_label, int64_t reduction) {
-  const auto problem = problem_of(kind, mode, real_label - option(label_smoothing, annealed), fake_label, reduction);
+                        double label_smoothing, double real_label, double fake_label,
+                        int64_t reduction) {
+  const auto problem =
+      problem_of(kind, mode, real_label - option(label_smoothing, annealed), fake_label, reduction);
   const std::optional<Tensor> r = dense(real), f = dense(fake);
   Tensor out =
       problem.reduction == Reduction::kNone ? new_large(fake, fake.sizes()) : new_tensor(fake, {});
@@ -184,7 +186,8 @@ std::tuple<Tensor, Tensor> gan_loss_backward(const std::optional<Tensor>& d_loss
                                              int64_t mode, double label_smoothing,
                                              double real_label, double fake_label,
                                              int64_t reduction, bool needs_real, bool needs_fake) {
-  const auto problem = problem_of(kind, mode, real_label - option(label_smoothing, annealed), fake_label, reduction);
+  const auto problem =
+      problem_of(kind, mode, real_label - option(label_smoothing, annealed), fake_label, reduction);
   const std::optional<Tensor> d = dense(d_loss), r = dense(real), f = dense(fake);
   Tensor d_real = needs_real ? new_large(*real, real->sizes()) : absent(fake);
   Tensor d_fake = needs_fake ? new_large(fake, fake.sizes()) : absent(fake);

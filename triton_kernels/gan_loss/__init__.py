@@ -76,6 +76,11 @@ def _smoothing(annealed: torch.Tensor | None, mode: int) -> torch.Tensor | None:
     return annealed if mode == _DISCRIMINATOR else None
 
 
+def _target(real_label: float, label_smoothing: float, annealed: torch.Tensor | None) -> float:
+    """Of the real side; the kernels subtract what is annealed."""
+    return real_label if annealed is not None else real_label - label_smoothing
+
+
 def _inverse(n: int) -> float:
     """1 / n; that of no logits is inf, and inf times the empty sum NaN, like the empty mean."""
     return 1.0 / n if n else float("inf")
@@ -165,7 +170,10 @@ def forward(
     if n_r == n_f == 0:
         return out.fill_(float("nan") if reduction == _MEAN else 0.0)
     real, fake = None if real is None else real.contiguous(), fake.contiguous()
-    sides, term = _sides(kind, mode, real_label - label_smoothing, fake_label), _term(kind, mode)
+    sides, term = (
+        _sides(kind, mode, _target(real_label, label_smoothing, annealed), fake_label),
+        _term(kind, mode),
+    )
     shift, means = _shift(real, fake, kind)
     smoothing = _smoothing(annealed, mode)
     if reduction:
@@ -210,7 +218,10 @@ def backward(
         return d_real.zero_(), d_fake.zero_()
     real, fake = None if real is None else real.contiguous(), fake.contiguous()
     n_r, n_f = 0 if real is None else real.numel(), fake.numel()
-    sides, term = _sides(kind, mode, real_label - label_smoothing, fake_label), _term(kind, mode)
+    sides, term = (
+        _sides(kind, mode, _target(real_label, label_smoothing, annealed), fake_label),
+        _term(kind, mode),
+    )
     smoothing = _smoothing(annealed, mode)
     up, elementwise = _upstream(upstream_0, reduction)
     shift, means = _shift(real, fake, kind)
