@@ -181,7 +181,7 @@ def test_sizes_around_the_blocks_of_rows():
 
 def test_nothing_of_the_large_image_is_kept():
     x, b = torch.randn(2, 3, 8, 8, requires_grad=True), torch.randn(3)
-    y = genkern.filtered_act(x, b, **FILTERS, padding=(4, 3))
+    y = genkern.filtered_act(x, b, **FILTERS, padding=(4, 3, 4, 3))
     kept = [t.untyped_storage().nbytes() for t in y.grad_fn.saved_tensors if t is not None]
     assert max(kept) == x.numel() * 4
 
@@ -189,7 +189,7 @@ def test_nothing_of_the_large_image_is_kept():
 def test_nan_and_inf_reach_the_pixels_of_their_taps_alone():
     x = torch.ones(1, 1, 12, 12)
     x[0, 0, 5, 6] = torch.nan
-    y = genkern.filtered_act(x, **FILTERS, padding=(4, 3), act="softplus")
+    y = genkern.filtered_act(x, **FILTERS, padding=(4, 3, 4, 3), act="softplus")
     rows, columns = y[0, 0].isnan().any(1).nonzero(), y[0, 0].isnan().any(0).nonzero()
     assert 1 < len(rows) < 7 and 1 < len(columns) < 7 and y[0, 0, 0, 0].isfinite()
 
@@ -197,7 +197,7 @@ def test_nan_and_inf_reach_the_pixels_of_their_taps_alone():
 def test_second_derivatives_of_corners_are_zero_and_not_computed():
     for act in ("linear", "relu", "lrelu", "elu"):
         x, d = torch.randn(1, 2, 6, 6, requires_grad=True), torch.randn(1, 2, 6, 6)
-        y = genkern.filtered_act(x, **FILTERS, padding=(4, 3), act=act)
+        y = genkern.filtered_act(x, **FILTERS, padding=(4, 3, 4, 3), act=act)
         (g,) = torch.autograd.grad(y, x, d, create_graph=True)
         assert g.requires_grad == (act == "elu")
 
@@ -205,7 +205,7 @@ def test_second_derivatives_of_corners_are_zero_and_not_computed():
 def test_both_orders_run_kernels():
     x, b = torch.randn(1, 2, 6, 6, requires_grad=True), torch.randn(2, requires_grad=True)
     with torch.profiler.profile() as profiler:
-        y = genkern.filtered_act(x, b, **FILTERS, padding=(4, 3), act="tanh").square().sum()
+        y = genkern.filtered_act(x, b, **FILTERS, padding=(4, 3, 4, 3), act="tanh").square().sum()
         found = torch.autograd.grad(y, (x, b), create_graph=True)
         sum(g.square().sum() for g in found).backward()
     names = [event.key for event in profiler.key_averages()]

@@ -49,11 +49,14 @@ def test_sizes_around_the_tiles_and_the_one_program(kind, n):
 
 def test_sums_keep_small_and_huge_terms():
     big = torch.full((3000,), 3e38)
-    assert FORWARD(None, big, None, KINDS.index("wgan"), 1, 0.0, MEAN).item() == big[0].neg().item()
+    assert (
+        FORWARD(None, big, None, KINDS.index("wgan"), 1, 0.0, 1.0, 1.0, MEAN).item()
+        == big[0].neg().item()
+    )
     small = torch.full((3000,), -60.0)
     small[0] = 1.0
     want = reference.softplus(small.double()).mean()
-    assert_close(FORWARD(None, small, None, BCE, 2, 0.0, MEAN).neg(), want, scale=want)
+    assert_close(FORWARD(None, small, None, BCE, 2, 0.0, 1.0, 1.0, MEAN).neg(), want, scale=want)
 
 
 def test_infinite_logits_reduce_to_the_limit():
@@ -119,7 +122,7 @@ def test_the_order_in_which_programs_finish_does_not_matter():
         with only_program(i, 5):
             launchers.gan_loss_sum_kernel[(1,)](
                 x, x, None, None, None, out, partial, done, *numbers,
-                *launchers._sides(BCE, 0, 0.0), *launchers._weights(5000, 5000, MEAN),
+                *launchers._sides(BCE, 0, 1.0, 0.0), *launchers._weights(5000, 5000, MEAN),
                 TERM="cross_entropy", SLOPE=False, SHIFT=None, PAIR=False,
                 DTYPE=launchers.accumulator(x.dtype), MAX_PROGRAMS=1024, B=1024,
             )  # fmt: skip
@@ -156,9 +159,11 @@ def test_no_launch_for_empty_logits():
     empty = torch.ones(0, 3)
     with launches() as names:
         assert FORWARD(empty, empty, None, BCE, 0, 0.0, 1.0, 0.0, MEAN).isnan()
-        assert FORWARD(None, empty, None, BCE, 1, 0.0, 2).item() == 0.0
-        assert FORWARD(empty, empty, None, BCE, 0, 0.0, NONE).shape == (0, 3)
-        d_real, d_fake = BACKWARD(torch.ones(()), empty, empty, None, BCE, 0, 0.0, MEAN, True, True)
+        assert FORWARD(None, empty, None, BCE, 1, 0.0, 1.0, 1.0, 2).item() == 0.0
+        assert FORWARD(empty, empty, None, BCE, 0, 0.0, 1.0, 0.0, NONE).shape == (0, 3)
+        d_real, d_fake = BACKWARD(
+            torch.ones(()), empty, empty, None, BCE, 0, 0.0, 1.0, 0.0, MEAN, True, True
+        )
     assert not names and d_real.shape == d_fake.shape == (0, 3)
 
 
@@ -169,6 +174,6 @@ def test_unsupported_arguments_are_named():
     with pytest.raises(
         RuntimeError, match="gan_loss_backward: upstream_0 must be on cpu like fake"
     ):
-        BACKWARD(torch.ones((), device="meta"), x, x, None, BCE, 0, 0.0, MEAN, True, True)
+        BACKWARD(torch.ones((), device="meta"), x, x, None, BCE, 0, 0.0, 1.0, 0.0, MEAN, True, True)
     with pytest.raises(RuntimeError, match=r"fake must be one of float32, .* got int64"):
         FORWARD(None, x.long(), None, BCE, 1, 0.0, 1.0, 1.0, MEAN)

@@ -81,8 +81,9 @@ def problems(draw):
     if options["kind"] in ("wgan_gp", "dragan"):
         options["target"] = draw(st.sampled_from([1.0, 0.0, 2.5]))
         options["one_sided"] = draw(st.booleans())
-    shape = shape[:1] if options["reduction"] == "none" else ()
-    return [g], [draw(tensors(shape, dtype))], options
+    if options["reduction"] == "none":
+        return [g], [draw(tensors(shape[:1], dtype))], options
+    return [g], [draw(tensors((), dtype, layout="contiguous"))], options
 
 
 @given(problems())
