@@ -83,45 +83,59 @@ struct RowPlan {
   int64_t phase_size() const { return last - first; }
 };
 
-// y[i] = sum_t factors[t] x[t][i], added to what is there if `add`
-template <int kTaps, typename A>
-[[gnu::noinline]] void weigh_rows(int64_t count, const A* const* x, const A* factors, bool add,
-                                  A* y) {
-  const auto sum = [&](auto load) {
-    Vec<A> s = factors[0] * load(x[0]);
-    for (int t = 1; t < kTaps; ++t) s += factors[t] * load(x[t]);
-    return s;
-  };
+// Elements i, i + 1, ... of kVectors vectors: y[i] = sum_t factors[t] x[t][i]
+template <int kVectors, typename A>
+inline void weigh_vectors(int64_t taps, int64_t i, const A* const* x, const A* factors, bool add,
+                          A* y) {
+  constexpr int kStep = kLanes<A>;
+  Vec<A> sums[kVectors]{};
   if (add)
-    for_vectors<A>(count, [&](auto load, auto store) { store(y, load(y) + sum(load)); });
-  else
-    for_vectors<A>(count, [&](auto load, auto store) { store(y, sum(load)); });
-}
-template <typename A>
-void weigh_rows(int64_t taps, int64_t count, const A* const* x, const A* factors, bool add, A* y) {
-  if (taps == 0 && !add) std::fill_n(y, count, A(0));
-  for (; taps >= 4; taps -= 4, x += 4, factors += 4, add = true)
-    weigh_rows<4>(count, x, factors, add, y);
-  if (taps == 3) weigh_rows<3>(count, x, factors, add, y);
-  if (taps == 2) weigh_rows<2>(count, x, factors, add, y);
-  if (taps == 1) weigh_rows<1>(count, x, factors, add, y);
+    for (int v = 0; v < kVectors; ++v) sums[v] = load(y + i + v * kStep);
+  for (int64_t t = 0; t < taps; ++t) {
+    const Vec<A> factor = splat(factors[t]);
+    const A* from = x[t] + i;
+    for (int v = 0; v < kVectors; ++v) sums[v] += factor * load(from + v * kStep);
+  }
+  for (int v = 0; v < kVectors; ++v) store(y + i + v * kStep, sums[v]);
 }
 
-// a0 b0 a1 b1 ... and back
+// y[i] = sum_t factors[t] x[t][i], added to what is there if `add`. y is none of x. The last vector
+// of a row that ends within one overlaps the vector before it.
+template <typename A>
+[[gnu::noinline]] void weigh_rows(int64_t taps, int64_t count, const A* const* x, const A* factors,
+                                  bool add, A* y) {
+  constexpr int64_t kStep = kLanes<A>;
+  int64_t i = 0;
+  for (; i + 4 * kStep <= count; i += 4 * kStep) weigh_vectors<4>(taps, i, x, factors, add, y);
+  if (i + 2 * kStep <= count) weigh_vectors<2>(taps, i, x, factors, add, y), i += 2 * kStep;
+  if (i + kStep <= count) weigh_vectors<1>(taps, i, x, factors, add, y), i += kStep;
+  if (i < count && !add && count >= kStep)
+    return weigh_vectors<1>(taps, count - kStep, x, factors, false, y);
+  for (; i < count; ++i) {
+    A sum = add ? y[i] : A(0);
+    for (int64_t t = 0; t < taps; ++t) sum += factors[t] * x[t][i];
+    y[i] = sum;
+  }
+}
+
+// a0 b0 a1 b1 ... and back; the last vectors overlap those before them.
 template <typename A>
 void interleave(int64_t count, const A* a, const A* b, A* y) {
   int64_t i = 0;
   if constexpr (std::is_same_v<A, float>) {
+    constexpr int64_t kStep = 2 * kLanes<A>;
     VecI low, high;
     for (int l = 0; l < kLanes<A>; ++l) {
       low[l] = l / 2 + l % 2 * kLanes<A>;
       high[l] = low[l] + kLanes<A> / 2;
     }
-    for (; i + 2 * kLanes<A> <= count; i += 2 * kLanes<A>) {
-      const VecF u = load(a + i / 2), v = load(b + i / 2);
-      store(y + i, __builtin_shuffle(u, v, low));
-      store(y + i + kLanes<A>, __builtin_shuffle(u, v, high));
-    }
+    const auto one = [&](int64_t at) {
+      const VecF u = load(a + at / 2), v = load(b + at / 2);
+      store(y + at, __builtin_shuffle(u, v, low));
+      store(y + at + kLanes<A>, __builtin_shuffle(u, v, high));
+    };
+    for (; i + kStep <= count; i += kStep) one(i);
+    if (i < count && count >= kStep) one((count - kStep) & ~int64_t(1)), i = count & ~int64_t(1);
   }
   for (; i < count; ++i) y[i] = i % 2 ? b[i / 2] : a[i / 2];
 }
@@ -129,13 +143,16 @@ template <typename A>
 void deinterleave(int64_t count, const A* x, A* a, A* b) {
   int64_t i = 0;
   if constexpr (std::is_same_v<A, float>) {
+    constexpr int64_t kStep = 2 * kLanes<A>;
     VecI even;
     for (int l = 0; l < kLanes<A>; ++l) even[l] = 2 * l;
-    for (; i + 2 * kLanes<A> <= count; i += 2 * kLanes<A>) {
-      const VecF u = load(x + i), v = load(x + i + kLanes<A>);
-      store(a + i / 2, __builtin_shuffle(u, v, even));
-      store(b + i / 2, __builtin_shuffle(u, v, even + 1));
-    }
+    const auto one = [&](int64_t at) {
+      const VecF u = load(x + at), v = load(x + at + kLanes<A>);
+      store(a + at / 2, __builtin_shuffle(u, v, even));
+      store(b + at / 2, __builtin_shuffle(u, v, even + 1));
+    };
+    for (; i + kStep <= count; i += kStep) one(i);
+    if (i < count && count >= kStep) one((count - kStep) & ~int64_t(1)), i = count & ~int64_t(1);
   }
   for (; i < count; ++i) (i % 2 ? b : a)[i / 2] = x[i];
 }

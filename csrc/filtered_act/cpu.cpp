@@ -100,22 +100,23 @@ struct Between {
   std::optional<Rows<A>> a, b;
   Scratch<A> of_z, of_a;
 
-  void start(int64_t plane, int64_t begin, int64_t end) {
-    z.start(plane, begin, end);
-    if (a) a->start(plane, begin, end);
-    if (b) b->start(plane, begin, end);
-  }
-  void row(int64_t i, int64_t width, A* y) {
-    z.row(i, a ? of_z.get() : y);
+  // Rows [low, high) of a plane, as a whole: a row that ends within a vector costs as much as one
+  // of two vectors.
+  void form(int64_t plane, int64_t low, int64_t high, int64_t width, A* y) {
+    const auto fill = [&](Rows<A>& rows, A* to) {
+      rows.start(plane, low, high);
+      for (int64_t i = low; i < high; ++i) rows.row(i, to + (i - low) * width);
+    };
+    const int64_t count = (high - low) * width;
+    fill(z, a ? of_z.get() : y);
     if (b) {
-      a->row(i, of_a.get());
-      b->row(i, y);
-      act.bend(width, of_z.get(), of_a.get(), y);
+      fill(*a, of_a.get()), fill(*b, y);
+      act.bend(count, of_z.get(), of_a.get(), y);
     } else if (a) {
-      a->row(i, y);
-      act.slope(width, of_z.get(), y);
+      fill(*a, y);
+      act.slope(count, of_z.get(), y);
     } else {
-      act.apply(width, y);
+      act.apply(count, y);
     }
   }
 };
@@ -152,9 +153,8 @@ void run(const Tensor& like, const FilteredAct<A>& act, const Operand<A>& z,
       const int64_t plane = unit / blocks, begin = unit % blocks * kRows;
       const int64_t end = std::min(rows.out, begin + kRows);
       const auto [low, high] = rows.inputs(begin, end);
-      if (low < high) between.start(plane, low, high);
-      A* base = middle.get() - low * width.in;
-      for (int64_t i = low; i < high; ++i) between.row(i, width.in, base + i * width.in);
+      if (low < high) between.form(plane, low, high, width.in, middle.get());
+      const A* base = middle.get() - low * width.in;
       for (int64_t i = begin; i < end; ++i) {
         const int64_t at = (plane * rows.out + i) * width.out;
         A* values = to.at(at, result.get());

@@ -1,5 +1,6 @@
 """The losses of a GAN as a module that holds their options; statistics of its logits."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -51,6 +52,14 @@ def _scales(function: Callable, *lists: ops.Logits) -> Any:
         found = [function(*pair) for pair in zip(*lists, strict=True)]
         return [list(each) for each in zip(*found, strict=True)]
     return function(*lists)
+
+
+def _flat(name: str, logits: ops.Logits) -> torch.Tensor:
+    """All logits of all scales, in float32."""
+    scales = [logits] if isinstance(logits, torch.Tensor) else list(logits)
+    for scale in scales:
+        checks.check_tensor(_OP, name, scale)
+    return torch.cat([x.reshape(-1).float() for x in scales])
 
 
 class GANLoss(nn.Module):
@@ -135,17 +144,18 @@ class GANLoss(nn.Module):
         self, fake_logits: ops.Logits, real_logits: ops.Logits | None = None
     ) -> torch.Tensor:
         """``real_logits`` are for kind "rabce" and only there."""
-        options = {"saturating": self.saturating, "reduction": self.reduction}
+        loss = functools.partial(
+            ops.gan_g_loss, saturating=self.saturating, reduction=self.reduction
+        )
         relative = self.one_sided or self.process_group is not None
         if not relative or real_logits is None:
-            options |= {"kind": self.kind, "target": self.target}
-            return ops.gan_g_loss(fake_logits, real_logits, **options)
+            return loss(fake_logits, real_logits, kind=self.kind, target=self.target)
         real, fake = _scales(self._relative, real_logits, fake_logits)
-        of_fake = ops.gan_g_loss(fake, **options)
+        of_fake = loss(fake)
         if self.one_sided:
             return of_fake
-        negative = _scales(lambda x: (-x,), real)
-        return 0.5 * (of_fake + ops.gan_g_loss(*negative, **options))
+        (negative,) = _scales(lambda x: (-x,), real)
+        return 0.5 * (of_fake + loss(negative))
 
     @staticmethod
     @torch.no_grad()
@@ -154,13 +164,7 @@ class GANLoss(nn.Module):
 
         Nothing is read on the host. The logits of several scales are taken together.
         """
-        found = []
-        for name, logits in (("real_logits", real_logits), ("fake_logits", fake_logits)):
-            scales = list(logits) if isinstance(logits, (list, tuple)) else [logits]
-            for scale in scales:
-                checks.check_tensor(_OP, name, scale)
-            found.append(torch.cat([x.reshape(-1).float() for x in scales]))
-        real, fake = found
+        real, fake = _flat("real_logits", real_logits), _flat("fake_logits", fake_logits)
         right = (real > 0).float().mean(), (fake < 0).float().mean()
         return GANStatistics(real.mean(), fake.mean(), *right)
 

@@ -1,6 +1,7 @@
 """Spectral normalisation: weights divided by their largest singular values."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -62,7 +63,7 @@ def _admit(op: str, weights: Tensors, u: Tensors, v: Tensors, dim: int | Sequenc
                 f"{op}: {name} must have as many tensors as weights = {len(weights)}; "
                 f"got {len(value)}"
             )
-    dims = list(dim) if isinstance(dim, (list, tuple)) else [dim] * len(weights)
+    dims: list[Any] = list(dim) if isinstance(dim, (list, tuple)) else [dim] * len(weights)
     if len(dims) != len(weights):
         raise ValueError(f"{op}: dim must be one number, or one a weight; got {len(dims)}")
     found = []

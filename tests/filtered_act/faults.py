@@ -24,8 +24,8 @@ FAULTS = [
     Fault(
         "a block of rows reads one row too few of the large image",
         "csrc/filtered_act/cpu.cpp",
-        "for (int64_t i = low; i < high; ++i) between.row",
-        "for (int64_t i = low; i + 1 < high; ++i) between.row",
+        "for (int64_t i = low; i < high; ++i) rows.row",
+        "for (int64_t i = low; i + 1 < high; ++i) rows.row",
         VALUES,
         "blocks_of_rows",
     ),

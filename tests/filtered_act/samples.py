@@ -13,7 +13,7 @@ FLOAT = 4  # bytes
 
 
 def sample(name, shape, biased=True, **options):
-    options = FILTERS | {"padding": (4, 3)} | options
+    options = FILTERS | {"padding": (4, 3, 4, 3)} | options
 
     def placed(x):
         filters = {k: options[k].to(x.device) for k in ("up_filter", "down_filter")}
@@ -44,7 +44,7 @@ LARGE = [
 def peaks():
     x, b = leaves((2, 16, 64, 48), (16,))
     image, small = x.numel() * FLOAT, 2 * 2**17  # and the rows between the filters, of two threads
-    call = functools.partial(genkern.filtered_act, **FILTERS, padding=(4, 3))
+    call = functools.partial(genkern.filtered_act, **FILTERS, padding=(4, 3, 4, 3))
     return [
         Peak("the result", lambda: call(x, b), image, image + small),
         Peak(

@@ -18,13 +18,13 @@ F64 = torch.float64
 
 
 def vectors(shape, dim, dtype, seed=3):
-    """Of any length: nothing but the quotient assumes that they are unit vectors."""
+    """Of any length, which only the quotient matters of; values that every dtype has."""
     generator = torch.Generator().manual_seed(seed)
     rows = shape[dim]
     columns = torch.Size(shape).numel() // max(1, rows)
     draw = lambda n: torch.rand(n, generator=generator, dtype=F64, device="cpu") + 0.1  # noqa: E731
     place = torch.get_default_device()
-    return tuple(x.to(place, dtype) for x in (draw(rows), draw(columns)))
+    return tuple(x.bfloat16().to(place, dtype) for x in (draw(rows), draw(columns)))
 
 
 def scaled(weight, *, u, v, dim=0):

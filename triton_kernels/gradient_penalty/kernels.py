@@ -56,6 +56,15 @@ def _wide(x):
         return x.to(tl.float32).to(tl.float64)
 
 
+@triton.jit
+def _narrow(x, TO: tl.constexpr):
+    """And back."""
+    if TO == tl.float64:
+        return x
+    else:
+        return x.to(tl.float32).to(TO)
+
+
 @triton.jit(do_not_specialize=_RUNTIME)
 def gradient_penalty_sums_kernel(
     p_a, p_b, p_sums, D: tl.int64, splits: tl.int64, tiles: tl.int64, B: tl.constexpr,
@@ -118,11 +127,11 @@ def gradient_penalty_items_kernel(
         if REDUCES:
             total += tl.where(o < N, value, 0.0)
         elif p_out is not None:
-            tl.store(p_out + o, value.to(p_out.dtype.element_ty), o < N)
+            tl.store(p_out + o, _narrow(value, p_out.dtype.element_ty), o < N)
         start += B
     if REDUCES:
         if p_out is not None:
-            tl.store(p_out, (tl.sum(total, 0) * share).to(p_out.dtype.element_ty))
+            tl.store(p_out, _narrow(tl.sum(total, 0) * share, p_out.dtype.element_ty))
 
 
 @triton.jit(do_not_specialize=_RUNTIME)

@@ -25,4 +25,4 @@ def spectral_norm_scale_kernel(
         u = tl.load(p_u + row % R, mask, 0.0).to(DTYPE)
         v = tl.load(p_v + row // R * inner + o % inner, mask, 0.0).to(DTYPE)
         x -= tl.full((1,), tl.load(p_k), DTYPE) * u * v
-    tl.store(p_y + o, tl.div_rn(x, sigma).to(p_y.dtype.element_ty), mask)
+    tl.store(p_y + o, (x / sigma).to(p_y.dtype.element_ty), mask)
