@@ -136,7 +136,8 @@ def test_offsets_beyond_2_to_the_31():
     options = {"SHIFT": None, "DTYPE": launchers.accumulator(fake.dtype), "B": 1024}
     with only_program(n // 1024 - 1, n // 1024):
         launchers.gan_loss_terms_kernel[(1,)](
-            None, fake, None, None, out, *launchers._numbers(0, n), *launchers._sides(BCE, 1, 1.0, 1.0),
+            None, fake, None, None, out, *launchers._numbers(0, n),
+            *launchers._sides(BCE, 1, 1.0, 1.0),
             TERM="cross_entropy", **options,
         )  # fmt: skip
     want = reference.softplus(-fake[-1024:].double())

@@ -59,7 +59,7 @@ def _wide(x):
 @triton.jit
 def _narrow(x, TO: tl.constexpr):
     """And back."""
-    if TO == tl.float64:
+    if tl.float64 == TO:
         return x
     else:
         return x.to(tl.float32).to(TO)
