@@ -135,8 +135,8 @@ void run(const Tensor& like, const FilteredAct<A>& act, const Operand<A>& z,
          const FirPlan<A>& last, const Writer<A>& to, const Writer<A>& sums) {
   const FirAxis &rows = last.rows, &width = last.width();
   const int64_t blocks = (rows.out + kRows - 1) / kRows, C = like.size(1), N = like.size(0);
-  const int64_t most = rows.most_inputs(kRows);
-  const int64_t work = std::max<int64_t>(1, most * width.in);
+  const int64_t most = rows.most_inputs(kRows), size = most * width.in;
+  const int64_t work = std::max<int64_t>(1, size);
   std::vector<double> parts(sums ? N * C * blocks : 0);
   const auto rows_of = [&](const std::optional<Operand<A>>& operand) {
     std::optional<Rows<A>> found;
@@ -145,9 +145,9 @@ void run(const Tensor& like, const FilteredAct<A>& act, const Operand<A>& z,
   };
   parallel_units(N * C * blocks, core::block_size(1 << 12, 40) / work + 1, [&](Units units) {
     Between<A> between{act,        {z.plan, z.planes, like, most}, rows_of(a),
-                       rows_of(b), {like, a ? width.in : 0},       {like, b ? width.in : 0}};
+                       rows_of(b), {like, a ? size : 0},           {like, b ? size : 0}};
     const Scratch<A> memory(like, RowFilter<A>::scratch(last.columns[0]), true);
-    const Scratch<A> middle(like, most * width.in), result(like, width.out);
+    const Scratch<A> middle(like, size), result(like, width.out);
     RowFilter<A> filter(last.columns[0], memory.get());
     for (const int64_t unit : units) {
       const int64_t plane = unit / blocks, begin = unit % blocks * kRows;
