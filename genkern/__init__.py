@@ -9,6 +9,7 @@ from genkern.ops.discretized_logistic_mixture import (
     discretized_logistic_mixture_nll,
     discretized_logistic_mixture_sample,
 )
+from genkern.ops.filtered_act import filtered_act
 from genkern.ops.gan_loss import gan_d_loss, gan_g_loss
 from genkern.ops.gated_activation import gated_activation
 from genkern.ops.gaussian import (
@@ -17,6 +18,7 @@ from genkern.ops.gaussian import (
     gaussian_rsample,
     gaussian_rsample_and_log_prob,
 )
+from genkern.ops.gradient_penalty import gradient_penalty
 from genkern.ops.likelihoods import (
     bernoulli_nll,
     discretized_logistic_nll,
@@ -28,6 +30,7 @@ from genkern.ops.masked_linear import masked_linear
 from genkern.ops.norm_act import conditional_batch_norm, instance_norm_act
 from genkern.ops.pixel_cross_entropy import pixel_cross_entropy
 from genkern.ops.row_lstm import row_lstm, row_lstm_step
+from genkern.ops.spectral_norm import spectral_norm, spectral_norm_step
 from genkern.ops.upfirdn2d import upfirdn2d
 
 __version__ = "0.1.0"
@@ -41,6 +44,7 @@ __all__ = [
     "discretized_logistic_mixture_nll",
     "discretized_logistic_mixture_sample",
     "discretized_logistic_nll",
+    "filtered_act",
     "gan_d_loss",
     "gan_g_loss",
     "gated_activation",
@@ -51,6 +55,7 @@ __all__ = [
     "gaussian_rsample",
     "gaussian_rsample_and_log_prob",
     "instance_norm_act",
+    "gradient_penalty",
     "last_backend",
     "masked_conv2d",
     "masked_linear",
@@ -59,6 +64,8 @@ __all__ = [
     "row_lstm",
     "row_lstm_step",
     "sampling",
+    "spectral_norm",
+    "spectral_norm_step",
     "testing",
     "upfirdn2d",
     "use_backend",
