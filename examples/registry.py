@@ -29,6 +29,7 @@ class Entry:
         labels: it is trained on labels, and samples by them.
         pictures: it is given a part of what is in an image of three colours, and draws the rest.
         exact: it has an exact likelihood, and completes images (`RasterModel`).
+        bounds: it bounds its likelihood by an encoder (`LatentModel`).
         limits: what an option takes, where that is closer than `options.OF_MODEL`.
     """
 
@@ -46,6 +47,7 @@ class Entry:
     pictures: bool = False
     large: dict[str, Any] = field(default_factory=dict)
     exact: bool = False
+    bounds: bool = False
     limits: dict[str, Takes] = field(default_factory=dict)
 
 
@@ -94,12 +96,34 @@ MODELS = {
         large={"steps": 600, **LARGE},
         exact=True,
     ),
+    "iaf_vae": Entry(
+        "examples.latent.iaf_vae:IAFVAE",
+        *(2000, 1e-3, 64),
+        small={"hidden": 32, "latent": 4, "flows": 2, "width": 16, "context": 4},
+        needs="levels",
+        bounds=True,
+        limits={"flows": Number(int, 0, 100)},
+    ),
+    "ladder_vae": Entry(
+        "examples.latent.ladder_vae:LadderVAE",
+        *(2000, 2e-3, 64),
+        small={"hidden": 32, "latent": 4, "top": 2},
+        needs="levels",
+        bounds=True,
+    ),
     "made": Entry(
         "examples.autoregressive.made:MADE",
         *(4000, 1e-3, 64),
         small={"hidden": 32, "orders": 2},
         exact=True,
         limits={"orders": Number(int, 1, 1000), "layers": Number(int, 1, 100)},
+    ),
+    "mixture_prior_vae": Entry(
+        "examples.latent.mixture_prior:MixturePriorVAE",
+        *(2000, 2e-3, 64),
+        small={"hidden": 32, "latent": 4, "components": 4},
+        needs="levels",
+        bounds=True,
     ),
     "multi_scale": Entry(
         "examples.autoregressive.multi_scale:MultiScalePixelRNN",
@@ -150,11 +174,20 @@ MODELS = {
         large={"steps": 500, **LARGE},
         exact=True,
     ),
+    "ppca": Entry(
+        "examples.latent.ppca:PPCA",
+        *(2000, 1e-2, 64),
+        small={"latent": 4},
+        needs="levels",
+        bounds=True,
+    ),
     "vae": Entry(
         "examples.latent.vae:VAE",
         *(2000, 2e-3, 64),
         small={"hidden": 32, "latent": 4},
         needs="levels",
+        bounds=True,
+        limits={"bound": Choice(("elbo", "iwae")), "gradient": Choice(("plain", "dreg"))},
     ),
 }
 
@@ -186,9 +219,18 @@ def refusal(
 
 def exact_entry(name: str) -> Entry:
     """The entry of a model with an exact likelihood."""
-    if not entry(name).exact:
-        models = ", ".join(other for other, found in MODELS.items() if found.exact)
-        raise wrong("MODEL", models, name, "it has no exact likelihood")
+    return _known(name, ("exact",), "it has no exact likelihood")
+
+
+def likelihood_entry(name: str) -> Entry:
+    """The entry of a model whose likelihood is exact, or bounded by an encoder."""
+    return _known(name, ("exact", "bounds"), "it has no likelihood")
+
+
+def _known(name: str, kinds: tuple[str, ...], why: str) -> Entry:
+    if not any(getattr(entry(name), kind) for kind in kinds):
+        models = [n for n, found in MODELS.items() if any(getattr(found, k) for k in kinds)]
+        raise wrong("MODEL", ", ".join(models), name, why)
     return entry(name)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as cli
-from benchmarks import penalties, training
+from benchmarks import iwae, penalties, training
 from benchmarks.core import case, cpu, measure, store, train
 from benchmarks.core.busy import beside
 from benchmarks.core.case import Case
@@ -198,6 +198,17 @@ def test_steps_with_a_penalty_have_the_gradients_of_plain_pytorch():
         assert any((g != 0).any() for g in found["eager"][1:])
         torch.testing.assert_close(found["genkern"], found["eager"], rtol=1e-9, atol=1e-11)
         assert train.disagreements(network) == {}
+
+
+def test_the_steps_of_torch_distributions_are_the_same_and_a_wrong_one_is_seen():
+    steps = [
+        iwae.binary("binary", hidden=5, latent=3, side=3, batch=2),
+        iwae.digits("digits", hidden=5, latent=3, side=3, batch=2),
+    ]
+    for step in steps:
+        assert train.disagreements(step) == {}
+    wrong = replace(steps[0], likelihood=lambda *given: 1.001 * iwae.bernoulli(*given))
+    assert list(train.disagreements(wrong)) == ["eager"]
 
 
 def test_a_training_step_is_timed_and_its_memory_counted():

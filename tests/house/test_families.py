@@ -15,7 +15,7 @@ ROOM = ("samples", "values")
 SHARED = {"__init__", "core", "__pycache__"}
 NAMES_FAMILIES = (
     "genkern/__init__.py", "genkern/nn/__init__.py", "genkern/sampling/", "tests/sampling/",
-    "benchmarks/penalties.py", "benchmarks/sampling.py",
+    "benchmarks/iwae.py", "benchmarks/penalties.py", "benchmarks/sampling.py",
     "benchmarks/results/",
     "examples/", "tests/examples/", "tests/house/test_families.py", "tests/house/test_layers.py",
 )  # fmt: skip
@@ -89,7 +89,7 @@ def test_rooms_have_the_names_of_families(tree):
     others = {
         "csrc": {"sampler"},
         "triton_kernels": {"sampler"},
-        "tests": {"examples", "gpu", "house", "mutants", "sampling"},
+        "tests": {"examples", "gpu", "house", "metrics", "mutants", "sampling"},
         "benchmarks": {"results"},
     }
     rooms = {p.name for p in (ROOT / tree).iterdir() if p.is_dir()}
