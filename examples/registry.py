@@ -51,7 +51,27 @@ class Entry:
 
 #: The steps beside it take about a minute on two cores: too few for more than a first look.
 LARGE = {"batch_size": 4, "eval_every": 100}
+FORM = {"form": Choice(("linear", "deep", "convolutional"))}
 MODELS = {
+    "adversarial_autoencoder": Entry(
+        "examples.latent.adversarial_autoencoder:AdversarialAutoencoder",
+        *(4000, 1e-3, 64),
+        small={"hidden": 32, "latent": 4},
+        limits=FORM,
+        players={"discriminator": {"beta1": 0.5}, "generator": {"beta1": 0.5, "lr": 3e-4}},
+    ),
+    "autoencoder": Entry(
+        "examples.latent.autoencoder:Autoencoder",
+        *(4000, 1e-3, 64),
+        small={"hidden": 32, "latent": 4},
+        limits=FORM,
+    ),
+    "denoising_autoencoder": Entry(
+        "examples.latent.denoising_autoencoder:DenoisingAutoencoder",
+        *(5000, 1e-3, 64),
+        small={"hidden": 32, "walk": 3},
+        limits=FORM | {"noise": Number(float, 0, 1)},
+    ),
     "fvsbn": Entry(
         "examples.autoregressive.fvsbn:FVSBN",
         *(6000, 1e-3, 64),
@@ -150,11 +170,23 @@ MODELS = {
         large={"steps": 500, **LARGE},
         exact=True,
     ),
+    "pixel_vae": Entry(
+        "examples.latent.pixel_vae:PixelVAE",
+        *(2000, 2e-3, 64),
+        small={"hidden": 32, "latent": 4, "channels": 8},
+        large={"steps": 600, **LARGE},
+    ),
     "vae": Entry(
         "examples.latent.vae:VAE",
         *(2000, 2e-3, 64),
         small={"hidden": 32, "latent": 4},
         needs="levels",
+    ),
+    "vq_vae": Entry(
+        "examples.latent.vq_vae:VQVAE",
+        *(3000, 2e-3, 64),
+        small={"hidden": 8, "codes": 16},
+        limits={"codes": Number(int, 2, 256), "downs": Number(int, 1, 5)},
     ),
 }
 
