@@ -15,7 +15,7 @@ FAULTS = [
     ),
     Fault(
         "masked elements have the gradient of what stands there",
-        "csrc/likelihoods/cpu.cpp",
+        "csrc/likelihoods/chunks.h",
         "keep(first, count, to.location);",
         "",
         CONTRACT,
