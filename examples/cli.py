@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from examples import arguments, data, options, paths, registry
+from examples import arguments, data, described, options, paths, registry
 from examples.compression import command as compression
 from examples.errors import UsageError, reason, unknown_name, wrong
 
@@ -92,7 +92,7 @@ def run_sample(args: argparse.Namespace) -> int:
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
-    run, folder = exact_run(args)
+    run, folder = run_of(args, registry.likelihood_entry)
     page = page_folder(args)
     from examples.evaluate import evaluate
 
@@ -116,7 +116,7 @@ def page_folder(args: argparse.Namespace) -> Path | None:
 
 
 def run_complete(args: argparse.Namespace) -> int:
-    run, folder = exact_run(args)
+    run, folder = run_of(args, registry.exact_entry)
     given = numbers(args, options.COMPLETE)
     out = paths.picture_to_write("--out", given_or(args.out, str(run / "completions.png")))
     page = page_folder(args)
@@ -125,9 +125,11 @@ def run_complete(args: argparse.Namespace) -> int:
     return complete(args.model, run, folder, out, page, **given)
 
 
-def exact_run(args: argparse.Namespace) -> tuple[Path, str | None]:
-    """The run of a model with an exact likelihood, and the folder of its data."""
-    registry.exact_entry(args.model)
+def run_of(
+    args: argparse.Namespace, entry: Callable[[str], registry.Entry]
+) -> tuple[Path, str | None]:
+    """The run of a model that ``entry`` takes, and the folder of its data."""
+    entry(args.model)
     run = paths.run_to_read("--run", given_or(args.run, f"runs/{args.model}"))
     if args.data_dir is not None:
         paths.folder_to_read("--data-dir", args.data_dir)
@@ -168,10 +170,10 @@ def run_list(args: argparse.Namespace) -> int:
     print("models (python -m examples train NAME --set OPTION=VALUE)")
     for name, entry in registry.MODELS.items():
         given = " ".join(f"{key}={value}" for key, value in registry.model_options(name).items())
-        print(f"  {name:21} {registry.summary(entry.path)}\n  {'':21}   {given}")
+        print(f"  {name:21} {described.summary(entry.path)}\n  {'':21}   {given}")
     print("\ndata sets (--data NAME)")
     for name, source in data.DATASETS.items():
-        print(f"  {name:21} {registry.summary(source.path)}")
+        print(f"  {name:21} {described.summary(source.path)}")
     return 0
 
 
@@ -180,7 +182,11 @@ COMMANDS: dict[str, Command] = {
     "list": ("models, their options, and data sets", lambda parser: None, run_list),
     "train": ("train a model", arguments.train_options, run_train),
     "sample": ("sample a trained model", arguments.sample_options, run_sample),
-    "evaluate": ("exact likelihood, classes, outliers", arguments.evaluate_options, run_evaluate),
+    "evaluate": (
+        "likelihood or its bounds, classes, outliers",
+        arguments.evaluate_options,
+        run_evaluate,
+    ),
     "compare": ("runs, on the same test images", arguments.compare_options, run_compare),
     "complete": (
         "draw lower halves of images, or their colours",

@@ -1,4 +1,4 @@
-"""`python -m examples evaluate`, `compare` and `complete`: what an exact likelihood can tell."""
+"""`python -m examples evaluate`, `compare` and `complete`: what a likelihood can tell."""
 
 import dataclasses
 import json
@@ -12,10 +12,11 @@ import torch
 from examples import data, page, registry
 from examples.autoregressive.raster import RasterModel
 from examples.data.dataset import Dataset
-from examples.errors import UsageError
-from examples.harness import checkpoint, images, likelihood
+from examples.errors import UsageError, wrong
+from examples.harness import bounds, checkpoint, images, likelihood
 from examples.harness.recorder import bits_per_dim
-from examples.model import Batch
+from examples.latent.base import LatentModel
+from examples.model import Batch, GenerativeModel
 from examples.paths import CHECKPOINT
 
 COMPLETIONS = 6
@@ -24,24 +25,40 @@ REPORT = "evaluation.json"
 
 def opened(
     name: str | None, run: Path, data_dir: str | None
-) -> tuple[RasterModel, Dataset, dict[str, Any]]:
+) -> tuple[GenerativeModel, Dataset, dict[str, Any]]:
     """The model of a run, the data that it was trained on, and the state that the run left."""
     state = checkpoint.load(run / CHECKPOINT)
     config = state["config"]
     name = config.model if name is None else name
-    registry.exact_entry(name)
+    registry.likelihood_entry(name)
     model = checkpoint.load_model(name, run / CHECKPOINT)
     dataset = data.load(config.data, config.data_dir if data_dir is None else data_dir)
     if dataset.digest() != state["data"]:
         raise UsageError(f"--data-dir: the data of {config.data} are not those of the run")
-    assert isinstance(model, RasterModel)
     return model, dataset, state
+
+
+def evaluate_bounds(
+    name: str, run: Path, model: LatentModel, dataset: Dataset, folder: Path | None
+) -> int:
+    """Prints the bounds of log p(x) and what is between them; writes them to the run and page."""
+    row = bounds.row(name, dataset, bounds.bounds(model, dataset))
+    print(f"{name} on {dataset.name}, {len(dataset.splits['test'])} test images")
+    print("\n".join(bounds.lines(row)))
+    (run / REPORT).write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+    print(f"Wrote {run / REPORT}")
+    if folder is not None:
+        page.keep(folder, "bounds.json", row)
+    return 0
 
 
 def evaluate(name: str, run: Path, data_dir: str | None, folder: Path | None = None) -> int:
     """Prints likelihood, outlier detection and classification; writes them to the run, and to the
     page in ``folder``."""
     model, dataset, _ = opened(name, run, data_dir)
+    if isinstance(model, LatentModel):
+        return evaluate_bounds(name, run, model, dataset, folder)
+    assert isinstance(model, RasterModel)
     exact = likelihood.likelihood(model, dataset)
     told = f" given the {model.condition}" if model.condition else ""
     print(f"{name} on {dataset.name}, {len(dataset.splits['test'])} test images")
@@ -88,39 +105,58 @@ def print_classes(classes: likelihood.Classes) -> None:
 
 def compare(runs: Sequence[Path], data_dir: str | None, folder: Path | None = None) -> int:
     """Prints bits/dim of each run, and its difference to the first, test image by test image."""
-    rows: list[page.Row] = []
+    first: dict[str, Any] = {}
     for number, run in enumerate(runs):
         model, dataset, state = opened(None, run, data_dir)
-        bits = likelihood.nats_of(model, dataset) / (math.log(2.0) * dataset.spec.dims)
+        found = bits_of(model, dataset)
         size, steps = sum(p.numel() for p in model.parameters()), state["step"]
         config = state["config"]
         name = " ".join([config.model, *(f"{k}={v}" for k, v in config.options.items())])
-        value, half = likelihood.mean_and_half(bits)
-        text = f"{run}: {name}, {size:,} parameters, {steps:,} steps, {value:.4f} +- {half:.4f}"
-        if number == 0:
-            first, of_first = bits, (name, dataset.name, state["data"], size, steps)
-            print(f"{text} bits/dim on {len(bits)} test images of {dataset.name}")
-            continue
-        if state["data"] != of_first[2]:
-            raise UsageError(f"RUN: {run} was trained on other data than {runs[0]}")
-        difference, half = likelihood.mean_and_half(bits - first)
-        better = (bits < first).double().mean().item()
-        print(f"{text}; {difference:+.4f} +- {half:.4f}, {100 * better:.0f} % of images likelier")
-        rows.append(
-            {
-                "first": of_first[0],
-                "second": name,
+        for what, bits in found.items():
+            value, half = likelihood.mean_and_half(bits)
+            text = f"{run}: {name}{what}, {size:,} parameters, {steps:,} steps, "
+            text += f"{value:.4f} +- {half:.4f}"
+            if number == 0:
+                first = {"bits": found, "name": name, "state": state, "size": size}
+                print(f"{text} bits/dim on {len(bits)} test images of {dataset.name}")
+                continue
+            if state["data"] != first["state"]["data"]:
+                raise UsageError(f"RUN: {run} was trained on other data than {runs[0]}")
+            if what not in first["bits"]:
+                why = "one of them has no exact likelihood"
+                raise wrong("RUN", "runs with the same kind of likelihood", str(run), why)
+            difference, half = likelihood.mean_and_half(bits - first["bits"][what])
+            better = (bits < first["bits"][what]).double().mean().item()
+            print(
+                f"{text}; {difference:+.4f} +- {half:.4f}, {100 * better:.0f} % of images likelier"
+            )
+            row = {
+                "first": first["name"] + what,
+                "second": name + what,
                 "data": dataset.name,
                 "difference": difference,
                 "half_width": half,
                 "better": better,
-                "parameters": [of_first[3], size],
-                "steps": [of_first[4], steps],
+                "parameters": [first["size"], size],
+                "steps": [first["state"]["step"], steps],
             }
-        )
-    for row in rows if folder is not None else []:
-        page.keep(folder, "compared.json", row)
+            if folder is not None:
+                page.keep(folder, "compared.json", row)
     return 0
+
+
+def bits_of(model: GenerativeModel, dataset: Dataset) -> dict[str, torch.Tensor]:
+    """Bits/dim of each test image: exact, or by each bound of a model that has only these."""
+    if isinstance(model, RasterModel):
+        nats = {"": likelihood.nats_of(model, dataset)}
+    else:
+        assert isinstance(model, LatentModel)
+        items = bounds.prepared(model, dataset)
+        nats = {
+            f" ({bounds.NAMES[method]})": -bounds.estimate(model, items, method).items
+            for method in bounds.METHODS
+        }
+    return {what: each / (math.log(2.0) * dataset.spec.dims) for what, each in nats.items()}
 
 
 def complete(
@@ -136,6 +172,7 @@ def complete(
 ) -> int:
     """A row for each test image: the image, what of it is given, and completions of that."""
     model, dataset, _ = opened(name, run, data_dir)
+    assert isinstance(model, RasterModel)
     items, labels = dataset.splits["test"], dataset.labels.get("test")
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(items), generator=generator)[:num]

@@ -40,8 +40,22 @@ FIELDS: dict[str, dict[str, type]] = {
         "classes": dict,
         "outliers": dict,
     },
+    "bounds.json": {
+        "model": str,
+        "data": str,
+        "elbo": list,
+        "iwae": list,
+        "ais": list,
+        "gap": list,
+        "over_images": float,
+        "exact": list,
+        "bits_per_dim": float,
+        "active": list,
+        "acceptance": float,
+        "effective": list,
+    },
 }
-KEYS = {"table.json": 2, "compared.json": 3, "evaluated.json": 2}
+KEYS = {"table.json": 2, "compared.json": 3, "evaluated.json": 2, "bounds.json": 2}
 TABLE = """# What the reference models reach
 
 Made by `python -m examples table`. Bits/dim of the test split (a bound where the model has only
@@ -74,7 +88,29 @@ split, tells them from the test split (AUROC; 0.5 is chance). Where the first is
 never was among the data is likelier than the data: blank images, for one.
 
 """
+BOUNDED = """
+## How tight the bounds are
+
+Made by `python -m examples evaluate MODEL --run RUN --page examples`: log p(x) of the test split
+from below, in nats, with 95 % intervals of the noise of the samples. ELBO and IWAE-64: 64 samples
+of the encoder; AIS: 8 chains of 100 temperatures, 4 leapfrogs each (`genkern.metrics`). The gap,
+AIS - ELBO, is what the encoder loses: KL(q(z|x) to p(z|x)). Active: dimensions of z that follow x.
+Effective: of the 64 samples and of the 8 chains, the median image. `ppca` is linear, its log p(x)
+known; its nats are of a density.
+
+"""
+BOUNDS = ("ELBO", "IWAE-64", "AIS", "exact", "gap", "over images", "bits/dim (AIS)")
 KINDS = ("noise", "pixels shuffled", "levels inverted", "upside down", "constant", "blank")
+RATE = "rate_distortion-digits.png"
+RATES = f"""
+## Rate and distortion over beta
+
+Made by `python -m examples.latent.rate_distortion --page examples`: the KL of the test split and
+-log p(x|z), nats, of `vae` trained with each beta. What lies on one dashed line has one ELBO; at
+beta = 1 it is best, below it more is said of x in z, above it less.
+
+![rate and distortion](pictures/{RATE})
+"""
 COMPLETED = """
 ## Completions
 
@@ -104,6 +140,13 @@ def write(page: Path) -> None:
         text += EVALUATED + _cells(*heads) + f"|{'---|' * len(heads)}\n"
         text += "".join(map(evaluated_line, evaluated))
         text += "".join(classes_text(row) for row in evaluated if row["classes"])
+    bounded = read(page / "bounds.json")
+    if bounded:
+        heads = ("model", "data", *BOUNDS, "active", "effective")
+        text += BOUNDED + _cells(*heads) + f"|{'---|' * len(heads)}\n"
+        text += "".join(map(bounded_line, bounded))
+    if (page / PICTURES / RATE).is_file():
+        text += RATES
     pictures = sorted((page / PICTURES).glob("*" + COMPLETIONS))
     if pictures:
         text += COMPLETED
@@ -151,6 +194,26 @@ def evaluated_line(row: Row) -> str:
         f"{exact['bits_per_dim']:.4f} +- {exact['bits_per_dim_half_width']:.4f}",
         f"{exact['perplexity']:.3f}",
         *("" if each is None else f"{each['low']:.2f}, {each['untypical']:.2f}" for each in found),
+    )
+
+
+def bounded_line(row: Row) -> str:
+    active, latent = row["active"]
+    pairs = {
+        key: f"{row[key][0]:.2f} +- {row[key][1]:.2f}" for key in ("elbo", "iwae", "ais", "gap")
+    }
+    return _cells(
+        f"`{row['model']}`",
+        row["data"],
+        pairs["elbo"],
+        pairs["iwae"],
+        pairs["ais"],
+        "".join(f"{value:.2f}" for value in row["exact"]),
+        pairs["gap"],
+        f"+- {row['over_images']:.2f}",
+        f"{row['bits_per_dim']:.4f}",
+        f"{active} of {latent}",
+        f"{row['effective'][0]:.1f}, {row['effective'][1]:.1f}",
     )
 
 

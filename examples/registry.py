@@ -1,13 +1,10 @@
 """The models that `python -m examples` knows: one entry each. Imports no torch."""
 
-import ast
-import functools
 import importlib
-import importlib.util
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from examples import described
 from examples.errors import unknown_name, wrong
 from examples.options import OF_MODEL, Choice, Number, Takes, Value
 
@@ -29,6 +26,7 @@ class Entry:
         labels: it is trained on labels, and samples by them.
         pictures: it is given a part of what is in an image of three colours, and draws the rest.
         exact: it has an exact likelihood, and completes images (`RasterModel`).
+        bounds: it bounds its likelihood by an encoder (`LatentModel`).
         limits: what an option takes, where that is closer than `options.OF_MODEL`.
     """
 
@@ -46,6 +44,7 @@ class Entry:
     pictures: bool = False
     large: dict[str, Any] = field(default_factory=dict)
     exact: bool = False
+    bounds: bool = False
     limits: dict[str, Takes] = field(default_factory=dict)
 
 
@@ -114,12 +113,34 @@ MODELS = {
         large={"steps": 600, **LARGE},
         exact=True,
     ),
+    "iaf_vae": Entry(
+        "examples.latent.iaf_vae:IAFVAE",
+        *(2000, 2e-3, 64),
+        small={"hidden": 32, "latent": 4, "flows": 2, "width": 16, "context": 4},
+        needs="levels",
+        bounds=True,
+        limits={"flows": Number(int, 0, 100)},
+    ),
+    "ladder_vae": Entry(
+        "examples.latent.ladder_vae:LadderVAE",
+        *(2000, 2e-3, 64),
+        small={"hidden": 32, "latent": 4, "top": 2},
+        needs="levels",
+        bounds=True,
+    ),
     "made": Entry(
         "examples.autoregressive.made:MADE",
         *(4000, 1e-3, 64),
         small={"hidden": 32, "orders": 2},
         exact=True,
         limits={"orders": Number(int, 1, 1000), "layers": Number(int, 1, 100)},
+    ),
+    "mixture_prior_vae": Entry(
+        "examples.latent.mixture_prior:MixturePriorVAE",
+        *(2000, 2e-3, 64),
+        small={"hidden": 32, "latent": 4, "components": 4},
+        needs="levels",
+        bounds=True,
     ),
     "multi_scale": Entry(
         "examples.autoregressive.multi_scale:MultiScalePixelRNN",
@@ -175,12 +196,22 @@ MODELS = {
         *(2000, 2e-3, 64),
         small={"hidden": 32, "latent": 4, "channels": 8},
         large={"steps": 600, **LARGE},
+        bounds=True,
+    ),
+    "ppca": Entry(
+        "examples.latent.ppca:PPCA",
+        *(2000, 1e-2, 64),
+        small={"latent": 4},
+        needs="levels",
+        bounds=True,
     ),
     "vae": Entry(
         "examples.latent.vae:VAE",
         *(2000, 2e-3, 64),
         small={"hidden": 32, "latent": 4},
         needs="levels",
+        bounds=True,
+        limits={"bound": Choice(("elbo", "iwae")), "gradient": Choice(("plain", "dreg"))},
     ),
     "vq_vae": Entry(
         "examples.latent.vq_vae:VQVAE",
@@ -218,34 +249,24 @@ def refusal(
 
 def exact_entry(name: str) -> Entry:
     """The entry of a model with an exact likelihood."""
-    if not entry(name).exact:
-        models = ", ".join(other for other, found in MODELS.items() if found.exact)
-        raise wrong("MODEL", models, name, "it has no exact likelihood")
+    return _known(name, ("exact",), "it has no exact likelihood")
+
+
+def likelihood_entry(name: str) -> Entry:
+    """The entry of a model whose likelihood is exact, or bounded by an encoder."""
+    return _known(name, ("exact", "bounds"), "it has no likelihood")
+
+
+def _known(name: str, kinds: tuple[str, ...], why: str) -> Entry:
+    if not any(getattr(entry(name), kind) for kind in kinds):
+        models = [n for n, found in MODELS.items() if any(getattr(found, k) for k in kinds)]
+        raise wrong("MODEL", ", ".join(models), name, why)
     return entry(name)
-
-
-@functools.cache
-def definition(path: str) -> ast.ClassDef | ast.FunctionDef:
-    """The statement of a "module:name": read, not run, so that torch is not imported."""
-    module, _, name = path.partition(":")
-    found = importlib.util.find_spec(module)
-    assert found is not None and found.origin is not None, path
-    body = ast.parse(Path(found.origin).read_text(encoding="utf-8")).body
-    kinds = (ast.ClassDef, ast.FunctionDef)
-    return next(node for node in body if isinstance(node, kinds) and node.name == name)
-
-
-def summary(path: str) -> str:
-    """The first line of a docstring."""
-    return (ast.get_docstring(definition(path)) or "").partition("\n")[0]
 
 
 def model_options(name: str) -> dict[str, Value]:
     """The keyword options of a model and their defaults."""
-    body = definition(entry(name).path).body
-    make = next(n for n in body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
-    pairs = zip(make.args.kwonlyargs, make.args.kw_defaults, strict=True)
-    return {argument.arg: ast.literal_eval(default) for argument, default in pairs}
+    return described.keyword_options(entry(name).path)
 
 
 def takes(name: str, option: str, source: str = "--set") -> Takes:

@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from examples.latent.autoencoder import Coder, perceptron
+from examples.latent.autoencoder import Coder
+from examples.latent.base import mlp
 from examples.model import Batch, DataSpec
 from genkern.nn import GANLoss
 
@@ -24,7 +25,7 @@ class AdversarialAutoencoder(Coder):
         self, spec: DataSpec, *, form: str = "deep", hidden: int = 256, latent: int = 8
     ) -> None:
         super().__init__(spec, form, hidden, latent)
-        self.discriminator = perceptron(latent, hidden, 1)
+        self.discriminator = mlp(latent, hidden, 1)
         self.criterion = GANLoss()
 
     @property

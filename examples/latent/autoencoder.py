@@ -6,16 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from examples.latent.base import mlp
 from examples.model import Batch, DataSpec, GenerativeModel
 
 FORMS = ("linear", "deep", "convolutional")
-
-
-def perceptron(into: int, hidden: int, out: int) -> nn.Sequential:
-    """Two hidden layers of ReLU."""
-    sizes = ((into, hidden), (hidden, hidden))
-    layers = [layer for size in sizes for layer in (nn.Linear(*size), nn.ReLU())]
-    return nn.Sequential(*layers, nn.Linear(hidden, out))
 
 
 def networks(
@@ -31,8 +25,8 @@ def networks(
         )
     if form == "deep":
         return (
-            nn.Sequential(nn.Flatten(), *perceptron(spec.dims, hidden, latent)),
-            perceptron(latent, hidden, wide),
+            nn.Sequential(nn.Flatten(), *mlp(spec.dims, hidden, latent)),
+            mlp(latent, hidden, wide),
         )
     C, H, W = spec.shape
     if H % 4 or W % 4:

@@ -113,7 +113,5 @@ class PixelVAE(VAE):
         self, num_samples: int, generator: torch.Generator, temperature: float = 1.0
     ) -> torch.Tensor:
         """z of N(0, I), then the pixels one after the other, their logits over ``temperature``."""
-        device = next(self.parameters()).device
-        z = torch.randn(num_samples, self.num_latent, generator=generator, device=device)
-        given = z.to(next(self.parameters()).dtype)
-        return self.decoder.sample(num_samples, generator, temperature, given)
+        z = self.prior().sample(torch.Size([num_samples]), generator)
+        return self.decoder.sample(num_samples, generator, temperature, z)

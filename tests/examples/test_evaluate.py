@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from examples.autoregressive.gated_pixel_cnn import luminance
 from examples.cli import main
 from examples.data.dataset import Dataset
 from examples.evaluate import COMPLETIONS, completions
-from examples.harness import checkpoint, images, likelihood
+from examples.harness import bounds, checkpoint, images, likelihood
 from examples.model import Batch, DataSpec
+from genkern.metrics import AIS
 from tests.examples.test_examples import make, noise
 
 SPEC = DataSpec((1, 3, 4), 3, 2)
@@ -241,12 +243,48 @@ def test_runs_are_compared_image_by_image(tmp_path, capsys):
     assert "+0.0000 +- 0.0000, 0 % of images likelier" in capsys.readouterr().out
 
 
-def test_a_run_without_a_likelihood_is_not_compared(tmp_path, capsys):
-    runs = [str(tmp_path / name) for name in ("nade", "vae")]
+SMALL = ["--set", "hidden=8", "latent=2", "--steps", "1", "--eval-every", "0"]
+
+
+def test_bounds_are_evaluated_and_compared(tmp_path, capsys, monkeypatch):
+    """ELBO, IWAE-64 and AIS of one model, and the differences of two, image by image."""
+    monkeypatch.setattr(bounds, "ANNEALED", AIS(temperatures=2, leapfrogs=1))
+    page, runs = tmp_path / "page", [str(tmp_path / name) for name in ("vae", "ladder_vae")]
     for run in runs:
         name = run.rpartition("/")[2]
-        small = ["--set", "hidden=8", "--steps", "1", "--eval-every", "0"]
-        assert main(["train", name, "--out", run, *small]) == 0
-    capsys.readouterr()
-    assert main(["compare", *runs]) == 2
-    assert "got 'vae' (it has no exact likelihood)" in capsys.readouterr().err
+        assert main(["train", name, "--out", run, *SMALL]) == 0
+        assert main(["evaluate", name, "--run", run, "--page", str(page)]) == 0
+    out = capsys.readouterr().out
+    rows = json.loads((page / "bounds.json").read_text())
+    assert [row["model"] for row in rows] == ["ladder_vae", "vae"]
+    text = (page / "README.md").read_text()
+    for row in rows:
+        (elbo, _), (iwae, _), (ais, half) = (row[key] for key in ("elbo", "iwae", "ais"))
+        assert elbo < iwae and row["gap"][0] == pytest.approx(ais - elbo)
+        assert f"  AIS      {ais:9.3f} +- {half:.3f} nats" in out
+        assert row["bits_per_dim"] == pytest.approx(-ais / 64 / math.log(2))
+        active, latent = row["active"]
+        assert f"| {ais:.2f} +- {half:.2f} |" in text and f"| {active} of {latent} |" in text
+    assert main(["compare", *runs, "--page", str(page)]) == 0
+    compared = json.loads((page / "compared.json").read_text())
+    kinds = [f"vae hidden=8 latent=2 ({name})" for name in ("AIS", "ELBO", "IWAE-64")]
+    assert [row["first"] for row in compared] == kinds
+    items = data.load("digits").splits["test"]
+    nats = []
+    for run in runs:
+        model = checkpoint.load_model(run.rpartition("/")[2], Path(run) / "checkpoint.pt")
+        nats.append(-bounds.estimate(model, items, "iwae").items)
+    each = (nats[1] - nats[0]) / 64 / math.log(2)
+    assert compared[2]["difference"] == pytest.approx(each.mean().item())
+    assert compared[2]["half_width"] == pytest.approx(1.96 * each.std().item() / 360**0.5)
+
+
+def test_a_bound_is_not_compared_with_a_likelihood(tmp_path, capsys):
+    runs = [str(tmp_path / name) for name in ("nade", "vae")]
+    for run in runs:
+        small = [*SMALL[:2], *SMALL[3:]]
+        assert main(["train", run.rpartition("/")[2], "--out", run, *small]) == 0
+    for pair in (runs, runs[::-1]):
+        capsys.readouterr()
+        assert main(["compare", *pair]) == 2
+        assert "(one of them has no exact likelihood)" in capsys.readouterr().err

@@ -26,7 +26,7 @@ class ConditionalVAE(VAE):
     def loss(
         self, batch: Batch, generator: torch.Generator, player: str = "model"
     ) -> dict[str, torch.Tensor]:
-        z, kl = self.latent.train()(self.encode(batch.items), generator=generator)
+        z, kl = self.latent(self.features(batch.items), generator=generator)
         nll = self.reconstruction_nll(batch.items, self.beside(z, batch.labels))
         return {"loss": (nll + kl).mean()}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as cli
-from benchmarks import training
+from benchmarks import iwae, training
 from benchmarks.core import case, cpu, measure, store, train
 from benchmarks.core.busy import beside
 from benchmarks.core.case import Case
@@ -178,6 +178,17 @@ def test_the_networks_of_a_training_step_are_the_same_and_a_wrong_one_is_seen():
     broken = wrong.plain["eager"](wrong.spec)
     broken[-1].mask.fill_(1)  # the last layer sees all colours
     wrong = replace(wrong, plain={"eager": lambda s: broken})
+    assert list(train.disagreements(wrong)) == ["eager"]
+
+
+def test_the_steps_of_torch_distributions_are_the_same_and_a_wrong_one_is_seen():
+    steps = [
+        iwae.binary("binary", hidden=5, latent=3, side=3, batch=2),
+        iwae.digits("digits", hidden=5, latent=3, side=3, batch=2),
+    ]
+    for step in steps:
+        assert train.disagreements(step) == {}
+    wrong = replace(steps[0], likelihood=lambda *given: 1.001 * iwae.bernoulli(*given))
     assert list(train.disagreements(wrong)) == ["eager"]
 
 

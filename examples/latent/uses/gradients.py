@@ -57,7 +57,7 @@ def main(runs: Sequence[Path], out: Path) -> None:
         raise wrong("RUN", "a run of a VAE", str(runs[0]), type(model).__name__)
     items = dataset.splits["test"][:64]
     with torch.no_grad():
-        mu, logvar = model.encode(items).chunk(2, dim=1)
+        mu, logvar = model.features(items).chunk(2, dim=1)
     generator = torch.Generator().manual_seed(0)
     found = estimates(lambda z: model.reconstruction_nll(items, z), mu, logvar, 512, generator)
     measured = variances(found)

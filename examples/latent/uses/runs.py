@@ -9,6 +9,7 @@ from examples.data.dataset import Dataset
 from examples.errors import wrong
 from examples.harness import checkpoint
 from examples.latent.autoencoder import Coder
+from examples.latent.pixel_vae import PixelVAE
 from examples.latent.vae import VAE
 from examples.model import GenerativeModel
 from examples.paths import CHECKPOINT, run_to_read
@@ -31,7 +32,7 @@ def load(folder: Path) -> tuple[GenerativeModel, Dataset]:
 def coded(folder: Path, *, labels: bool = True) -> tuple[Coded, Dataset]:
     """`load`, of a model with codes that decode at once, on data with labels."""
     model, dataset = load(folder)
-    if not isinstance(model, Coded) or not hasattr(model.decoder, "__getitem__"):
+    if not isinstance(model, Coded) or isinstance(model, PixelVAE):
         raise wrong("RUN", "a run of a VAE or an autoencoder", str(folder), type(model).__name__)
     if labels and not dataset.labels:
         raise wrong("RUN", "a run on data with labels", str(folder), dataset.name)
@@ -41,7 +42,8 @@ def coded(folder: Path, *, labels: bool = True) -> tuple[Coded, Dataset]:
 @torch.no_grad()
 def codes_of(model: Coded, items: torch.Tensor) -> torch.Tensor:
     """Levels (N, C, H, W) to codes (N, latent): of a VAE, the means of q(z | x)."""
-    return model.encode(items)[:, : model.num_latent]
+    found = model.features(items) if isinstance(model, VAE) else model.encode(items)
+    return found[:, : model.num_latent]
 
 
 @torch.no_grad()
