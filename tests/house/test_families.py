@@ -15,7 +15,7 @@ ROOM = ("samples", "values")
 SHARED = {"__init__", "core", "__pycache__"}
 NAMES_FAMILIES = (
     "genkern/__init__.py", "genkern/nn/__init__.py", "genkern/sampling/", "tests/sampling/",
-    "benchmarks/sampling.py",
+    "benchmarks/sampling.py", "benchmarks/iwae.py", "benchmarks/vae.py",
     "benchmarks/results/",
     "examples/", "tests/examples/", "tests/house/test_families.py", "tests/house/test_layers.py",
 )  # fmt: skip
