@@ -12,6 +12,11 @@ from examples.model import Batch, DataSpec, GenerativeModel
 FORMS = ("linear", "deep", "convolutional")
 
 
+def single(tensor: torch.Tensor) -> torch.Tensor:
+    """At least in single precision: under autocast, networks give half."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def networks(
     form: str, spec: DataSpec, hidden: int, latent: int, outputs: int = 1
 ) -> tuple[nn.Sequential, nn.Sequential]:
@@ -83,7 +88,7 @@ class Coder(GenerativeModel):
     def half_squares(self, items: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """1/2 |x - g(z)|^2, mean over the items."""
         target = self.scaled(items).flatten(1)
-        squares = F.mse_loss(self.decode(codes).to(target.dtype), target, reduction="sum")
+        squares = F.mse_loss(single(self.decode(codes)), target, reduction="sum")
         return 0.5 * squares / max(1, len(items))
 
     def normal(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:

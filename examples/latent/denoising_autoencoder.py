@@ -5,7 +5,7 @@ auto-encoders as generative models", alg. 1."""
 import torch
 
 import genkern
-from examples.latent.autoencoder import Coder
+from examples.latent.autoencoder import Coder, single
 from examples.model import Batch, DataSpec
 
 
@@ -42,7 +42,7 @@ class DenoisingAutoencoder(Coder):
 
     def denoise(self, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and log-scale of p(x | x') (N, dims), data in [-1, 1]; scales from e^-7 to e^7."""
-        mean, log_scale = self.decode(self.encode(items)).float().chunk(2, dim=1)
+        mean, log_scale = single(self.decode(self.encode(items))).chunk(2, dim=1)
         return mean, log_scale.clamp(-7.0, 7.0)
 
     def loss(

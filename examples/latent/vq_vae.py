@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import genkern
+from examples.latent.autoencoder import single
 from examples.model import Batch, DataSpec, GenerativeModel
 
 
@@ -104,7 +105,7 @@ class VQVAE(GenerativeModel):
 
     def encode(self, items: torch.Tensor) -> torch.Tensor:
         """Levels (N, C, H, W) to vectors (N, size, H', W'), before the codebook."""
-        return self.encoder(self.spec.scale(items, next(self.parameters()))).float()
+        return single(self.encoder(self.spec.scale(items, next(self.parameters()))))
 
     @torch.no_grad()
     def code_maps(self, items: torch.Tensor) -> torch.Tensor:
@@ -115,7 +116,7 @@ class VQVAE(GenerativeModel):
 
     def decode(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Vectors (N, size, H', W') to mean and log-scale (N, C, H, W), data in [-1, 1]."""
-        mean, log_scale = self.decoder(z).float().chunk(2, dim=1)
+        mean, log_scale = single(self.decoder(z)).chunk(2, dim=1)
         return mean, log_scale.clamp(-7.0, 7.0)
 
     @torch.no_grad()
