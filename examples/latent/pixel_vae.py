@@ -7,7 +7,7 @@ from torch import nn
 import genkern
 from examples.autoregressive.raster import RasterModel
 from examples.latent.vae import VAE
-from examples.model import Batch, DataSpec
+from examples.model import DataSpec
 from genkern.nn import MaskedConv2d
 
 
@@ -72,8 +72,8 @@ class LatentPixelCNN(RasterModel):
 class PixelVAE(VAE):
     """A VAE whose decoder draws the pixels one after the other: KL and masked convolutions.
 
-    What neighbours tell, the decoder learns from them, and z is left with the rest: the KL, a
-    smaller share of the bound than a VAE's, is reported beside it.
+    What neighbours tell, the decoder learns from them, and z is left with the rest: the KL is a
+    smaller share of the bound than a VAE's (`python -m examples.latent.uses kl_share RUN RUN`).
 
     Args:
         spec: images of integer levels.
@@ -100,13 +100,6 @@ class PixelVAE(VAE):
         rows = z.reshape(-1, z.shape[-1])
         repeated = items.expand(len(rows) // max(1, len(items)), *items.shape).flatten(0, 1)
         return self.decoder.nll(repeated, rows).view(z.shape[:-1])
-
-    def loss(
-        self, batch: Batch, generator: torch.Generator, player: str = "model"
-    ) -> dict[str, torch.Tensor]:
-        found = super().loss(batch, generator, player)
-        bound = (found["reconstruction"] + found["kl"]).detach()
-        return {**found, "share of kl": found["kl"].detach() / bound}
 
     @torch.no_grad()
     def sample(

@@ -11,7 +11,7 @@ from examples import data
 from examples.cli import main
 from examples.errors import UsageError
 from examples.harness.config import build_model
-from examples.latent.uses import clusters, code_prior, few_labels, gradients, walks
+from examples.latent.uses import clusters, code_prior, few_labels, gradients, kl_share, walks
 from examples.latent.uses.runs import codes_of, images_of
 from examples.latent.vq_vae import Codebook
 from examples.model import Batch, DataSpec
@@ -181,6 +181,14 @@ def test_the_pixel_decoder_is_a_distribution_given_z_for_each_sample():
     torch.testing.assert_close((-found).exp().sum(1), torch.ones(3, dtype=F64))
     torch.testing.assert_close(found[1], model.reconstruction_nll(images, repeated[1]))
     assert not torch.allclose(found[0], found[1])
+
+
+def test_the_parts_of_the_bound_add_up_to_the_loss():
+    model, dataset = make("pixel_vae").eval(), data.load("digits")
+    of_pixels, kl = kl_share.parts(model, dataset)
+    found = model(Batch(dataset.splits["test"]), noise())
+    assert kl.mean().item() == pytest.approx(found["kl"].item(), rel=1e-4)
+    assert (of_pixels + kl).mean().item() == pytest.approx(found["loss"].item(), rel=1e-4)
 
 
 # ---- uses ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ USES = {
     "walks": "pictures of traversals, slerp and arithmetic of averaged codes",
     "clusters": "k-means and PCA of the codes",
     "gradients": "variance of the score-function and the reparameterised gradient (a VAE)",
+    "kl_share": "the KL as a share of the bound, of VAEs and PixelVAEs: any number of runs",
     "code_prior": "bits of a VQ-VAE whose code maps have a model: the runs of both",
 }
 
