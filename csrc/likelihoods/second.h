@@ -39,8 +39,9 @@ struct DensityVariance {
   static V bend(V a) {
     using A = std::remove_cvref_t<decltype(a[0])>;
     const V y = abs(a), near = min(y, splat(A(1))), y2 = near * near;
+    constexpr int kTerms = std::min<int>(std::size(kLogSinh), DensityNormaliser::kTerms<V> + 2);
     V series{};
-    for (int n = DensityNormaliser::kTerms<V>; n-- > 0;)
+    for (int n = kTerms; n-- > 0;)
       series = series * y2 + A((2 * n + 2) * (2 * n + 1) * kLogSinh[n]);
     const V far = max(y, splat(A(1)));
     const Decay<V> e = decay(far);

@@ -72,8 +72,10 @@ def _logistic_bends(m, raw, v, levels, l_m, l_s, v_m, v_s):
 @triton.jit
 def _direction(p_v, o, m_tile, DTYPE: tl.constexpr):
     if p_v is None:
-        return tl.zeros(m_tile.shape, DTYPE)
-    return tl.load(p_v + o, mask=m_tile, other=0.0).to(DTYPE)
+        v = tl.zeros(m_tile.shape, DTYPE)
+    else:
+        v = tl.load(p_v + o, mask=m_tile, other=0.0).to(DTYPE)
+    return v
 
 
 @triton.jit
