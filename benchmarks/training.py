@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks import iwae
+from benchmarks import iwae, vae
 from benchmarks.core.case import Case, Target
 from examples.autoregressive.gated_pixel_cnn import GatedPixelCNN
 from examples.autoregressive.pixel_cnn import PixelCNN
@@ -239,11 +239,12 @@ def coloured(name: str, hidden: int = 128, blocks: int = 15, batch: int = 8) -> 
     )
 
 
-def networks() -> dict[str, Network | iwae.Step]:
-    found: Sequence[Network | iwae.Step] = (
+def networks() -> dict[str, Network | iwae.Step | vae.Step]:
+    found: Sequence[Network | iwae.Step | vae.Step] = (
         gated("gated_pixel_cnn 10x128 k3 N16 28x28", 3),
         gated("gated_pixel_cnn 10x128 k5 N16 28x28", 5),
         coloured("pixel_cnn 15 blocks h128 N8 3x32x32"),
         *iwae.steps(),
+        *vae.steps(),
     )
     return {network.name: network for network in found}

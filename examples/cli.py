@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from examples import arguments, data, options, paths, registry
+from examples import arguments, data, described, options, paths, registry
 from examples.compression import command as compression
 from examples.errors import UsageError, reason, unknown_name, wrong
 
@@ -170,10 +170,10 @@ def run_list(args: argparse.Namespace) -> int:
     print("models (python -m examples train NAME --set OPTION=VALUE)")
     for name, entry in registry.MODELS.items():
         given = " ".join(f"{key}={value}" for key, value in registry.model_options(name).items())
-        print(f"  {name:21} {registry.summary(entry.path)}\n  {'':21}   {given}")
+        print(f"  {name:21} {described.summary(entry.path)}\n  {'':21}   {given}")
     print("\ndata sets (--data NAME)")
     for name, source in data.DATASETS.items():
-        print(f"  {name:21} {registry.summary(source.path)}")
+        print(f"  {name:21} {described.summary(source.path)}")
     return 0
 
 

@@ -67,9 +67,11 @@ def sample(
 ) -> int:
     model = checkpoint.load_model(name, run / CHECKPOINT)
     generator = torch.Generator().manual_seed(seed)
-    items = draw(name, model, num, generator, temperature, label)
+    config = checkpoint.load(run / CHECKPOINT)["config"]
+    drawn = draw(name, model, num, generator, temperature, label)
+    items, spec = data.as_images(config.data, config.data_dir, drawn, model.spec)
     try:
-        images.save(items, model.spec, out)
+        images.save(items, spec, out)
     except ValueError as error:  # e.g. a picture of sides that PNG does not have
         raise UsageError(f"--num {num}: {error}") from None
     print(f"Wrote {num} samples to {out}")

@@ -1,13 +1,10 @@
 """The models that `python -m examples` knows: one entry each. Imports no torch."""
 
-import ast
-import functools
 import importlib
-import importlib.util
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from examples import described
 from examples.errors import unknown_name, wrong
 from examples.options import OF_MODEL, Choice, Number, Takes, Value
 
@@ -53,7 +50,27 @@ class Entry:
 
 #: The steps beside it take about a minute on two cores: too few for more than a first look.
 LARGE = {"batch_size": 4, "eval_every": 100}
+FORM = {"form": Choice(("linear", "deep", "convolutional"))}
 MODELS = {
+    "adversarial_autoencoder": Entry(
+        "examples.latent.adversarial_autoencoder:AdversarialAutoencoder",
+        *(4000, 1e-3, 64),
+        small={"hidden": 32, "latent": 4},
+        limits=FORM,
+        players={"discriminator": {"beta1": 0.5}, "generator": {"beta1": 0.5, "lr": 3e-4}},
+    ),
+    "autoencoder": Entry(
+        "examples.latent.autoencoder:Autoencoder",
+        *(4000, 1e-3, 64),
+        small={"hidden": 32, "latent": 4},
+        limits=FORM,
+    ),
+    "denoising_autoencoder": Entry(
+        "examples.latent.denoising_autoencoder:DenoisingAutoencoder",
+        *(5000, 1e-3, 64),
+        small={"hidden": 32, "walk": 3},
+        limits=FORM | {"noise": Number(float, 0, 1)},
+    ),
     "fvsbn": Entry(
         "examples.autoregressive.fvsbn:FVSBN",
         *(6000, 1e-3, 64),
@@ -174,6 +191,13 @@ MODELS = {
         large={"steps": 500, **LARGE},
         exact=True,
     ),
+    "pixel_vae": Entry(
+        "examples.latent.pixel_vae:PixelVAE",
+        *(2000, 2e-3, 64),
+        small={"hidden": 32, "latent": 4, "channels": 8},
+        large={"steps": 600, **LARGE},
+        bounds=True,
+    ),
     "ppca": Entry(
         "examples.latent.ppca:PPCA",
         *(2000, 1e-2, 64),
@@ -188,6 +212,12 @@ MODELS = {
         needs="levels",
         bounds=True,
         limits={"bound": Choice(("elbo", "iwae")), "gradient": Choice(("plain", "dreg"))},
+    ),
+    "vq_vae": Entry(
+        "examples.latent.vq_vae:VQVAE",
+        *(3000, 2e-3, 64),
+        small={"hidden": 8, "codes": 16},
+        limits={"codes": Number(int, 2, 256), "downs": Number(int, 1, 5)},
     ),
 }
 
@@ -234,28 +264,9 @@ def _known(name: str, kinds: tuple[str, ...], why: str) -> Entry:
     return entry(name)
 
 
-@functools.cache
-def definition(path: str) -> ast.ClassDef | ast.FunctionDef:
-    """The statement of a "module:name": read, not run, so that torch is not imported."""
-    module, _, name = path.partition(":")
-    found = importlib.util.find_spec(module)
-    assert found is not None and found.origin is not None, path
-    body = ast.parse(Path(found.origin).read_text(encoding="utf-8")).body
-    kinds = (ast.ClassDef, ast.FunctionDef)
-    return next(node for node in body if isinstance(node, kinds) and node.name == name)
-
-
-def summary(path: str) -> str:
-    """The first line of a docstring."""
-    return (ast.get_docstring(definition(path)) or "").partition("\n")[0]
-
-
 def model_options(name: str) -> dict[str, Value]:
     """The keyword options of a model and their defaults."""
-    body = definition(entry(name).path).body
-    make = next(n for n in body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
-    pairs = zip(make.args.kwonlyargs, make.args.kw_defaults, strict=True)
-    return {argument.arg: ast.literal_eval(default) for argument, default in pairs}
+    return described.keyword_options(entry(name).path)
 
 
 def takes(name: str, option: str, source: str = "--set") -> Takes:

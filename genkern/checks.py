@@ -151,6 +151,7 @@ def check_number(
         maximum = _LARGEST
     if not minimum <= value <= maximum:  # type: ignore[operator]
         bound = f"at least {minimum}" if maximum == math.inf else f"in [{minimum}, {maximum}]"
+        bound = "a number that is not NaN" if minimum == -math.inf else bound
         raise ValueError(f"{op}: {name} must be {bound}; got {value!r}")
     return value
 

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 import genkern
-from benchmarks import iwae, training
+from benchmarks import iwae, training, vae
 from benchmarks.core import cpu
 from benchmarks.core.measure import Budget, Ceilings, Measured, interleave
 from benchmarks.core.run import describe, records_of
 from benchmarks.core.store import Record
 
-Trained = training.Network | iwae.Step
+Trained = training.Network | iwae.Step | vae.Step
 CHECKED_STEPS = 2
 TOLERANCE = 1e-9  # between losses in float64
 

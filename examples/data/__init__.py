@@ -2,6 +2,7 @@
 
 import importlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,10 @@ from typing import TYPE_CHECKING
 from examples.errors import unknown_name
 
 if TYPE_CHECKING:
+    import torch
+
     from examples.data.dataset import Dataset
+    from examples.model import DataSpec
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,8 @@ class Source:
         colours: the images have three colours.
         large: they are of 28 x 28 pixels or more.
         local: it is read from files of the user's.
+        images_of: "module:function" from a folder and items to the images that they stand for;
+            "": they are what they are.
     """
 
     path: str
@@ -31,6 +37,7 @@ class Source:
     colours: bool = False
     large: bool = False
     local: bool = False
+    images_of: str = ""
 
 
 DATASETS = {
@@ -42,6 +49,13 @@ DATASETS = {
         colours=True,
         large=True,
         local=True,
+    ),
+    "codes": Source(
+        "examples.data.codes:codes",
+        images=True,
+        labels=True,
+        local=True,
+        images_of="examples.data.codes:images",
     ),
     "digits": Source("examples.data.bundled:digits", images=True, labels=True),
     "grid25": Source("examples.data.synthetic:grid25", images=False),
@@ -62,15 +76,29 @@ def load(name: str, data_dir: str | None = None) -> "Dataset":
 
     Args:
         name: a key of `DATASETS`.
-        data_dir: folder of the files of "mnist" and "cifar10"; None: the environment variable
-            ``GENKERN_DATA``.
+        data_dir: folder of the files of "mnist" and "cifar10", of the run whose "codes" are
+            asked for; None: the environment variable ``GENKERN_DATA``.
 
     Raises:
         UsageError: an unknown name, or files that are missing or damaged.
     """
-    module, _, function = source(name).path.partition(":")
-    make = getattr(importlib.import_module(module), function)
-    if not source(name).local:
-        return make()
+    make = _function(source(name).path)
+    return make(_folder(data_dir)) if source(name).local else make()
+
+
+def as_images(
+    name: str, data_dir: str | None, items: "torch.Tensor", spec: "DataSpec"
+) -> tuple["torch.Tensor", "DataSpec"]:
+    """Items of a data set as people look at them, and what they are then: codes, decoded."""
+    path = source(name).images_of
+    return _function(path)(_folder(data_dir), items) if path else (items, spec)
+
+
+def _function(path: str) -> Callable:
+    module, _, function = path.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def _folder(data_dir: str | None) -> Path | None:
     folder = os.environ.get("GENKERN_DATA") if data_dir is None else data_dir
-    return make(Path(folder) if folder else None)
+    return Path(folder) if folder else None

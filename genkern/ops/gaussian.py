@@ -178,7 +178,8 @@ def gaussian_kl(
         free_bits: floor, nats; what lies below it has no gradient.
         free_bits_by: what the floor holds for: "element" max(KL_nj, f); "dimension" max of the
             mean over the batch and f, so that the mean of the result is sum_j max(mean_n KL_nj,
-            f); "row" max(KL_n, f).
+            f); "row" max(KL_n, f). With "elements", a row or dimension that is below its floor has
+            the floor, spread evenly over its elements: their sum, or their mean, is f.
         capacity: C >= 0, nats: \|KL_n - C\| of each row, after the floor.
         beta: factor of the result, at least 0.
         reduction: "none" (N,), "mean" over the batch, "sum" or "elements": the shape of ``mu``.

@@ -41,8 +41,7 @@ def _reference(location, scale, target, integers, mask, kind, fixed, levels):
             dtype = spec.accumulation(location.dtype)
             scale = torch.full((), fixed, dtype=dtype, device=location.device)
         return (reference.per_item(reference.gaussian, location, scale, target, mask),)
-    continuous = kind == _CONTINUOUS_BERNOULLI
-    bernoulli = lambda logits, _, x: reference.bernoulli(logits, x, continuous)  # noqa: E731
+    bernoulli = lambda a, _, x: reference.bernoulli(a, x, kind == _CONTINUOUS_BERNOULLI)  # noqa: E731
     return (reference.per_item(bernoulli, location, None, target, mask),)
 
 
@@ -54,6 +53,7 @@ _likelihoods = Family(
     reference=_reference,
     constants=2,
     saved=("slopes",),
+    second=lambda *given: spec.empty_gradients(given[3:7], given[-4:]),
 )
 
 
@@ -147,7 +147,7 @@ def bernoulli_nll(
         TypeError: a tensor or an option has another type; ValueError: shapes do not fit, or
         ``reduction`` is unknown; RuntimeError: devices or dtypes differ.
 
-    Differentiable any number of times in ``logits`` and ``target``.
+    Differentiable any number of times in ``logits`` and ``target``: twice by kernels.
     Source: Kingma and Welling 2014, "Auto-encoding variational Bayes", app. C.1; Loaiza-Ganem and
     Cunningham 2019, "The continuous Bernoulli", eq. 6 and 7.
     """

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as cli
-from benchmarks import iwae, penalties, training
+from benchmarks import iwae, penalties, training, vae
 from benchmarks.core import case, cpu, measure, store, train
 from benchmarks.core.busy import beside
 from benchmarks.core.case import Case
@@ -208,6 +208,18 @@ def test_the_steps_of_torch_distributions_are_the_same_and_a_wrong_one_is_seen()
     for step in steps:
         assert train.disagreements(step) == {}
     wrong = replace(steps[0], likelihood=lambda *given: 1.001 * iwae.bernoulli(*given))
+    assert list(train.disagreements(wrong)) == ["eager"]
+
+
+def test_the_steps_of_the_two_vaes_are_the_same_and_a_wrong_one_is_seen():
+    steps = [
+        vae.photographs("photographs", hidden=3, latent=2, components=2, batch=2, side=8),
+        vae.binary("binary", hidden=5, latent=3, side=3, batch=2),
+    ]
+    for step in steps:
+        assert train.disagreements(step) == {}
+        assert step.case().flops[0] > 0
+    wrong = replace(steps[1], plain=lambda *given: 1.001 * vae.plain_bernoulli(*given))
     assert list(train.disagreements(wrong)) == ["eager"]
 
 

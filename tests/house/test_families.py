@@ -16,6 +16,7 @@ SHARED = {"__init__", "core", "__pycache__"}
 NAMES_FAMILIES = (
     "genkern/__init__.py", "genkern/nn/__init__.py", "genkern/sampling/", "tests/sampling/",
     "benchmarks/iwae.py", "benchmarks/penalties.py", "benchmarks/sampling.py",
+    "benchmarks/vae.py",
     "benchmarks/results/",
     "examples/", "tests/examples/", "tests/house/test_families.py", "tests/house/test_layers.py",
 )  # fmt: skip

@@ -15,7 +15,7 @@ FAULTS = [
     ),
     Fault(
         "masked elements have the gradient of what stands there",
-        "csrc/likelihoods/cpu.cpp",
+        "csrc/likelihoods/chunks.h",
         "keep(first, count, to.location);",
         "",
         CONTRACT,
@@ -36,5 +36,29 @@ FAULTS = [
         "store(terms, nats);",
         CONTRACT,
         "limit_and_never_nan",
+    ),
+    Fault(
+        "double backward forgets the gradient of the log-variance in the location",
+        "csrc/likelihoods/second.h",
+        "scaled_distance(p + u * v_l, w)",
+        "scaled_distance(p, w)",
+        VALUES,
+        "match_the_float64_reference",
+    ),
+    Fault(
+        "the end of a bin at infinity bends the likelihood",
+        "csrc/likelihoods/second.h",
+        "last ? none : logistic_density(p)",
+        "logistic_density(p)",
+        VALUES,
+        "match_the_float64_reference",
+    ),
+    Fault(
+        "double backward of a target that samples share sees the first one's direction",
+        "csrc/likelihoods/cpu_second.cpp",
+        "v.at(first, count, bends)",
+        "v.at(e, count, bends)",
+        VALUES,
+        "share_their_target",
     ),
 ]

@@ -13,72 +13,12 @@ from genkern.reference import likelihoods as reference
 from tests.core.helpers import double, run
 from tests.core.strategies import DTYPES, backend, examples, sizes, tensors
 from tests.core.tolerance import assert_close
+from tests.likelihoods.sides import check_second, fused, number, plain, sizes_of
 
 F64 = torch.float64
 STEM = "likelihoods"
 KINDS = ("bernoulli", "continuous", "gaussian", "logistic")
 INF, NAN = math.inf, math.nan
-
-
-# ---- one definition of a problem, of both sides, and of how far they may be apart ------------
-
-
-def fused(kind, target=None, mask=None, levels=16, fixed=0.0):
-    """From (location, scale, target) to nats; integers and the mask belong to the call."""
-
-    def call(location, scale, real):
-        at = lambda t: t if t is None else t.to(location.device)  # noqa: E731
-        if kind == "gaussian":
-            logvar = fixed if scale is None else scale
-            return genkern.gaussian_nll(location, logvar, real, mask=at(mask))
-        if kind == "logistic":
-            return genkern.discretized_logistic_nll(
-                location, scale, at(target), levels=levels, mask=at(mask)
-            )
-        continuous = kind == "continuous"
-        return genkern.bernoulli_nll(location, real, continuous=continuous, mask=at(mask))
-
-    return call
-
-
-def number(value, like):
-    return torch.tensor(value, dtype=like.dtype, device=like.device)
-
-
-def plain(kind, target=None, mask=None, levels=16, fixed=0.0, ref=reference):
-    """The same of the reference; float64."""
-
-    def call(location, scale, real):
-        at = lambda t: t if t is None else t.to(location.device)  # noqa: E731
-        if kind == "gaussian":
-            logvar = number(fixed, location) if scale is None else scale
-            return ref.per_item(ref.gaussian, location, logvar, real, at(mask))
-        if kind == "logistic":
-            function = lambda m, s, v: ref.discretized_logistic(m, s, v, levels)  # noqa: E731
-            return ref.per_item(function, location, scale, at(target), at(mask))
-        function = lambda a, _, x: ref.bernoulli(a, x, kind == "continuous")  # noqa: E731
-        return ref.per_item(function, location, None, real, at(mask))
-
-    return call
-
-
-def sizes_of(kind, location, scale, target, levels):
-    """Of an element: nats and slopes in absolute values, each as the sum of what is rounded."""
-    if kind in ("bernoulli", "continuous"):
-        wrong = torch.where(location > 0, 1 - target, target).abs()
-        size, rest = location.abs(), torch.exp(-location.abs())
-        if kind == "bernoulli":
-            return wrong * size + rest, wrong + rest, None, size
-        # Absolute ones: densities pass through 1.
-        return wrong * size + torch.log1p(size), wrong + 1 / (1 + size), None, size
-    if kind == "gaussian":
-        inverse = torch.exp(-0.5 * scale)
-        u = ((target - location) * inverse).abs() * (1 + scale.abs())
-        return u.square() + scale.abs() + 1, u * inverse, 1 + u.square(), u * inverse
-    x = (2 * target.to(F64) - (levels - 1)) / (levels - 1)
-    t = torch.exp(-scale.clamp(min=reference.MIN_LOG_SCALE))
-    nats = 2 + (x.abs() + location.abs()) * t + scale.abs()
-    return nats, t * nats, 2 + nats, None
 
 
 def check(case, inputs, upstream, ref=reference):
@@ -108,6 +48,7 @@ def check(case, inputs, upstream, ref=reference):
         summed = location.numel() // max(1, tensor.numel())
         assert found.dtype == tensor.dtype
         assert_close(found, wanted, terms=summed, scale=size, name=name)
+    check_second(case, inputs, upstream[0], ref)
 
 
 def integers(shape, levels, dtype=torch.int64):

@@ -1,4 +1,5 @@
-"""Launchers of the likelihoods' Triton kernels: one launch forward, one backward."""
+"""Launchers of the likelihoods' Triton kernels: one launch forward, one backward,
+one for double backward."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from genkern.triton_kernels.likelihoods.kernels import (
     likelihoods_backward_kernel,
     likelihoods_forward_kernel,
 )
+from genkern.triton_kernels.likelihoods.second import likelihoods_backward_backward_kernel
 
 _WARPS = 4
 _MAX_SPLITS = 512
@@ -157,7 +159,72 @@ def backward(
     return gradients
 
 
-LAUNCHERS = {"likelihoods_forward": forward, "likelihoods_backward": backward}
+def backward_backward(
+    second_0: torch.Tensor | None,
+    second_1: torch.Tensor | None,
+    second_2: torch.Tensor | None,
+    upstream_0: torch.Tensor | None,
+    location: torch.Tensor,
+    scale: torch.Tensor | None,
+    target: torch.Tensor | None,
+    integers: torch.Tensor | None,
+    mask: torch.Tensor | None,
+    slopes: torch.Tensor,
+    kind: int,
+    fixed: float,
+    levels: int,
+    needs_location: bool,
+    needs_scale: bool,
+    needs_target: bool,
+    second_needs_upstream_0: bool,
+    second_needs_location: bool,
+    second_needs_scale: bool,
+    second_needs_target: bool,
+) -> tuple[torch.Tensor, ...]:
+    op = "likelihoods_backward_backward"
+    needs = (
+        second_needs_upstream_0, second_needs_location, second_needs_scale, second_needs_target
+    )  # fmt: skip
+    items = target if integers is None else integers
+    assert upstream_0 is not None and items is not None
+    launch.require(
+        unsupported(op, location, integers=integers, mask=mask, scale=scale, target=target,
+                    upstream_0=upstream_0, second_0=second_0, second_1=second_1, second_2=second_2)
+    )  # fmt: skip
+    gradients = spec.empty_gradients((upstream_0, location, scale, target), needs)
+    d_upstream, d_location, d_scale, d_target = (d if d.numel() else None for d in gradients)
+    if location.numel() == 0 or not any(d.numel() for d in gradients):
+        return tuple(d.zero_() for d in gradients)
+    N, rows = items.shape[0], upstream_0.numel()
+    D = location.numel() // rows
+    S = rows // N if d_target is not None else 1
+    R = rows // S
+    options = _options(location, scale, D, kind)
+    tiles, sums = triton.cdiv(D, options["BC"]), spec.accumulation(location.dtype)
+    programs = launch.programs(op, triton.cdiv(R, options["BR"]) * tiles)
+    shared = d_scale is not None and options["SHARED"]
+    partial = location.new_empty(programs, dtype=sums) if shared else None
+    parts = None if d_upstream is None else location.new_empty((rows, tiles), dtype=sums)
+    with launch.on(location):
+        likelihoods_backward_backward_kernel[programs](
+            *launch.dense(second_0, second_1, second_2, upstream_0),
+            *_inputs(location, scale, target, integers, mask),
+            slopes if slopes.numel() else None, parts, d_location, None if shared else d_scale,
+            d_target, partial, R, N, D, S, tiles, levels, fixed, **options,
+        )  # fmt: skip
+    found = list(gradients)
+    if parts is not None:
+        found[0] = parts.sum(1).view(upstream_0.shape).to(upstream_0.dtype)
+    if partial is not None and scale is not None:
+        found[2] = partial.sum().to(scale.dtype).view(scale.shape)
+    return tuple(found)
+
+
+LAUNCHERS = {
+    "likelihoods_forward": forward,
+    "likelihoods_backward": backward,
+    "likelihoods_backward_backward": backward_backward,
+}
 
 
 def _calls(
@@ -180,6 +247,9 @@ def _calls(
     yield "likelihoods_forward", (*call, *options, True)
     needs = (True, spread is not None, target is not None)
     yield "likelihoods_backward", (up, *call, slopes, *options, *needs)
+    seconds = (location, spread, target)
+    arguments = (up, *call, slopes, *options, *needs, True, *needs)
+    yield "likelihoods_backward_backward", (*seconds, *arguments)
 
 
 # Kinds with the scales they take.

@@ -10,7 +10,7 @@ import triton.language as tl
 from genkern.triton_kernels.core.elementary import exp, log1p_unit, log_normal_range
 from genkern.triton_kernels.core.logistic import log_bin, log_or_nothing
 
-_SIZES = ["R", "N", "D", "S", "splits", "split_columns", "column_tiles", "levels", "fixed"]
+SIZES = ["R", "N", "D", "S", "splits", "split_columns", "column_tiles", "levels", "fixed"]
 BERNOULLI = tl.constexpr(0)
 CONTINUOUS = tl.constexpr(1)
 GAUSSIAN = tl.constexpr(2)
@@ -18,13 +18,13 @@ LOGISTIC = tl.constexpr(3)
 
 
 @triton.jit
-def _scaled(d, factor):
+def scaled(d, factor):
     """d times a factor that may be infinite: no distance stays none."""
     return tl.where(d == 0.0, 0.0, d * factor)
 
 
 @triton.jit
-def _bernoulli(a, x):
+def bernoulli(a, x):
     """m |a| + log(1 + e^-|a|) and its slope in a; m is 1 - x for a > 0, else x."""
     e = exp(-tl.abs(a))
     wrong = tl.where(a > 0.0, 1.0 - x, x)
@@ -34,7 +34,7 @@ def _bernoulli(a, x):
 
 
 @triton.jit
-def _continuous(a, x):
+def continuous(a, x):
     """m |a| + log((1 - e^-|a|) / |a|), by its series below 1, and its slope in a."""
     y = tl.abs(a)
     near = tl.where(y < 1.0, y, 0.0)
@@ -72,16 +72,23 @@ def _continuous(a, x):
 def _gaussian(m, logvar, x):
     """(u^2 + l + log 2 pi) / 2 with u = (x - m) e^{-l / 2}, and its slopes in m and l = logvar."""
     inverse = exp(-0.5 * logvar)
-    u = _scaled(x - m, inverse)
-    return 0.5 * (u * u + (logvar + 1.8378770664093453)), -_scaled(u, inverse), 0.5 * (1.0 - u * u)
+    u = scaled(x - m, inverse)
+    return 0.5 * (u * u + (logvar + 1.8378770664093453)), -scaled(u, inverse), 0.5 * (1.0 - u * u)
+
+
+@triton.jit
+def distance(m, v, levels):
+    """2 v - (levels - 1), its distance from m in half-bins, and levels - 1."""
+    last = tl.full(m.shape, levels - 1, m.dtype)
+    value = (2 * v - (levels - 1)).to(m.dtype)
+    Z = (value.to(tl.float64) - m.to(tl.float64) * last.to(tl.float64)).to(m.dtype)
+    return value, Z, last
 
 
 @triton.jit
 def _logistic(m, s, v, levels):
     """-log P(v) and its slopes in m and s; NaN where v is no level."""
-    last = tl.full(m.shape, levels - 1, m.dtype)
-    value = (2 * v - (levels - 1)).to(m.dtype)
-    Z = (value.to(tl.float64) - m.to(tl.float64) * last.to(tl.float64)).to(m.dtype)
+    value, Z, last = distance(m, v, levels)
     linear, quotient, d_m, d_s = log_bin(value, Z, s, last)
     valid = (v >= 0) & (v < levels)
     log_p = linear + log_or_nothing(quotient) + (quotient - quotient)  # NaN stays
@@ -90,13 +97,19 @@ def _logistic(m, s, v, levels):
 
 
 @triton.jit
-def _element(
-    p_location, p_scale, p_target, p_mask, o, o_item, m_tile, levels, fixed,
-    KIND: tl.constexpr, SHARED: tl.constexpr, DTYPE: tl.constexpr,
-):  # fmt: skip
-    """nats and slopes in location, scale and target of a tile, 0 where masked."""
+def kept(p_mask, o_item, m_tile):
+    """The elements of a tile that count."""
     if p_mask is not None:
         m_tile = m_tile & (tl.load(p_mask + o_item, mask=m_tile, other=0) != 0)
+    return m_tile
+
+
+@triton.jit
+def loaded(
+    p_location, p_scale, p_target, o, o_item, m_tile, fixed,
+    SHARED: tl.constexpr, DTYPE: tl.constexpr,
+):  # fmt: skip
+    """location, scale and target of a tile; the target as it is stored."""
     location = tl.load(p_location + o, mask=m_tile, other=0.0).to(DTYPE)
     if p_scale is None:
         scale = tl.full(location.shape, fixed, DTYPE)
@@ -104,13 +117,25 @@ def _element(
         scale = tl.load(p_scale).to(DTYPE) + tl.zeros(location.shape, DTYPE)
     else:
         scale = tl.load(p_scale + o, mask=m_tile, other=0.0).to(DTYPE)
-    target = tl.load(p_target + o_item, mask=m_tile, other=0)
+    return location, scale, tl.load(p_target + o_item, mask=m_tile, other=0)
+
+
+@triton.jit
+def _element(
+    p_location, p_scale, p_target, p_mask, o, o_item, m_tile, levels, fixed,
+    KIND: tl.constexpr, SHARED: tl.constexpr, DTYPE: tl.constexpr,
+):  # fmt: skip
+    """nats and slopes in location, scale and target of a tile, 0 where masked."""
+    m_tile = kept(p_mask, o_item, m_tile)
+    location, scale, target = loaded(
+        p_location, p_scale, p_target, o, o_item, m_tile, fixed, SHARED, DTYPE
+    )
     d_scale = tl.zeros(location.shape, DTYPE)
     d_target = -location
     if KIND == BERNOULLI:
-        nats, d_location = _bernoulli(location, target.to(DTYPE))
+        nats, d_location = bernoulli(location, target.to(DTYPE))
     elif KIND == CONTINUOUS:
-        nats, d_location = _continuous(location, target.to(DTYPE))
+        nats, d_location = continuous(location, target.to(DTYPE))
     elif KIND == GAUSSIAN:
         nats, d_location, d_scale = _gaussian(location, scale, target.to(DTYPE))
         d_target = -d_location
@@ -122,7 +147,7 @@ def _element(
     return nats, d_location, tl.where(m_tile, d_scale, zero), tl.where(m_tile, d_target, zero)
 
 
-@triton.jit(do_not_specialize=_SIZES)
+@triton.jit(do_not_specialize=SIZES)
 def likelihoods_forward_kernel(
     p_location, p_scale, p_target, p_mask, p_nll, p_slopes,
     R: tl.int64, N: tl.int64, D: tl.int64, splits: tl.int32, split_columns: tl.int64,
@@ -155,7 +180,7 @@ def likelihoods_forward_kernel(
     tl.store(p_nll + i_row * splits + i_split, tl.sum(b_sum, 1), mask=i_row < R)
 
 
-@triton.jit(do_not_specialize=_SIZES)
+@triton.jit(do_not_specialize=SIZES)
 def likelihoods_backward_kernel(
     p_upstream, p_location, p_scale, p_target, p_mask, p_slopes,
     p_d_location, p_d_scale, p_d_target, p_partial,
@@ -183,9 +208,7 @@ def likelihoods_backward_kernel(
         if p_slopes is not None:
             d_location = tl.load(p_slopes + o, mask=m_tile, other=0.0)
             d_scale = tl.load(p_slopes + R * D * S + o, mask=m_tile, other=0.0)
-            m_kept = m_tile
-            if p_mask is not None:
-                m_kept = m_tile & (tl.load(p_mask + o_item, mask=m_tile, other=0) != 0)
+            m_kept = kept(p_mask, o_item, m_tile)
             d_location = tl.where(m_kept, b_g * d_location, 0.0)
             d_scale = tl.where(m_kept, b_g * d_scale, 0.0)
         else:
@@ -193,9 +216,9 @@ def likelihoods_backward_kernel(
                 p_location, p_scale, p_target, p_mask, o, o_item, m_tile, levels, fixed,
                 KIND, SHARED, DTYPE,
             )  # fmt: skip
-            d_location = _scaled(d_location, b_g)
-            d_scale = _scaled(d_scale, b_g)
-            b_target += _scaled(d_target, b_g)
+            d_location = scaled(d_location, b_g)
+            d_scale = scaled(d_scale, b_g)
+            b_target += scaled(d_target, b_g)
         if p_d_location is not None:
             tl.store(p_d_location + o, d_location, mask=m_tile)
         if p_d_scale is not None:
