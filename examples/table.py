@@ -66,12 +66,9 @@ def measure(
     items = draw(name, model, count, generator, items=dataset.splits["test"])
     sample_seconds = (time.perf_counter() - start) / count
     value, half_width = score(name, model, dataset)
-    epoch_seconds = (
-        _step_seconds(trainer)
-        * len(dataset.splits["train"])
-        / trainer.config.batch_size
-        / len(model.schedule)
-    )
+    batches = sum(1 / model.intervals.get(turn, 1) for turn in model.schedule)
+    steps = len(dataset.splits["train"]) / trainer.config.batch_size / batches
+    epoch_seconds = _step_seconds(trainer) * steps
     row = {
         "model": name,
         "data": dataset.name,

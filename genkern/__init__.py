@@ -1,6 +1,6 @@
 """genkern: fused kernels for generative models on PyTorch."""
 
-from genkern import nn, sampling, testing
+from genkern import metrics, nn, sampling, testing
 from genkern.library import last_backend, use_backend
 from genkern.ops.bias_act import bias_act
 from genkern.ops.concat_elu import concat_elu
@@ -54,6 +54,7 @@ __all__ = [
     "last_backend",
     "masked_conv2d",
     "masked_linear",
+    "metrics",
     "nn",
     "pixel_cross_entropy",
     "row_lstm",

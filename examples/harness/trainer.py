@@ -169,18 +169,19 @@ class Trainer:
         self.wrapped.train()
         # Nats per dimension, so that clip_norm means the same on any size of image.
         scale = 1.0 / self.model.spec.dims if self.model.likelihood else 1.0
-        for player in self.model.schedule:
+        for turn in self.model.turns(self.step):
+            player = turn.partition(" ")[0]
             optimizer = self.optimizers[player]
             optimizer.zero_grad()
             values = self.wrapped(
-                self.batches.next().to(self.accelerator.device), self.generator, player
+                self.batches.next().to(self.accelerator.device), self.generator, turn
             )
             self.accelerator.backward(values["loss"] * scale)
             parameters = self.model.players[player].parameters()
             largest = self.config.of_player(player)["clip_norm"]
             self.accelerator.clip_grad_norm_(parameters, largest)
             optimizer.step()
-            prefix = "" if len(self.optimizers) == 1 else f"{player} "
+            prefix = "" if len(self.optimizers) == 1 else f"{turn} "
             scalars |= {prefix + name: value.detach() for name, value in values.items()}
         self.ema.update_parameters(self.model)
         return scalars
@@ -226,19 +227,19 @@ class Trainer:
         """Reads the losses of the last steps from the device, and records them."""
         if not pending:
             return
-        names = list(pending[0])
-        values = torch.stack([torch.stack([s[n].float() for n in names]) for s in pending])
+        values = torch.stack([value.float() for step in pending for value in step.values()])
         values = self.accelerator.reduce(values, reduction="mean")
         if not values.isfinite().all():
             raise UsageError(
                 f"{self.config.model}: the loss is not finite by step {self.step}; the last "
                 f"checkpoint in {self.out} is kept (a lower --lr may help)"
             )
-        rows = values.tolist()
+        numbers = iter(values.tolist())
+        rows = [{name: next(numbers) for name in step} for step in pending]
         if self.recorder is not None:
             for step, row in enumerate(rows, start=self.step - len(rows) + 1):
-                self.recorder.losses(step, dict(zip(names, row, strict=True)))
-            self.recorder.progress(self.step, dict(zip(names, rows[-1], strict=True)))
+                self.recorder.losses(step, row)
+            self.recorder.progress(self.step, rows[-1])
         pending.clear()
 
     def _periodic(self) -> None:
