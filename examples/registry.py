@@ -4,72 +4,26 @@ import ast
 import functools
 import importlib
 import importlib.util
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from examples.adversarial import entries as adversarial
+from examples.entry import Entry
 from examples.errors import unknown_name, wrong
-from examples.options import OF_MODEL, Choice, Number, Takes, Value
+from examples.options import OF_MODEL, Number, Takes, Value
 
 if TYPE_CHECKING:
     from examples.model import GenerativeModel
 
 
-@dataclass(frozen=True)
-class Entry:
-    """Where a model is, and all that suits it.
-
-    Args:
-        path: "module:class".
-        steps, lr, batch_size, beta1, beta2, ema_decay: training options for the digits.
-        large: training options that differ for images of 28 x 28 pixels and more.
-        players: options of one player alone, by its name; the keys of `options.PLAYER`.
-        small: options of a model that the tests can train in a second.
-        needs: "images" or "levels" (integers), or "anything".
-        labels: it is trained on labels, and samples by them.
-        pictures: it is given a part of what is in an image of three colours, and draws the rest.
-        exact: it has an exact likelihood, and completes images (`RasterModel`).
-        limits: what an option takes, where that is closer than `options.OF_MODEL`.
-    """
-
-    path: str
-    steps: int
-    lr: float
-    batch_size: int
-    small: dict[str, Value]
-    beta1: float = 0.9
-    beta2: float = 0.999
-    ema_decay: float = 0.99
-    players: dict[str, dict[str, float]] = field(default_factory=dict)
-    needs: str = "images"
-    labels: bool = False
-    pictures: bool = False
-    large: dict[str, Any] = field(default_factory=dict)
-    exact: bool = False
-    limits: dict[str, Takes] = field(default_factory=dict)
-
-
 #: The steps beside it take about a minute on two cores: too few for more than a first look.
 LARGE = {"batch_size": 4, "eval_every": 100}
-MODELS = {
+AUTOREGRESSIVE_AND_LATENT = {
     "fvsbn": Entry(
         "examples.autoregressive.fvsbn:FVSBN",
         *(6000, 1e-3, 64),
         small={},
         exact=True,
-    ),
-    "gan": Entry(
-        "examples.adversarial.gan:GAN",
-        *(3000, 1e-3, 64),
-        small={"hidden": 32, "latent": 8, "k": 2},
-        beta1=0.5,
-        ema_decay=0.995,
-        needs="anything",
-        limits={
-            "kind": Choice(("bce", "hinge", "lsgan", "wgan", "rabce")),
-            "label_smoothing": Number(float, 0, 1),
-            "k": Number(int, 1, 100),
-        },
     ),
     "gated_pixel_cnn": Entry(
         "examples.autoregressive.gated_pixel_cnn:GatedPixelCNN",
@@ -91,6 +45,7 @@ MODELS = {
         *(600, 2e-3, 4),
         small={"hidden": 8, "layers": 2},
         pictures=True,
+        colours=True,
         large={"steps": 600, **LARGE},
         exact=True,
     ),
@@ -157,6 +112,7 @@ MODELS = {
         needs="levels",
     ),
 }
+MODELS = dict(sorted({**AUTOREGRESSIVE_AND_LATENT, **adversarial.MODELS}.items()))
 
 
 def entry(name: str) -> Entry:
@@ -179,7 +135,7 @@ def refusal(
         return "it needs images"
     if wanted.needs != "anything" and not levels:
         return "it needs integer levels"
-    if wanted.pictures and not colours:
+    if wanted.colours and not colours:
         return "it needs images of three colours"
     return "it needs labels" if wanted.labels and not labels else None
 

@@ -63,7 +63,7 @@ def measure(
     model = trainer.chosen_model()
     start, count = time.perf_counter(), num_samples(dataset.spec)
     generator = torch.Generator().manual_seed(0)
-    items = draw(name, model, count, generator, items=dataset.splits["test"])
+    items = draw(name, model, count, generator, batch=dataset.whole("test"))
     sample_seconds = (time.perf_counter() - start) / count
     value, half_width = score(name, model, dataset)
     batches = sum(1 / model.intervals.get(turn, 1) for turn in model.schedule)

@@ -59,9 +59,7 @@ class Adversarial(GenerativeModel):
         z = torch.randn(num, self.num_latent, generator=generator, device=weight.device)
         return z.to(weight.dtype)
 
-    def generate(
-        self, num: int, generator: torch.Generator, *told: torch.Tensor
-    ) -> torch.Tensor:
+    def generate(self, num: int, generator: torch.Generator, *told: torch.Tensor) -> torch.Tensor:
         return self.generator(self.noise(num, generator), *told)
 
     def loss(
@@ -84,7 +82,11 @@ class Adversarial(GenerativeModel):
         return {"loss": self.criterion.generator(fake_logits, compared)}
 
     def discriminator_loss(
-        self, generator: torch.Generator, real: torch.Tensor, fake: torch.Tensor, *told: torch.Tensor
+        self,
+        generator: torch.Generator,
+        real: torch.Tensor,
+        fake: torch.Tensor,
+        *told: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         fake_logits, real_logits = self.discriminator(fake, *told), self.discriminator(real, *told)
         loss = self.criterion.discriminator(real_logits, fake_logits)

@@ -47,7 +47,7 @@ class ConditionalGenerator(nn.Module):
 
 
 class ProjectionDiscriminator(nn.Module):
-    r"""D(x, y) = <e_y, sum of phi(x)> + psi(phi(x)): phi are features, e an embedding of classes."""
+    """D(x, y) = <e_y, sum of phi(x)> + psi(phi(x)): phi are features, e an embedding."""
 
     def __init__(self, spec: DataSpec, channels: int) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class ConditionalGAN(Adversarial):
 
 
 def products_of_rows(network: nn.Module) -> torch.Tensor:
-    r""":math:`\sum_W \|W W^T - \mathrm{diag}(W W^T)\|_F^2` of all convolutions; a row is an output."""
+    r""":math:`\sum_W \|W W^T - \mathrm{diag}(W W^T)\|_F^2`; a row is an output of a convolution."""
     total = torch.zeros((), device=next(network.parameters()).device)
     for layer in network.modules():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -175,7 +175,11 @@ class ACGAN(Adversarial):
         return {"loss": self.criterion.generator(logits) + wrong, "class nats": wrong}
 
     def discriminator_loss(
-        self, generator: torch.Generator, real: torch.Tensor, fake: torch.Tensor, *told: torch.Tensor
+        self,
+        generator: torch.Generator,
+        real: torch.Tensor,
+        fake: torch.Tensor,
+        *told: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         (fake_logits, fakes), (real_logits, reals) = map(self.discriminator, (fake, real))
         source = self.criterion.discriminator(real_logits, fake_logits)

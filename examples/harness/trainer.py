@@ -248,8 +248,8 @@ class Trainer:
         if self._due("sample_every") and self.recorder is not None:
             model = self.ema.module.eval()
             generator = torch.Generator(self.accelerator.device).manual_seed(self.config.seed)
-            count, items = num_samples(self.dataset.spec), self.dataset.splits["val"]
-            drawn = draw(self.config.model, model, count, generator, items=items)
+            count, batch = num_samples(self.dataset.spec), self.dataset.whole("val")
+            drawn = draw(self.config.model, model, count, generator, batch=batch)
             self.recorder.samples(self.step, drawn)
         if self._due("checkpoint_every"):
             self._save()

@@ -51,10 +51,15 @@ def test_loss_of_every_player_falls_within_a_few_steps(name):
 
 @pytest.mark.parametrize("name", registry.MODELS)
 def test_samples_are_items_and_follow_the_generator(name):
-    spec = DataSpec((3, 8, 8), 17) if registry.entry(name).pictures else DIGITS
-    items = torch.randint(spec.levels, (3, *spec.shape), dtype=torch.uint8)
+    spec = DataSpec((3, 8, 8), 17, 10) if registry.entry(name).pictures else DIGITS
+    items = torch.randint(spec.levels, (6, *spec.shape), dtype=torch.uint8)
+    first_given, other_given = (Batch(x, torch.tensor([0, 1, 2])) for x in items.split(3))
     model = make(name, spec).eval()
-    first, again, other = (draw(name, model, 3, noise(seed), items=items) for seed in (0, 0, 1))
+    # A model that is given images may have no noise of its own.
+    first, again, other = (
+        draw(name, model, 3, noise(seed), batch=given)
+        for seed, given in ((0, first_given), (0, first_given), (1, other_given))
+    )
     assert first.shape == (3, *spec.shape)
     assert first.dtype == torch.uint8
     assert first.max() < spec.levels

@@ -1,0 +1,143 @@
+"""The adversarial models of the registry. Imports no torch."""
+
+from examples.entry import Entry
+from examples.options import POSITIVE, Choice, Number, Value
+
+TINY: dict[str, Value] = {"latent": 4, "channels": 4}
+LOSSES = Choice(("bce", "hinge", "lsgan", "wgan", "rabce"))
+SHARE, TURNS = Number(float, 0, 1), Number(int, 1, 100)
+MODELS = {
+    "acgan": Entry(
+        "examples.adversarial.conditional:ACGAN",
+        *(4000, 5e-4, 64),
+        small=TINY,
+        beta1=0.5,
+        ema_decay=0.995,
+        labels=True,
+    ),
+    "cgan": Entry(
+        "examples.adversarial.conditional:ConditionalGAN",
+        *(4000, 5e-4, 64),
+        small={**TINY, "orthogonal": 1e-3},
+        beta1=0.0,
+        ema_decay=0.995,
+        labels=True,
+    ),
+    "cyclegan": Entry(
+        "examples.adversarial.unpaired:CycleGAN",
+        *(600, 1e-3, 16),
+        small={"channels": 4, "blocks": 1},
+        beta1=0.5,
+        ema_decay=0.99,
+        pictures=True,
+        labels=True,
+        limits={"blocks": Number(int, 1, 100)},
+    ),
+    "dcgan": Entry(
+        "examples.adversarial.dcgan:DCGAN",
+        *(4000, 5e-4, 64),
+        small=TINY,
+        beta1=0.5,
+        ema_decay=0.995,
+        limits={"kind": LOSSES, "label_smoothing": SHARE},
+    ),
+    "dragan": Entry(
+        "examples.adversarial.wgan:DRAGAN",
+        *(4000, 5e-4, 64),
+        small=TINY,
+        beta1=0.5,
+        ema_decay=0.995,
+        needs="anything",
+    ),
+    "gan": Entry(
+        "examples.adversarial.gan:GAN",
+        *(3000, 1e-3, 64),
+        small={"hidden": 32, "latent": 8, "k": 2},
+        beta1=0.5,
+        ema_decay=0.995,
+        needs="anything",
+        limits={
+            "kind": LOSSES,
+            "label_smoothing": SHARE,
+            "k": TURNS,
+        },
+    ),
+    "lsgan": Entry(
+        "examples.adversarial.dcgan:LSGAN",
+        *(4000, 5e-4, 64),
+        small=TINY,
+        beta1=0.5,
+        ema_decay=0.995,
+    ),
+    "pix2pix": Entry(
+        "examples.adversarial.translation:Pix2Pix",
+        *(1500, 1e-3, 32),
+        small={"channels": 4},
+        beta1=0.5,
+        ema_decay=0.99,
+        pictures=True,
+        colours=True,
+    ),
+    "sngan": Entry(
+        "examples.adversarial.sngan:SNGAN",
+        *(4000, 5e-4, 64),
+        small=TINY,
+        beta1=0.0,
+        ema_decay=0.995,
+        needs="anything",
+        limits={"kind": LOSSES, "k": TURNS},
+    ),
+    "srgan": Entry(
+        "examples.adversarial.translation:SRGAN",
+        *(1000, 1e-3, 16),
+        small={"channels": 4, "blocks": 1},
+        beta1=0.9,
+        ema_decay=0.99,
+        pictures=True,
+        limits={"blocks": Number(int, 1, 100)},
+    ),
+    "stargan": Entry(
+        "examples.adversarial.unpaired:StarGAN",
+        *(1500, 1e-3, 32),
+        small={"channels": 4, "blocks": 1},
+        beta1=0.5,
+        ema_decay=0.99,
+        pictures=True,
+        labels=True,
+        limits={"blocks": Number(int, 1, 100)},
+    ),
+    "stylegan": Entry(
+        "examples.adversarial.stylegan:StyleGAN",
+        *(2000, 2e-3, 64),
+        small={"latent": 4, "channels": 4, "layers": 2},
+        beta1=0.0,
+        beta2=0.99,
+        ema_decay=0.998,
+        # Lazy regularisation is so many more steps of the same Adam (Karras et al. 2020, app. B).
+        players={
+            "discriminator": {"lr": 2e-3 * 16 / 17, "beta2": 0.99 ** (16 / 17)},
+            "generator": {"lr": 2e-3 * 4 / 5, "beta2": 0.99 ** (4 / 5)},
+        },
+        limits={"mixing": SHARE, "layers": Number(int, 1, 100)},
+    ),
+    "wgan": Entry(
+        "examples.adversarial.wgan:WGAN",
+        *(3000, 5e-4, 64),
+        small={**TINY, "k": 2},
+        beta1=0.0,
+        beta2=0.9,
+        ema_decay=0.995,
+        needs="anything",
+        limits={"clip": POSITIVE, "k": TURNS},
+    ),
+    "wgan_gp": Entry(
+        "examples.adversarial.wgan:WGANGP",
+        *(3000, 5e-4, 64),
+        small={**TINY, "k": 2},
+        beta1=0.0,
+        beta2=0.9,
+        ema_decay=0.995,
+        needs="anything",
+        limits={"k": TURNS},
+    ),
+}
