@@ -77,6 +77,8 @@ class GenerativeModel(nn.Module, ABC):
 
     #: The loss is a negative log-likelihood (or a bound on it) in nats per item.
     likelihood: ClassVar[bool] = True
+    #: All processes draw the same noise, and each takes its share: several train as one.
+    shared_noise: ClassVar[bool] = False
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()

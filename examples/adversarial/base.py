@@ -1,10 +1,28 @@
 """What the adversarial models share: two players, noise, and the loss of each."""
 
 import torch
+import torch.distributed as dist
+import torch.distributed.nn
 from torch import nn
 
 from examples.model import Batch, DataSpec, GenerativeModel
 from genkern.nn import GANLoss, GradientPenalty
+
+
+def processes() -> tuple[int, int]:
+    """The number of this process, and how many there are."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def everywhere(logits: torch.Tensor) -> torch.Tensor:
+    """The logits of all processes, each with its gradient.
+
+    On these a loss is that of one process with the whole batch: DDP's mean of the gradients undoes
+    that each process counts it.
+    """
+    if processes()[1] == 1:
+        return logits
+    return torch.cat(list(dist.nn.functional.all_gather(logits.contiguous())))
 
 
 class Adversarial(GenerativeModel):
@@ -24,6 +42,7 @@ class Adversarial(GenerativeModel):
     """
 
     likelihood = False
+    shared_noise = True
 
     def __init__(
         self,
@@ -54,9 +73,11 @@ class Adversarial(GenerativeModel):
         return ()
 
     def noise(self, num: int, generator: torch.Generator) -> torch.Tensor:
-        """z of the dtype of the weights."""
+        """z of the dtype of the weights: the share of this process of what all draw."""
         weight = next(self.generator.parameters())
-        z = torch.randn(num, self.num_latent, generator=generator, device=weight.device)
+        rank, count = processes()
+        shape = num * count, self.num_latent
+        z = torch.randn(shape, generator=generator, device=weight.device)[rank::count]
         return z.to(weight.dtype)
 
     def generate(self, num: int, generator: torch.Generator, *told: torch.Tensor) -> torch.Tensor:
@@ -76,9 +97,10 @@ class Adversarial(GenerativeModel):
     def generator_loss(
         self, real: torch.Tensor, fake: torch.Tensor, *told: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        fake_logits = self.discriminator(fake, *told)
-        # Only the relativistic loss compares with real data.
-        compared = self.discriminator(real, *told) if self.criterion.kind == "rabce" else None
+        fake_logits, compared = self.discriminator(fake, *told), None
+        if self.criterion.kind == "rabce":  # it alone compares with real data, and with all of them
+            fake_logits = everywhere(fake_logits)
+            compared = everywhere(self.discriminator(real, *told))
         return {"loss": self.criterion.generator(fake_logits, compared)}
 
     def discriminator_loss(
@@ -89,6 +111,8 @@ class Adversarial(GenerativeModel):
         *told: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         fake_logits, real_logits = self.discriminator(fake, *told), self.discriminator(real, *told)
+        if self.criterion.kind == "rabce":
+            fake_logits, real_logits = everywhere(fake_logits), everywhere(real_logits)
         loss = self.criterion.discriminator(real_logits, fake_logits)
         means = {"D(x)": real_logits.mean(), "D(G(z))": fake_logits.mean()}
         if self.penalty is None:

@@ -105,7 +105,7 @@ class Trainer:
         self.ema.to(self.accelerator.device)
         items, labels = self.dataset.splits["train"], self.dataset.labels.get("train")
         self.batches = Batches(items, labels, config.batch_size, config.seed, rank, world_size)
-        seed = stream_seed(config.seed, NOISE, rank)
+        seed = stream_seed(config.seed, NOISE, 0 if self.model.shared_noise else rank)
         torch.manual_seed(seed)
         self.generator = torch.Generator(self.accelerator.device).manual_seed(seed)
 

@@ -1,6 +1,5 @@
 """Adversarial models: what makes each of them what it is called."""
 
-import itertools
 import math
 
 import pytest
@@ -42,6 +41,22 @@ def test_a_turn_moves_its_own_player_alone(name):
         )
         if player == "discriminator":
             assert all(p.grad is None for p in model.generator.parameters())
+
+
+@pytest.mark.parametrize("kind", ["hinge", "rabce"])
+def test_two_processes_have_the_losses_of_one_with_the_same_batch(tmp_path, server, kind):
+    """Of a network without batch normalisation; the relativistic means are those of all items."""
+    given = ["train", "sngan", "--data", "grid25", "--steps", 4, "--batch-size", 64]
+    given += ["--lr", 0.05, "--set", f"kind={kind}", "channels=4", "latent=4", "--out"]
+    for ranks in (1, 2):
+        done = server.run(*given, tmp_path / str(ranks), ranks=ranks)
+        assert done.code == 0, done.err
+    one, two = (read_log(tmp_path / str(ranks)) for ranks in (1, 2))
+    assert [r["step"] for r in two] == [1, 2, 3, 4]
+    for a, b in zip(one, two, strict=True):
+        assert a == pytest.approx(b, rel=1e-5, abs=1e-5)
+    losses = [r["generator loss"] for r in one]
+    assert abs(losses[-1] - losses[0]) > 1e-2  # the steps between them were taken
 
 
 # ---- DCGAN -----------------------------------------------------------------------------------
@@ -293,4 +308,6 @@ def test_mixtures_are_counted_about_their_own_centres():
         counted = mixtures.modes(points, centres, std=std)
         assert counted.found == len(centres)
         assert counted.good == pytest.approx(1 - math.exp(-4.5), abs=0.005)
-    assert len(list(itertools.chain(mixtures.line("x", [found]).split(";")))) == 4
+    told = mixtures.line("GAN", [found])
+    assert f"modes {found.modes.found}; good {found.modes.good:.1%} to" in told
+    assert "2 steps" in told
