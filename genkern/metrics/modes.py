@@ -94,7 +94,7 @@ def modes(
 def _kl(counts: torch.Tensor, weights: torch.Tensor) -> float:
     if counts.sum() == 0:
         return math.inf
-    p, q = counts / counts.sum(), weights / weights.sum()
+    p, q = counts.double() / counts.sum(), weights / weights.sum()
     return float((torch.xlogy(p, p) - torch.xlogy(p, q)).sum().clamp(min=0.0))
 
 
