@@ -9,6 +9,7 @@ from genkern.ops.discretized_logistic_mixture import (
     discretized_logistic_mixture_nll,
     discretized_logistic_mixture_sample,
 )
+from genkern.ops.filtered_act import filtered_act
 from genkern.ops.gan_loss import gan_d_loss, gan_g_loss
 from genkern.ops.gated_activation import gated_activation
 from genkern.ops.gaussian import (
@@ -41,6 +42,7 @@ __all__ = [
     "discretized_logistic_mixture_nll",
     "discretized_logistic_mixture_sample",
     "discretized_logistic_nll",
+    "filtered_act",
     "gan_d_loss",
     "gan_g_loss",
     "gated_activation",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from genkern.spec import FLOATING, HALF, dtype_name
+from genkern.spec import FLOATING, HALF, accumulation, dtype_name
 
 # What a public function does inside of autocast: a loss takes half precision to float32, a
 # product takes all but float64 to the autocast dtype.
@@ -23,6 +23,7 @@ _TENSOR, _PARAMETER = torch.Tensor, torch.nn.Parameter
 _FLOAT32, _STRIDED = torch.float32, torch.strided
 _is_any_autocast_enabled = torch._C._is_any_autocast_enabled
 _LARGEST = 2**63 - 1  # integer that an op takes
+_LARGEST_FACTOR, _LARGEST_SIDE, _LARGEST_AREA = 2**16 - 1, 2**31 - 1, 2**40
 
 
 def are_plain(*tensors: torch.Tensor) -> bool:
@@ -157,6 +158,62 @@ def check_number(
 def check_bool(op: str, name: str, value: object) -> None:
     if not isinstance(value, bool):
         raise TypeError(f"{op}: {name} must be a bool; got {_got(value)}")
+
+
+def check_filter(op: str, name: str, filter: torch.Tensor, input: torch.Tensor) -> torch.Tensor:
+    """A constant filter (taps,) or (height, width) for ``input``, in the dtype to compute in."""
+    if are_plain(input, filter):
+        if filter.ndim == 1 and len(filter) and not filter.requires_grad:
+            return filter
+    else:
+        check_tensor(op, name, filter)
+    if filter.ndim not in (1, 2) or filter.numel() == 0:
+        text = f"{op}: {name} must have shape (taps,) or (height, width), and elements"
+        raise ValueError(f"{text}; got {tuple(filter.shape)}")
+    if filter.requires_grad:
+        raise ValueError(f"{op}: {name} must be a constant; got one that requires grad")
+    if filter.device != input.device:
+        raise RuntimeError(
+            f"{op}: {name} must be on {input.device} like input; got {filter.device}"
+        )
+    return filter.to(accumulation(input.dtype))
+
+
+def check_factor(op: str, name: str, value: Any) -> int:
+    """Of upsampling or downsampling; more is a mistake that would cost the machine's memory."""
+    if type(value) is int and 1 <= value <= _LARGEST_FACTOR:
+        return value
+    return check_number(op, name, value, minimum=1, maximum=_LARGEST_FACTOR, integer=True)
+
+
+def four_sides(op: str, padding: int | Sequence[int]) -> tuple[int, int, int, int]:
+    """left, right, top, bottom of one number, of a pair (x, y), or of these four."""
+    if type(padding) is int and -_LARGEST_SIDE <= padding <= _LARGEST_SIDE:
+        return padding, padding, padding, padding
+    sides = padding if isinstance(padding, (list, tuple)) else (padding,)
+    if len(sides) not in (1, 2, 4):
+        raise ValueError(
+            f"{op}: padding must be an integer, a pair (x, y) or (left, right, top, bottom); "
+            f"got {len(sides)} numbers"
+        )
+    for side in sides:
+        if type(side) is not int or not -_LARGEST_SIDE <= side <= _LARGEST_SIDE:
+            limits = {"minimum": -_LARGEST_SIDE, "maximum": _LARGEST_SIDE}
+            sides = [check_number(op, "padding", s, **limits, integer=True) for s in sides]
+            break
+    if len(sides) == 4:
+        return tuple(sides)  # type: ignore[return-value]
+    x, y = sides[0], sides[-1]
+    return x, x, y, y
+
+
+def check_area(op: str, rows: int, columns: int) -> None:
+    """A result whose size padding and factors make: not one beyond all memory."""
+    if rows * columns > _LARGEST_AREA:
+        raise ValueError(
+            f"{op}: up and padding must make a result of at most 2^40 pixels; got "
+            f"{rows} x {columns}"
+        )
 
 
 def check_target(

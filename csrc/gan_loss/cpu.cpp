@@ -21,7 +21,7 @@ enum class Reduction : int64_t { kNone, kMean, kSum };
 struct Problem {
   GanKind kind;
   GanMode mode;
-  double label_smoothing;
+  double real_target, fake_target;
   Reduction reduction;
 
   bool relativistic() const { return kind == GanKind::kRabce; }
@@ -32,8 +32,8 @@ struct Problem {
   template <typename A, typename F>
   auto with_terms(const F& f) const {
     return core::with_gan_terms<A>(core::gan_term(kind, mode),
-                                   core::gan_real_side(kind, mode, 1 - label_smoothing),
-                                   core::gan_fake_side(kind, mode), f);
+                                   core::gan_real_side(kind, mode, real_target),
+                                   core::gan_fake_side(kind, mode, fake_target), f);
   }
 };
 
@@ -158,15 +158,18 @@ void write_gradient(const Problem& problem, const Upstream<A>& upstream, const L
   });
 }
 
-Problem problem_of(int64_t kind, int64_t mode, double label_smoothing, int64_t reduction) {
-  return {GanKind(kind), GanMode(mode), label_smoothing, Reduction(reduction)};
+Problem problem_of(int64_t kind, int64_t mode, double real_target, double fake_target,
+                   int64_t reduction) {
+  return {GanKind(kind), GanMode(mode), real_target, fake_target, Reduction(reduction)};
 }
 }  // namespace
 
 Tensor gan_loss_forward(const std::optional<Tensor>& real, const Tensor& fake,
                         const std::optional<Tensor>& annealed, int64_t kind, int64_t mode,
-                        double label_smoothing, int64_t reduction) {
-  const auto problem = problem_of(kind, mode, option(label_smoothing, annealed), reduction);
+                        double label_smoothing, double real_label, double fake_label,
+                        int64_t reduction) {
+  const auto problem =
+      problem_of(kind, mode, real_label - option(label_smoothing, annealed), fake_label, reduction);
   const std::optional<Tensor> r = dense(real), f = dense(fake);
   Tensor out =
       problem.reduction == Reduction::kNone ? new_large(fake, fake.sizes()) : new_tensor(fake, {});
@@ -181,8 +184,10 @@ std::tuple<Tensor, Tensor> gan_loss_backward(const std::optional<Tensor>& d_loss
                                              const std::optional<Tensor>& real, const Tensor& fake,
                                              const std::optional<Tensor>& annealed, int64_t kind,
                                              int64_t mode, double label_smoothing,
+                                             double real_label, double fake_label,
                                              int64_t reduction, bool needs_real, bool needs_fake) {
-  const auto problem = problem_of(kind, mode, option(label_smoothing, annealed), reduction);
+  const auto problem =
+      problem_of(kind, mode, real_label - option(label_smoothing, annealed), fake_label, reduction);
   const std::optional<Tensor> d = dense(d_loss), r = dense(real), f = dense(fake);
   Tensor d_real = needs_real ? new_large(*real, real->sizes()) : absent(fake);
   Tensor d_fake = needs_fake ? new_large(fake, fake.sizes()) : absent(fake);

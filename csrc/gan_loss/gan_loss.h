@@ -80,12 +80,12 @@ inline GanSide gan_real_side(GanKind kind, GanMode mode, double target) {
   return mode == GanMode::kGenerator ? GanSide{scale, 0} : GanSide{-scale, 1};
 }
 
-inline GanSide gan_fake_side(GanKind kind, GanMode mode) {
+// `target` is the label of the fakes, or what a generator that does not saturate wants them to be.
+inline GanSide gan_fake_side(GanKind kind, GanMode mode, double target) {
   const bool discriminator = mode == GanMode::kDiscriminator;
   if (kind == GanKind::kHinge || kind == GanKind::kWgan) return {discriminator ? 1.0 : -1.0, 0};
   const double scale = kind == GanKind::kBce ? 1 : 0.5;
-  if (discriminator) return {scale, 0};
-  return mode == GanMode::kGenerator ? GanSide{scale, 1} : GanSide{-scale, 0};
+  return mode == GanMode::kSaturatingGenerator ? GanSide{-scale, 0} : GanSide{scale, target};
 }
 
 // Calls f(term of the real side, term of the fake side).

@@ -5,37 +5,18 @@
 namespace genkern::cpu {
 namespace {
 
+using core::FirAxes;
 using core::FirAxis;
 using core::FirPlan;
 using core::RowFilter;
 using core::RowPlan;
 using MaybeTensor = std::optional<Tensor>;
 
-struct Axes {
-  FirAxis rows, columns;
-};
-
-Axes axes_of(const Tensor& x, const Tensor& filter, int64_t up, int64_t down, int64_t left,
-             int64_t right, int64_t top, int64_t bottom) {
+FirAxes axes_of(const Tensor& x, const Tensor& filter, int64_t up, int64_t down, int64_t left,
+                int64_t right, int64_t top, int64_t bottom) {
   const int64_t last = filter.dim() - 1;
   return {FirAxis::of(x.size(2), filter.size(0), up, down, top, bottom),
           FirAxis::of(x.size(3), filter.size(last), up, down, left, right)};
-}
-
-// Factors of the filter, which is dense and of type A; reversed for the adjoint.
-template <typename A>
-FirPlan<A> plan_of(const Axes& axes, const Tensor& filter, bool reversed, double gain) {
-  const A* f = data<const A>(filter);
-  const int64_t count = filter.numel();
-  const auto factor = [=](int64_t i) { return f[reversed ? count - 1 - i : i]; };
-  FirPlan<A> plan{axes.rows, filter.dim() == 1, {}, {}};
-  for (int64_t k = 0; k < axes.rows.taps; ++k) {
-    plan.vertical.push_back(plan.separable ? factor(k) : A(0));
-    const int64_t row = plan.separable ? 0 : k * axes.columns.taps;
-    const auto of_row = [&](int64_t i) { return A(gain * double(factor(row + i))); };
-    if (k == 0 || !plan.separable) plan.columns.emplace_back(axes.columns, of_row);
-  }
-  return plan;
 }
 
 template <typename A>
@@ -47,9 +28,7 @@ void run(const FirPlan<A>& plan, const Tensor& x, const Tensor& y) {
   const auto from = reader<A>(x);
   const auto to = writer<A>(y);
   const bool converts = to.storage != core::Storage::kSame;
-  // Rows of x that a block needs.
-  const int64_t most =
-      converts ? std::min(rows.in, (kRows * rows.down + rows.taps) / rows.up + 2) : 0;
+  const int64_t most = converts ? rows.most_inputs(kRows) : 0;
   const int64_t row_size = RowFilter<A>::scratch(plan.columns[0]);
   parallel_units(planes * blocks, core::block_size(1 << 14, 40) / work + 1, [&](Units units) {
     const Scratch<A> memory(x, row_size, true);
@@ -60,10 +39,7 @@ void run(const FirPlan<A>& plan, const Tensor& x, const Tensor& y) {
       const int64_t end = std::min(rows.out, begin + kRows), start = plane * rows.in * width.in;
       const A* source = converts ? nullptr : from.at(start, 0, nullptr);
       if (converts) {
-        const int64_t low = core::floor_divide(rows.start(begin) - rows.taps + 1, rows.up);
-        const int64_t first = std::clamp<int64_t>(low, 0, rows.in);
-        const int64_t high = core::floor_divide(rows.start(end - 1), rows.up) + 1;
-        const int64_t behind = std::clamp(high, first, rows.in);
+        const auto [first, behind] = rows.inputs(begin, end);
         const int64_t at = start + first * width.in;
         source = from.at(at, (behind - first) * width.in, given.get()) - first * width.in;
       }
@@ -77,18 +53,21 @@ void run(const FirPlan<A>& plan, const Tensor& x, const Tensor& y) {
   });
 }
 
-Tensor filtered(const Tensor& given, const Tensor& filter, const Axes& axes, bool reversed,
+Tensor filtered(const Tensor& given, const Tensor& filter, const FirAxes& axes, bool reversed,
                 double gain) {
   const Tensor x = dense(given), f = dense(filter);
   Tensor y = new_large(x, {x.size(0), x.size(1), axes.rows.out, axes.columns.out});
-  dispatch_accumulate(x, [&]<typename A>(A) { run(plan_of<A>(axes, f, reversed, gain), x, y); });
+  dispatch_accumulate(x, [&]<typename A>(A) {
+    run(core::fir_plan(axes.rows, axes.columns, data<const A>(f), f.dim() == 1, reversed, gain), x,
+        y);
+  });
   return y;
 }
 }  // namespace
 
 Tensor upfirdn2d_forward(const Tensor& x, const Tensor& filter, int64_t up, int64_t down,
                          int64_t left, int64_t right, int64_t top, int64_t bottom, double gain) {
-  const Axes axes = axes_of(x, filter, up, down, left, right, top, bottom);
+  const FirAxes axes = axes_of(x, filter, up, down, left, right, top, bottom);
   return filtered(x, filter, axes, false, gain);
 }
 
@@ -96,8 +75,8 @@ Tensor upfirdn2d_backward(const MaybeTensor& upstream, const Tensor& x, const Te
                           int64_t up, int64_t down, int64_t left, int64_t right, int64_t top,
                           int64_t bottom, double gain, bool needs_input) {
   if (!needs_input) return absent(x);
-  const auto [rows, columns] = axes_of(x, filter, up, down, left, right, top, bottom);
-  return filtered(*upstream, filter, {rows.adjoint(), columns.adjoint()}, true, gain);
+  const FirAxes axes = axes_of(x, filter, up, down, left, right, top, bottom);
+  return filtered(*upstream, filter, axes.adjoint(), true, gain);
 }
 
 GENKERN_REGISTER(CPU, m) {

@@ -1,5 +1,6 @@
 """GAN losses on logits: the real and the fake terms in one call, forward and backward."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -18,26 +19,28 @@ _SMOOTHED = ("bce", "lsgan", "rabce")
 _SATURATED = ("bce", "rabce")
 
 
-def _reference(real, fake, annealed, kind, mode, label_smoothing, reduction):
+def _reference(
+    real, fake, annealed, kind, mode, label_smoothing, real_label, fake_label, reduction
+):
     dtype = fake.dtype
     if dtype in spec.HALF:  # in single precision, rounded once
         real, fake = None if real is None else real.float(), fake.float()
     names = (KINDS[kind], checks.REDUCTIONS[reduction])
     if mode == _DISCRIMINATOR:
         smoothing = label_smoothing if annealed is None else annealed
-        loss = reference.d_loss(real, fake, names[0], smoothing, names[1])
+        labels = real_label, fake_label
+        loss = reference.d_loss(real, fake, names[0], smoothing, names[1], *labels)
     else:
-        loss = reference.g_loss(fake, real, names[0], mode == _SATURATING_GENERATOR, names[1])
+        saturating = mode == _SATURATING_GENERATOR
+        loss = reference.g_loss(fake, real, names[0], saturating, names[1], fake_label)
     return loss.to(dtype)
 
 
 _gan_loss = Family(
     "gan_loss",
     "(Tensor? real, Tensor fake, Tensor? annealed, int kind, int mode, float label_smoothing, "
-    "int reduction) -> Tensor",
-    results=lambda real, fake, annealed, kind, mode, label_smoothing, reduction: fake.new_empty(
-        () if reduction else fake.shape
-    ),
+    "float real_label, float fake_label, int reduction) -> Tensor",
+    results=lambda real, fake, *options: fake.new_empty(() if options[-1] else fake.shape),
     reference=_reference,
     constants=1,
 )
@@ -60,7 +63,23 @@ def _places(op: str, kind: str, reduction: str) -> tuple[int, int]:
         raise
 
 
-def check_d_options(op: str, kind: str, label_smoothing: Smoothing, reduction: str) -> tuple:
+def _check_number(op: str, name: str, value: object, default: float, kind: str, kinds) -> float:
+    """A target of a cross-entropy, in [0, 1], or of least squares, any number."""
+    if kind not in kinds and not (isinstance(value, (int, float)) and value == default):
+        text = f"{op}: {name} must be {default:g} for kind {kind!r} (it is for {', '.join(kinds)})"
+        raise ValueError(f"{text}; got {value!r}")
+    bounds = (-math.inf, math.inf) if kind == "lsgan" else (0.0, 1.0)
+    return float(checks.check_number(op, name, value, minimum=bounds[0], maximum=bounds[1]))
+
+
+def check_d_options(
+    op: str,
+    kind: str,
+    label_smoothing: Smoothing,
+    reduction: str,
+    real_label: float = 1.0,
+    fake_label: float = 0.0,
+) -> tuple:
     numbers = _places(op, kind, reduction)
     if type(label_smoothing) is not float or label_smoothing != 0.0:
         if not isinstance(label_smoothing, torch.Tensor):
@@ -68,25 +87,35 @@ def check_d_options(op: str, kind: str, label_smoothing: Smoothing, reduction: s
         if kind not in _SMOOTHED and not (
             isinstance(label_smoothing, (int, float)) and label_smoothing == 0
         ):
-            raise ValueError(
-                f"{op}: label_smoothing must be 0 for kind {kind!r} (it smooths the targets of "
-                f"{', '.join(_SMOOTHED)}); got {label_smoothing!r}"
+            text = f"{op}: label_smoothing must be 0 for kind {kind!r} (it smooths the targets of "
+            raise ValueError(f"{text}{', '.join(_SMOOTHED)}); got {label_smoothing!r}")
+    if type(real_label) is not float or real_label != 1.0:
+        real_label = _check_number(op, "real_label", real_label, 1.0, kind, _SMOOTHED)
+        if kind != "lsgan" and not isinstance(label_smoothing, torch.Tensor):
+            checks.check_number(
+                op, "label_smoothing", label_smoothing, minimum=0, maximum=real_label
             )
-    return numbers[0], _DISCRIMINATOR, label_smoothing, numbers[1]
+    if type(fake_label) is not float or fake_label != 0.0:
+        fake_label = _check_number(op, "fake_label", fake_label, 0.0, kind, _SMOOTHED)
+    return numbers[0], _DISCRIMINATOR, label_smoothing, real_label, fake_label, numbers[1]
 
 
-def check_g_options(op: str, kind: str, saturating: bool, reduction: str) -> tuple:
+def check_g_options(
+    op: str, kind: str, saturating: bool, reduction: str, target: float = 1.0
+) -> tuple:
     numbers = _places(op, kind, reduction)
     mode = _GENERATOR
     if saturating is not False:
         checks.check_bool(op, "saturating", saturating)
         if kind not in _SATURATED:
-            raise ValueError(
-                f"{op}: saturating must be False for kind {kind!r} (only "
-                f"{', '.join(_SATURATED)} have a saturating form); got True"
-            )
+            text = f"{op}: saturating must be False for kind {kind!r} (only {', '.join(_SATURATED)}"
+            raise ValueError(f"{text} have a saturating form); got True")
         mode = _SATURATING_GENERATOR
-    return numbers[0], mode, 0.0, numbers[1]
+    if type(target) is not float or target != 1.0:
+        target = _check_number(op, "target", target, 1.0, kind, ("bce", "lsgan"))
+        if saturating and target != 1.0:
+            raise ValueError(f"{op}: target must be 1 for saturating losses; got {target!r}")
+    return numbers[0], mode, 0.0, 1.0, target, numbers[1]
 
 
 def _admit(op, real, fake, reduction, at):
@@ -104,7 +133,7 @@ def _admit(op, real, fake, reduction, at):
 
 
 def _run(op, real, fake, options, at=""):
-    kind, mode, label_smoothing, reduction = options
+    kind, mode, label_smoothing, real_label, fake_label, reduction = options
     if not reduction or not checks.are_plain(fake, fake if real is None else real):
         real, fake = _admit(op, real, fake, reduction, at)
     annealed = None
@@ -112,7 +141,9 @@ def _run(op, real, fake, options, at=""):
         label_smoothing, annealed = checks.annealed(
             op, "label_smoothing", label_smoothing, fake, minimum=0, maximum=1
         )
-    return _gan_loss(real, fake, annealed, kind, mode, label_smoothing, reduction)
+    return _gan_loss(
+        real, fake, annealed, kind, mode, label_smoothing, real_label, fake_label, reduction
+    )
 
 
 def _run_scales(op, real, fake, options):
@@ -154,16 +185,19 @@ def gan_d_loss(
     *,
     kind: str = "bce",
     label_smoothing: Smoothing = 0.0,
+    real_label: float = 1.0,
+    fake_label: float = 0.0,
     reduction: str = "mean",
 ) -> torch.Tensor:
     r"""Loss of a GAN's discriminator on logits, in nats for the cross-entropies.
 
-    With r = ``real_logits``, f = ``fake_logits``, s(x) = log(1 + e^x), t = 1 - label_smoothing:
+    With r = ``real_logits``, f = ``fake_logits``, s(x) = log(1 + e^x), t = ``real_label`` -
+    ``label_smoothing``, a = ``fake_label``, H(x, t) = t s(-x) + (1 - t) s(x):
 
     .. math::
-        bce:&\quad \overline{t s(-r) + (1 - t) s(r)} + \overline{s(f)} \\
+        bce:&\quad \overline{H(r, t)} + \overline{H(f, a)} \\
         hinge:&\quad \overline{\max(1 - r, 0)} + \overline{\max(1 + f, 0)} \\
-        lsgan:&\quad \tfrac12 \overline{(r - t)^2} + \tfrac12 \overline{f^2} \\
+        lsgan:&\quad \tfrac12 \overline{(r - t)^2} + \tfrac12 \overline{(f - a)^2} \\
         wgan:&\quad -\overline{r} + \overline{f} \\
         rabce:&\quad \tfrac12 \text{ bce of } r - \overline{f} \text{ and } f - \overline{r}
 
@@ -178,9 +212,11 @@ def gan_d_loss(
             tensors, one a scale; the losses of the scales are added.
         fake_logits: as ``real_logits``; its size may differ unless ``reduction`` is "none".
         kind: "bce", "hinge", "lsgan", "wgan" or "rabce" (relativistic average).
-        label_smoothing: in [0, 1]; the real target is 1 - label_smoothing ("bce", "lsgan",
-            "rabce"), one-sided. A schedule may hand a 0-dim tensor on the device of the logits,
-            which is not read on the host and not checked.
+        label_smoothing: in [0, 1], off the real label ("bce", "lsgan", "rabce"): one-sided
+            smoothing. A schedule may hand a 0-dim tensor on the device of the logits, which is not
+            read on the host and not checked.
+        real_label, fake_label: targets, of "lsgan" any numbers, of "bce" and "rabce" in [0, 1].
+            Two-sided smoothing by e is ``label_smoothing=e, fake_label=e``.
         reduction: "mean" adds the means of the real and of the fake terms, "sum" their sums,
             "none" the terms themselves, element by element.
 
@@ -195,12 +231,13 @@ def gan_d_loss(
         RuntimeError: devices or dtypes differ.
 
     Differentiable any number of times. Under data parallelism the means of "rabce" are those of
-    each process.
+    each process; `genkern.nn.GANLoss` takes them over a process group.
     Source: Goodfellow et al. 2014 sec. 3 (bce); Salimans et al. 2016 sec. 3.4 (smoothing); Lim
     and Ye 2017 (hinge); Mao et al. 2017 eq. 2 (lsgan); Arjovsky et al. 2017 alg. 1 (wgan);
     Jolicoeur-Martineau 2019 sec. 4 (rabce).
     """
-    options = check_d_options("gan_d_loss", kind, label_smoothing, reduction)
+    labels = real_label, fake_label
+    options = check_d_options("gan_d_loss", kind, label_smoothing, reduction, *labels)
     if isinstance(real_logits, (list, tuple)) or isinstance(fake_logits, (list, tuple)):
         return _run_scales("gan_d_loss", real_logits, fake_logits, options)
     if real_logits is None:
@@ -214,16 +251,17 @@ def gan_g_loss(
     *,
     kind: str = "bce",
     saturating: bool = False,
+    target: float = 1.0,
     reduction: str = "mean",
 ) -> torch.Tensor:
     r"""Loss of a GAN's generator on logits, in nats for the cross-entropies.
 
-    With f = ``fake_logits``, r = ``real_logits``, s(x) = log(1 + e^x):
+    With f = ``fake_logits``, r = ``real_logits``, s(x) = log(1 + e^x), c = ``target``:
 
     .. math::
-        bce:&\quad \overline{s(-f)}, \text{ saturating } -\overline{s(f)} \\
+        bce:&\quad \overline{c s(-f) + (1 - c) s(f)}, \text{ saturating } -\overline{s(f)} \\
         hinge, wgan:&\quad -\overline{f} \\
-        lsgan:&\quad \tfrac12 \overline{(f - 1)^2} \\
+        lsgan:&\quad \tfrac12 \overline{(f - c)^2} \\
         rabce:&\quad \tfrac12 \overline{s(-(f - \overline{r}))} + \tfrac12 \overline{s(r -
         \overline{f})}, \text{ saturating } -\tfrac12 \overline{s(f - \overline{r})} - \tfrac12
         \overline{s(-(r - \overline{f}))}
@@ -233,10 +271,12 @@ def gan_g_loss(
     Args:
         fake_logits: any shape, float32, float64, bfloat16 or float16; any strides. Or a list of
             tensors, one a scale; the losses of the scales are added.
-        real_logits: as ``fake_logits``, for kind "rabce" and only there.
+        real_logits: as ``fake_logits``, for "rabce" alone (one-sided: `genkern.nn.GANLoss`).
         kind: "bce", "hinge", "lsgan", "wgan" or "rabce" (relativistic average).
         saturating: the minimax form, whose gradient vanishes where the discriminator wins
             ("bce", "rabce").
+        target: what the generator wants of the logits of its images, of "lsgan" any number, of
+            "bce" that does not saturate in [0, 1].
         reduction: as in `gan_d_loss`.
 
     Returns:
@@ -250,7 +290,7 @@ def gan_g_loss(
     Differentiable any number of times.
     Source: as for `gan_d_loss`; Goodfellow et al. 2014 sec. 3 for both forms of "bce".
     """
-    options = check_g_options("gan_g_loss", kind, saturating, reduction)
+    options = check_g_options("gan_g_loss", kind, saturating, reduction, target)
     if (real_logits is None) is (kind == "rabce"):
         needs = "given" if kind == "rabce" else "None"
         got = "None" if real_logits is None else type(real_logits).__name__

@@ -23,7 +23,7 @@ def _reference(gradient, annealed, kind, target, weight, one_sided, reduction):
     if annealed is not None:
         target = annealed.to(exact.dtype)
     options = KINDS[kind], target, weight, one_sided, checks.REDUCTIONS[reduction]
-    return reference.forward(exact, *options).to(dtype)
+    return (reference.forward(exact, *options).to(dtype),)
 
 
 def _results(gradient, annealed, kind, target, weight, one_sided, reduction, save):
@@ -61,13 +61,12 @@ def check_options(
         checks.check_option(op, "kind", kind, KINDS)
         checks.check_option(op, "reduction", reduction, checks.REDUCTIONS)
         raise
-    if type(weight) is not float or not 0.0 <= weight:
+    if type(weight) is not float or not weight >= 0.0:
         weight = float(checks.check_number(op, "weight", weight, minimum=0.0))
     if one_sided is not False:
         checks.check_bool(op, "one_sided", one_sided)
-    if type(target) is not float or not 0.0 <= target:
-        if not isinstance(target, torch.Tensor):
-            target = float(checks.check_number(op, "target", target, minimum=0.0))
+    if (type(target) is not float or not target >= 0.0) and not isinstance(target, torch.Tensor):
+        target = float(checks.check_number(op, "target", target, minimum=0.0))
     if kind in _OF_THE_SQUARE:
         for name, value, default in (("target", target, 1.0), ("one_sided", one_sided, False)):
             if isinstance(value, torch.Tensor) or value != default:
@@ -141,4 +140,5 @@ def gradient_penalty(
     annealed = None
     if type(target) is not float or torch.compiler.is_dynamo_compiling():
         target, annealed = checks.annealed(_OP, "target", target, gradient, minimum=0.0)
-    return _reference(gradient, annealed, number, target, weight, one_sided, place)
+    (penalty,) = _gradient_penalty(gradient, annealed, number, target, weight, one_sided, place)
+    return penalty

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from genkern import checks, spec
+from genkern import checks
 from genkern.family import Family
 from genkern.reference import upfirdn2d as reference
 
@@ -14,8 +14,9 @@ _OP = "upfirdn2d"
 
 def _sizes(input, filter, up, down, left, right, top, bottom):
     """Height and width of the result."""
-    H, W = input.shape[2] * up + top + bottom, input.shape[3] * up + left + right
-    return (H - filter.shape[0]) // down + 1, (W - filter.shape[-1]) // down + 1
+    shape, taps = input.shape, filter.shape
+    H, W = shape[-2] * up + top + bottom, shape[-1] * up + left + right
+    return (H - taps[0]) // down + 1, (W - taps[-1]) // down + 1
 
 
 def _results(input, filter, up, down, left, right, top, bottom, gain):
@@ -45,36 +46,6 @@ _upfirdn2d = Family(
 )
 
 
-def _check_filter(filter: torch.Tensor, input: torch.Tensor) -> torch.Tensor:
-    checks.check_tensor(_OP, "filter", filter)
-    if filter.ndim not in (1, 2) or filter.numel() == 0:
-        text = f"{_OP}: filter must have shape (taps,) or (height, width), and elements"
-        raise ValueError(f"{text}; got {tuple(filter.shape)}")
-    if filter.requires_grad:
-        raise ValueError(f"{_OP}: filter must be a constant; got one that requires grad")
-    if filter.device != input.device:
-        raise RuntimeError(
-            f"{_OP}: filter must be on {input.device} like input; got {filter.device}"
-        )
-    return filter.to(spec.accumulation(input.dtype))
-
-
-def _four_sides(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
-    sides = padding if isinstance(padding, (list, tuple)) else [padding]
-    if len(sides) not in (1, 2, 4):
-        raise ValueError(
-            f"{_OP}: padding must be an integer, a pair (x, y) or (left, right, top, bottom); "
-            f"got {len(sides)} numbers"
-        )
-    given = [
-        checks.check_number(_OP, "padding", side, minimum=-math.inf, integer=True) for side in sides
-    ]
-    if len(given) == 1:
-        given *= 2
-    x, y = given[:2]
-    return (x, x, y, y) if len(given) == 2 else tuple(given)  # type: ignore[return-value]
-
-
 def upfirdn2d(
     input: torch.Tensor,
     filter: torch.Tensor,
@@ -97,8 +68,8 @@ def upfirdn2d(
         input: (N, C, H, W) or (C, H, W); float32, float64, bfloat16 or float16, any strides.
         filter: (K,) for both axes (separable), or (K_h, K_w); a constant of any supported dtype,
             taken in float32 (float64 for float64 images).
-        up: u, pixels that come of one, along each axis.
-        down: d, of so many pixels one is kept.
+        up: u, pixels that come of one, along each axis: 1 ... 65535.
+        down: d, of so many pixels one is kept: 1 ... 65535.
         padding: pixels of zeros around the upsampled image: one number, (x, y), or (left, right,
             top, bottom); negative ones crop.
         gain: g, factor of the result; u^2 keeps the brightness of an upsampled image.
@@ -110,7 +81,7 @@ def upfirdn2d(
     Raises:
         TypeError: an argument is not a dense tensor of a supported dtype, or not a number.
         ValueError: ``filter`` is larger than the padded image, has another shape or requires grad;
-            ``up`` or ``down`` is below 1.
+            a number is out of range; the result would have more than 2^40 pixels.
         RuntimeError: devices differ.
 
     Differentiable any number of times in ``input`` by kernels: its adjoint is an upfirdn2d with
@@ -119,20 +90,23 @@ def upfirdn2d(
     """
     if not checks.are_plain(input):
         (input,) = checks.admit(_OP, checks.PRODUCT, {"input": input})
-    filter = _check_filter(filter, input)
-    up = checks.check_number(_OP, "up", up, minimum=1, integer=True)
-    down = checks.check_number(_OP, "down", down, minimum=1, integer=True)
-    gain = checks.check_number(_OP, "gain", gain, minimum=-math.inf)
-    sides = _four_sides(padding)
-    if input.ndim not in (3, 4):
+    filter = checks.check_filter(_OP, "filter", filter, input)
+    up, down = checks.check_factor(_OP, "up", up), checks.check_factor(_OP, "down", down)
+    if type(gain) is not float:
+        gain = checks.check_number(_OP, "gain", gain, minimum=-math.inf)
+    sides = checks.four_sides(_OP, padding)
+    shape = input.shape
+    if len(shape) not in (3, 4):
         text = f"{_OP}: input must have shape (N, C, H, W) or (C, H, W)"
-        raise ValueError(f"{text}; got {tuple(input.shape)}")
-    image = input if input.ndim == 4 else input.unsqueeze(0)
-    if min(_sizes(image, filter, up, down, *sides)) < 1:
-        padded = image.shape[2] * up + sum(sides[2:]), image.shape[3] * up + sum(sides[:2])
+        raise ValueError(f"{text}; got {tuple(shape)}")
+    rows, columns = _sizes(input, filter, up, down, *sides)
+    if rows < 1 or columns < 1:
+        padded = shape[-2] * up + sum(sides[2:]), shape[-1] * up + sum(sides[:2])
         raise ValueError(
             f"{_OP}: filter must be no larger than the padded image = {padded}; got "
             f"{(filter.shape[0], filter.shape[-1])}"
         )
-    y = _upfirdn2d(image, filter, up, down, *sides, gain)
-    return y if input.ndim == 4 else y.squeeze(0)
+    checks.check_area(_OP, rows, columns)
+    if len(shape) == 3:
+        return _upfirdn2d(input.unsqueeze(0), filter, up, down, *sides, gain).squeeze(0)
+    return _upfirdn2d(input, filter, up, down, *sides, gain)

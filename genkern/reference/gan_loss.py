@@ -26,33 +26,42 @@ def cross_entropy(logits: torch.Tensor, target: float | torch.Tensor) -> torch.T
 
 
 def d_terms(
-    real: torch.Tensor, fake: torch.Tensor, kind: str, label_smoothing: float | torch.Tensor = 0.0
+    real: torch.Tensor,
+    fake: torch.Tensor,
+    kind: str,
+    label_smoothing: float | torch.Tensor = 0.0,
+    real_label: float = 1.0,
+    fake_label: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    target = 1.0 - label_smoothing
+    target = real_label - label_smoothing
     if kind == "bce":
-        return cross_entropy(real, target), cross_entropy(fake, 0.0)
+        return cross_entropy(real, target), cross_entropy(fake, fake_label)
     if kind == "hinge":
         return torch.relu(1.0 - real), torch.relu(1.0 + fake)
     if kind == "lsgan":
-        return 0.5 * (real - target).square(), 0.5 * fake.square()
+        return 0.5 * (real - target).square(), 0.5 * (fake - fake_label).square()
     if kind == "wgan":
         return -real, fake
     if kind == "rabce":
         u, v = real - fake.mean(), fake - real.mean()
-        return 0.5 * cross_entropy(u, target), 0.5 * cross_entropy(v, 0.0)
+        return 0.5 * cross_entropy(u, target), 0.5 * cross_entropy(v, fake_label)
     raise ValueError(f"kind {kind!r}")
 
 
 def g_terms(
-    fake: torch.Tensor, real: torch.Tensor | None, kind: str, saturating: bool = False
+    fake: torch.Tensor,
+    real: torch.Tensor | None,
+    kind: str,
+    saturating: bool = False,
+    target: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Terms of the fake logits and, for the relativistic kind, of the real ones."""
     if kind == "bce":
-        return (-softplus(fake) if saturating else softplus(-fake)), None
+        return (-softplus(fake) if saturating else cross_entropy(fake, target)), None
     if kind in ("hinge", "wgan"):
         return -fake, None
     if kind == "lsgan":
-        return 0.5 * (fake - 1.0).square(), None
+        return 0.5 * (fake - target).square(), None
     if kind == "rabce" and real is not None:
         u, v = real - fake.mean(), fake - real.mean()
         if saturating:
@@ -73,8 +82,10 @@ def d_loss(
     kind: str = "bce",
     label_smoothing: float | torch.Tensor = 0.0,
     reduction: str = "mean",
+    real_label: float = 1.0,
+    fake_label: float = 0.0,
 ) -> torch.Tensor:
-    of_real, of_fake = d_terms(real, fake, kind, label_smoothing)
+    of_real, of_fake = d_terms(real, fake, kind, label_smoothing, real_label, fake_label)
     return reduce(of_real, reduction) + reduce(of_fake, reduction)
 
 
@@ -84,7 +95,8 @@ def g_loss(
     kind: str = "bce",
     saturating: bool = False,
     reduction: str = "mean",
+    target: float = 1.0,
 ) -> torch.Tensor:
-    of_fake, of_real = g_terms(fake, real, kind, saturating)
+    of_fake, of_real = g_terms(fake, real, kind, saturating, target)
     loss = reduce(of_fake, reduction)
     return loss if of_real is None else loss + reduce(of_real, reduction)

@@ -7,7 +7,7 @@ VALUES = "tests/bias_act/values.py"
 FAULTS = [
     Fault(
         "the curvature of the activation has the wrong sign below 0",
-        "csrc/bias_act/bias_act.h",
+        "csrc/core/activation.h",
         "z < 0 ? -bend : bend",
         "bend",
         VALUES,

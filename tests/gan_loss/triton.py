@@ -49,21 +49,26 @@ def test_sizes_around_the_tiles_and_the_one_program(kind, n):
 
 def test_sums_keep_small_and_huge_terms():
     big = torch.full((3000,), 3e38)
-    assert FORWARD(None, big, None, KINDS.index("wgan"), 1, 0.0, MEAN).item() == big[0].neg().item()
+    assert (
+        FORWARD(None, big, None, KINDS.index("wgan"), 1, 0.0, 1.0, 1.0, MEAN).item()
+        == big[0].neg().item()
+    )
     small = torch.full((3000,), -60.0)
     small[0] = 1.0
     want = reference.softplus(small.double()).mean()
-    assert_close(FORWARD(None, small, None, BCE, 2, 0.0, MEAN).neg(), want, scale=want)
+    assert_close(FORWARD(None, small, None, BCE, 2, 0.0, 1.0, 1.0, MEAN).neg(), want, scale=want)
 
 
 def test_infinite_logits_reduce_to_the_limit():
     inf = math.inf
     logits = torch.tensor([inf, 5.0, -inf])
-    d = FORWARD(torch.tensor([inf, inf]), torch.tensor([-inf, -inf]), None, BCE, 0, 0.0, MEAN)
+    d = FORWARD(
+        torch.tensor([inf, inf]), torch.tensor([-inf, -inf]), None, BCE, 0, 0.0, 1.0, 0.0, MEAN
+    )
     assert d.item() == 0.0
-    terms = FORWARD(None, logits, None, BCE, 1, 0.0, NONE)
+    terms = FORWARD(None, logits, None, BCE, 1, 0.0, 1.0, 1.0, NONE)
     assert terms[0] == 0 and terms[2] == inf
-    assert FORWARD(None, torch.tensor([math.nan]), None, BCE, 1, 0.0, NONE).isnan().all()
+    assert FORWARD(None, torch.tensor([math.nan]), None, BCE, 1, 0.0, 1.0, 1.0, NONE).isnan().all()
 
 
 @pytest.mark.parametrize("alone", [40, 39])
@@ -77,8 +82,8 @@ def test_an_annealed_smoothing_is_read_by_the_kernels(kind, reduction, alone, mo
     real, fake = torch.randn(n), torch.randn(n)
     annealed = torch.tensor(0.3, dtype=torch.float64)
     options = (KINDS.index(kind), 0)
-    got = FORWARD(real, fake, annealed, *options, 9.0, int(reduction == "mean"))
-    want = FORWARD(real, fake, None, *options, 0.3, int(reduction == "mean"))
+    got = FORWARD(real, fake, annealed, *options, 9.0, 1.0, 0.0, int(reduction == "mean"))
+    want = FORWARD(real, fake, None, *options, 0.3, 1.0, 0.0, int(reduction == "mean"))
     assert torch.equal(got, want)
     with interpreted("gan_loss"):
         check(("d", kind, annealed, reduction), real, fake, upstream)
@@ -89,27 +94,27 @@ def test_numbers_of_the_host_and_of_the_device_are_float64():
     want = torch.full((3,), 0.5 * (1 - 0.1) ** 2, dtype=torch.float64)
     lsgan = KINDS.index("lsgan")
     for options in ((annealed, lsgan, 0, 0.0), (None, lsgan, 0, 0.1)):
-        assert_close(FORWARD(zeros, zeros, *options, NONE), want)
+        assert_close(FORWARD(zeros, zeros, *options, 1.0, 0.0, NONE), want)
 
 
 def test_a_generator_does_not_smooth():
     x, annealed = torch.randn(9), torch.tensor(0.3, dtype=torch.float64)
-    assert torch.equal(FORWARD(None, x, annealed, BCE, 1, 0.0, MEAN),
-                       FORWARD(None, x, None, BCE, 1, 0.0, MEAN))  # fmt: skip
+    assert torch.equal(FORWARD(None, x, annealed, BCE, 1, 0.0, 1.0, 1.0, MEAN),
+                       FORWARD(None, x, None, BCE, 1, 0.0, 1.0, 1.0, MEAN))  # fmt: skip
 
 
 def test_repeated_sums_have_the_same_bits_and_leave_the_counter_at_zero():
     x, counter = torch.randn(20_000), torch.zeros(1, dtype=torch.int32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launch, "counters", lambda tensor, count: counter)
-        first, second = (FORWARD(x, x, None, BCE, 0, 0.0, MEAN) for _ in range(2))
+        first, second = (FORWARD(x, x, None, BCE, 0, 0.0, 1.0, 0.0, MEAN) for _ in range(2))
     assert torch.equal(first, second) and counter.item() == 0
 
 
 def test_the_order_in_which_programs_finish_does_not_matter():
     """Partial sums are added by place: any program may be the last."""
     x = torch.randn(5000)
-    expected = FORWARD(x, x, None, BCE, 0, 0.0, MEAN)
+    expected = FORWARD(x, x, None, BCE, 0, 0.0, 1.0, 0.0, MEAN)
     out, partial = torch.empty(()), torch.empty(5, 2, dtype=torch.float64)
     done = torch.zeros(1, dtype=torch.int32)
     numbers = launchers._numbers(x.numel(), x.numel())
@@ -117,7 +122,7 @@ def test_the_order_in_which_programs_finish_does_not_matter():
         with only_program(i, 5):
             launchers.gan_loss_sum_kernel[(1,)](
                 x, x, None, None, None, out, partial, done, *numbers,
-                *launchers._sides(BCE, 0, 0.0), *launchers._weights(5000, 5000, MEAN),
+                *launchers._sides(BCE, 0, 1.0, 0.0), *launchers._weights(5000, 5000, MEAN),
                 TERM="cross_entropy", SLOPE=False, SHIFT=None, PAIR=False,
                 DTYPE=launchers.accumulator(x.dtype), MAX_PROGRAMS=1024, B=1024,
             )  # fmt: skip
@@ -153,20 +158,22 @@ def test_one_launch_forward_and_one_backward():
 def test_no_launch_for_empty_logits():
     empty = torch.ones(0, 3)
     with launches() as names:
-        assert FORWARD(empty, empty, None, BCE, 0, 0.0, MEAN).isnan()
-        assert FORWARD(None, empty, None, BCE, 1, 0.0, 2).item() == 0.0
-        assert FORWARD(empty, empty, None, BCE, 0, 0.0, NONE).shape == (0, 3)
-        d_real, d_fake = BACKWARD(torch.ones(()), empty, empty, None, BCE, 0, 0.0, MEAN, True, True)
+        assert FORWARD(empty, empty, None, BCE, 0, 0.0, 1.0, 0.0, MEAN).isnan()
+        assert FORWARD(None, empty, None, BCE, 1, 0.0, 1.0, 1.0, 2).item() == 0.0
+        assert FORWARD(empty, empty, None, BCE, 0, 0.0, 1.0, 0.0, NONE).shape == (0, 3)
+        d_real, d_fake = BACKWARD(
+            torch.ones(()), empty, empty, None, BCE, 0, 0.0, 1.0, 0.0, MEAN, True, True
+        )
     assert not names and d_real.shape == d_fake.shape == (0, 3)
 
 
 def test_unsupported_arguments_are_named():
     x = torch.ones(3)
     with pytest.raises(RuntimeError, match="gan_loss_forward: real must be on cpu like fake; got"):
-        FORWARD(x.to("meta"), x, None, BCE, 0, 0.0, MEAN)
+        FORWARD(x.to("meta"), x, None, BCE, 0, 0.0, 1.0, 0.0, MEAN)
     with pytest.raises(
         RuntimeError, match="gan_loss_backward: upstream_0 must be on cpu like fake"
     ):
-        BACKWARD(torch.ones((), device="meta"), x, x, None, BCE, 0, 0.0, MEAN, True, True)
+        BACKWARD(torch.ones((), device="meta"), x, x, None, BCE, 0, 0.0, 1.0, 0.0, MEAN, True, True)
     with pytest.raises(RuntimeError, match=r"fake must be one of float32, .* got int64"):
-        FORWARD(None, x.long(), None, BCE, 1, 0.0, MEAN)
+        FORWARD(None, x.long(), None, BCE, 1, 0.0, 1.0, 1.0, MEAN)

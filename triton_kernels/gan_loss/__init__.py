@@ -57,21 +57,28 @@ def _term(kind: int, mode: int) -> str:
     return "square" if kind == _LSGAN else "cross_entropy"
 
 
-def _sides(kind: int, mode: int, label_smoothing: float) -> tuple[float, float, float, float]:
+def _sides(
+    kind: int, mode: int, real_target: float, fake_target: float
+) -> tuple[float, float, float, float]:
     """Scale and target of the real side, then of the fake side."""
     if kind in (_HINGE, _WGAN):
         return -1.0, 0.0, 1.0 if mode == _DISCRIMINATOR else -1.0, 0.0
     scale = 1.0 if kind == _BCE else 0.5
     if mode == _DISCRIMINATOR:
-        return scale, 1.0 - label_smoothing, scale, 0.0
+        return scale, real_target, scale, fake_target
     if mode == _GENERATOR:
-        return scale, 0.0, scale, 1.0
+        return scale, 0.0, scale, fake_target
     return -scale, 1.0, -scale, 0.0
 
 
 def _smoothing(annealed: torch.Tensor | None, mode: int) -> torch.Tensor | None:
     """What takes the place of label_smoothing on the device: only a discriminator smooths."""
     return annealed if mode == _DISCRIMINATOR else None
+
+
+def _target(real_label: float, label_smoothing: float, annealed: torch.Tensor | None) -> float:
+    """Of the real side; the kernels subtract what is annealed."""
+    return real_label if annealed is not None else real_label - label_smoothing
 
 
 def _inverse(n: int) -> float:
@@ -152,6 +159,8 @@ def forward(
     kind: int,
     mode: int,
     label_smoothing: float,
+    real_label: float,
+    fake_label: float,
     reduction: int,
 ) -> torch.Tensor:
     op = "gan_loss_forward"
@@ -161,7 +170,10 @@ def forward(
     if n_r == n_f == 0:
         return out.fill_(float("nan") if reduction == _MEAN else 0.0)
     real, fake = None if real is None else real.contiguous(), fake.contiguous()
-    sides, term = _sides(kind, mode, label_smoothing), _term(kind, mode)
+    sides, term = (
+        _sides(kind, mode, _target(real_label, label_smoothing, annealed), fake_label),
+        _term(kind, mode),
+    )
     shift, means = _shift(real, fake, kind)
     smoothing = _smoothing(annealed, mode)
     if reduction:
@@ -191,6 +203,8 @@ def backward(
     kind: int,
     mode: int,
     label_smoothing: float,
+    real_label: float,
+    fake_label: float,
     reduction: int,
     needs_real: bool,
     needs_fake: bool,
@@ -204,7 +218,10 @@ def backward(
         return d_real.zero_(), d_fake.zero_()
     real, fake = None if real is None else real.contiguous(), fake.contiguous()
     n_r, n_f = 0 if real is None else real.numel(), fake.numel()
-    sides, term = _sides(kind, mode, label_smoothing), _term(kind, mode)
+    sides, term = (
+        _sides(kind, mode, _target(real_label, label_smoothing, annealed), fake_label),
+        _term(kind, mode),
+    )
     smoothing = _smoothing(annealed, mode)
     up, elementwise = _upstream(upstream_0, reduction)
     shift, means = _shift(real, fake, kind)
@@ -247,7 +264,7 @@ def _calls(
     annealed = None
     if n == _LARGE:
         annealed = torch.empty((), dtype=torch.float64, device="meta")
-    call = (real, x, annealed, kind, mode, smoothing, reduction)
+    call = (real, x, annealed, kind, mode, smoothing, 1.0, 0.0, reduction)
     yield "gan_loss_forward", call
     yield "gan_loss_backward", (upstream, *call, real is not None, True)
 

@@ -120,7 +120,7 @@ def gan_loss_sum_kernel(
     last adds the partial sums up in order.
     """
     if p_smoothing is not None:
-        target_r = 1.0 - tl.load(p_smoothing).to(tl.float64)
+        target_r = target_r - tl.load(p_smoothing).to(tl.float64)
     i = tl.program_id(0)
     programs = tl.num_programs(0)
     shift_r, shift_f = _shifts(
@@ -169,7 +169,7 @@ def gan_loss_terms_kernel(
 ):  # fmt: skip
     """out[i] = term_f(f_i - [mean r]) + term_r(r_i - [mean f]), as above; all (n,)."""
     if p_smoothing is not None:
-        target_r = 1.0 - tl.load(p_smoothing).to(tl.float64)
+        target_r = target_r - tl.load(p_smoothing).to(tl.float64)
     shift_r, shift_f = _shifts(
         p_real, p_fake, p_means, n_r, n_f, inverse_r, inverse_f, SHIFT, DTYPE, B
     )
@@ -221,7 +221,7 @@ def gan_loss_backward_kernel(
     sec. 4. p_slopes: the two sums of slopes, fake and real, without the weights.
     """
     if p_smoothing is not None:
-        target_r = 1.0 - tl.load(p_smoothing).to(tl.float64)
+        target_r = target_r - tl.load(p_smoothing).to(tl.float64)
     p_up = p_d_loss if ELEMENTWISE else None
     factor_r = 1.0
     factor_f = 1.0
