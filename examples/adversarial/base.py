@@ -2,7 +2,6 @@
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn
 from torch import nn
 
 from examples.model import Batch, DataSpec, GenerativeModel
@@ -12,17 +11,6 @@ from genkern.nn import GANLoss, GradientPenalty
 def processes() -> tuple[int, int]:
     """The number of this process, and how many there are."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-
-def everywhere(logits: torch.Tensor) -> torch.Tensor:
-    """The logits of all processes, each with its gradient.
-
-    On these a loss is that of one process with the whole batch: DDP's mean of the gradients undoes
-    that each process counts it.
-    """
-    if processes()[1] == 1:
-        return logits
-    return torch.cat(list(dist.nn.functional.all_gather(logits.contiguous())))
 
 
 class Adversarial(GenerativeModel):
@@ -86,6 +74,8 @@ class Adversarial(GenerativeModel):
     def loss(
         self, batch: Batch, generator: torch.Generator, player: str = "generator"
     ) -> dict[str, torch.Tensor]:
+        if self.criterion.kind == "rabce" and dist.is_initialized():
+            self.criterion.process_group = dist.group.WORLD  # its means are those of all processes
         told = self.told(batch)
         with torch.set_grad_enabled(player == "generator" and torch.is_grad_enabled()):
             fake = self.generate(len(batch), generator, *told)
@@ -97,10 +87,9 @@ class Adversarial(GenerativeModel):
     def generator_loss(
         self, real: torch.Tensor, fake: torch.Tensor, *told: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        fake_logits, compared = self.discriminator(fake, *told), None
-        if self.criterion.kind == "rabce":  # it alone compares with real data, and with all of them
-            fake_logits = everywhere(fake_logits)
-            compared = everywhere(self.discriminator(real, *told))
+        fake_logits = self.discriminator(fake, *told)
+        # Only the relativistic loss compares with real data.
+        compared = self.discriminator(real, *told) if self.criterion.kind == "rabce" else None
         return {"loss": self.criterion.generator(fake_logits, compared)}
 
     def discriminator_loss(
@@ -111,8 +100,6 @@ class Adversarial(GenerativeModel):
         *told: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         fake_logits, real_logits = self.discriminator(fake, *told), self.discriminator(real, *told)
-        if self.criterion.kind == "rabce":
-            fake_logits, real_logits = everywhere(fake_logits), everywhere(real_logits)
         loss = self.criterion.discriminator(real_logits, fake_logits)
         means = {"D(x)": real_logits.mean(), "D(G(z))": fake_logits.mean()}
         if self.penalty is None:

@@ -10,7 +10,7 @@ import genkern
 from examples.adversarial import networks
 from examples.adversarial.base import Adversarial
 from examples.model import Batch, DataSpec
-from genkern.nn import GANLoss, GradientPenalty
+from genkern.nn import GANLoss, GradientPenalty, ModulatedConv2d, minibatch_stddev
 
 BLUR = (0.125, 0.375, 0.375, 0.125)
 R1, PATH = "discriminator R1", "generator path"
@@ -42,44 +42,17 @@ class Mapping(nn.Sequential):
         return super().forward(z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt())
 
 
-class Modulated(nn.Module):
-    r"""A convolution whose inputs a style scales, and whose outputs are scaled back.
-
-    .. math:: y_o = d_o \sum_i w_{oi} * (s_i x_i), \quad
-              d_o = \left(\sum_{ik} s_i^2 w_{oik}^2 + \epsilon\right)^{-1/2}
-
-    No weight of an item's own is formed.
-    """
-
-    def __init__(
-        self, latent: int, inputs: int, outputs: int, kernel: int, *, demodulate: bool = True
-    ) -> None:
-        super().__init__()
-        self.style = Dense(latent, inputs, start=1.0)
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
-        self.scale, self.demodulate = 1 / math.sqrt(inputs * kernel**2), demodulate
-
-    def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-        style, weight = self.style(w), self.weight * self.scale
-        y = F.conv2d(x * style[:, :, None, None], weight, padding=weight.shape[-1] // 2)
-        if not self.demodulate:
-            return y
-        squares = style.square() @ weight.square().sum((2, 3)).T
-        return y * (squares + 1e-8).rsqrt()[:, :, None, None]
-
-
 class Layer(nn.Module):
     """A modulated convolution, behind twice the pixels where ``up``; noise; a leaky ReLU."""
 
     def __init__(self, latent: int, inputs: int, outputs: int, *, up: bool) -> None:
         super().__init__()
-        self.conv = Modulated(latent, inputs, outputs, 3)
+        self.conv = ModulatedConv2d(inputs, outputs, 3, style_dim=latent, up=1 + up)
         self.strength = nn.Parameter(torch.zeros(()))
         self.act = networks.BiasAct(outputs, gain=math.sqrt(2))
-        self.up = up
 
     def forward(self, x: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        x = self.conv(doubled(x) if self.up else x, w)
+        x = self.conv(x, w)
         noise = torch.randn(len(x), 1, *x.shape[2:], generator=generator, device=x.device)
         return self.act(x + self.strength * noise.to(x.dtype))
 
@@ -98,7 +71,8 @@ class Synthesis(nn.Module):
         ups = [False] + [up for _ in sides[1:] for up in (True, False)]
         self.layers = nn.ModuleList(Layer(latent, channels, channels, up=up) for up in ups)
         self.images = nn.ModuleList(
-            Modulated(latent, channels, spec.shape[0], 1, demodulate=False) for _ in sides
+            ModulatedConv2d(channels, spec.shape[0], 1, style_dim=latent, demodulate=False)
+            for _ in sides
         )
 
     def forward(self, styles: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -151,9 +125,7 @@ class Judge(nn.Module):
         self.head = nn.Conv2d(width, 1, side)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.features(x)
-        deviation = (x.float().var(0, correction=0) + 1e-8).sqrt().mean().to(x.dtype)
-        x = torch.cat([x, deviation.expand(len(x), 1, *x.shape[2:])], 1)
+        x = minibatch_stddev(self.features(x), group_size=max(1, len(x)))
         return self.head(self.act(self.conv(x))).flatten()
 
 

@@ -220,18 +220,6 @@ def test_lazy_turns_come_every_so_many_steps(tmp_path):
     assert all("generator loss" in r and "discriminator loss" in r for r in rows)
 
 
-def test_modulation_scales_weights_of_every_item_to_norm_one():
-    """Against weights of each item's own, in a grouped convolution."""
-    layer = make("stylegan").double().generator.synthesis.layers[1].conv
-    x, w = torch.randn(3, 4, 6, 6).double(), torch.randn(3, 4).double()
-    own = layer.scale * layer.weight * layer.style(w)[:, None, :, None, None]
-    own = own / (own.square().sum((2, 3, 4), keepdim=True) + 1e-8).sqrt()
-    expected = torch.nn.functional.conv2d(
-        x.view(1, 12, 6, 6), own.view(12, 4, 3, 3), padding=1, groups=3
-    )
-    torch.testing.assert_close(layer(x, w), expected.view(3, 4, 6, 6))
-
-
 def test_path_lengths_are_those_of_the_jacobian():
     """The mean square of a length is that of the Jacobian's elements, over the pixels of a side."""
     model = make("stylegan").double().eval()
