@@ -103,12 +103,13 @@ def test_images_that_cannot_be_halved_are_refused():
         build_model("dcgan", DataSpec((1, 9, 9), 17), {})
 
 
+@pytest.mark.parametrize("steps", [3, pytest.param(200, marks=pytest.mark.deep)])
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
-def test_dcgan_trains_in_half_precision(precision):
-    """A few steps of both players inside of autocast; `docs/adversarial.md` has 200."""
+def test_dcgan_trains_in_half_precision(precision, steps):
+    """Both players inside of autocast; accelerate has no fp16 on CPUs."""
     model = make("dcgan", channels=8)
     optimizers = {n: torch.optim.Adam(p.parameters(), 1e-3) for n, p in model.players.items()}
-    for step in range(3):
+    for step in range(steps):
         for player in model.schedule:
             optimizers[player].zero_grad()
             with torch.autocast("cpu", precision):
