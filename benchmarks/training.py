@@ -185,6 +185,10 @@ class Network:
             found[name] = network, Plain(network, self.spec).nll
         return found
 
+    def notes(self, steps: dict[str, Callable]) -> list[str]:
+        """Lines to print beside the times."""
+        return []
+
     def case(self) -> Case:
         """What a record says of it."""
         network = self.plain["eager"](self.spec)

@@ -27,6 +27,7 @@ from genkern.ops.likelihoods import (
 )
 from genkern.ops.masked_conv2d import masked_conv2d
 from genkern.ops.masked_linear import masked_linear
+from genkern.ops.norm_act import conditional_batch_norm, instance_norm_act
 from genkern.ops.pixel_cross_entropy import pixel_cross_entropy
 from genkern.ops.row_lstm import row_lstm, row_lstm_step
 from genkern.ops.spectral_norm import spectral_norm, spectral_norm_step
@@ -38,6 +39,7 @@ __all__ = [
     "bernoulli_nll",
     "bias_act",
     "concat_elu",
+    "conditional_batch_norm",
     "diagonal_lstm",
     "discretized_logistic_mixture_nll",
     "discretized_logistic_mixture_sample",
@@ -53,6 +55,7 @@ __all__ = [
     "gaussian_rsample",
     "gaussian_rsample_and_log_prob",
     "gradient_penalty",
+    "instance_norm_act",
     "last_backend",
     "masked_conv2d",
     "masked_linear",

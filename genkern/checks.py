@@ -217,29 +217,34 @@ def check_area(op: str, rows: int, columns: int) -> None:
 
 
 def check_target(
-    op: str, target: torch.Tensor, dtypes: Sequence[torch.dtype], name: str, like: torch.Tensor
+    op: str,
+    target: torch.Tensor,
+    dtypes: Sequence[torch.dtype],
+    name: str,
+    like: torch.Tensor,
+    argument: str = "target",
 ) -> None:
     """A dense tensor of integers, on the device of the argument ``name``."""
     if not isinstance(target, torch.Tensor):
-        raise TypeError(f"{op}: target must be a Tensor; got {type(target).__name__}")
+        raise TypeError(f"{op}: {argument} must be a Tensor; got {type(target).__name__}")
     if target.layout is not torch.strided or target.is_nested:
         got = "a nested tensor" if target.is_nested else target.layout
-        raise TypeError(f"{op}: target must be a dense Tensor; got {got}")
+        raise TypeError(f"{op}: {argument} must be a dense Tensor; got {got}")
     if target.dtype not in dtypes:
         valid = ", ".join(map(dtype_name, dtypes))
-        raise TypeError(f"{op}: target must be one of {valid}; got {dtype_name(target.dtype)}")
+        raise TypeError(f"{op}: {argument} must be one of {valid}; got {dtype_name(target.dtype)}")
     if target.device != like.device:
         raise RuntimeError(
-            f"{op}: target must be on {like.device} like {name}; got {target.device}"
+            f"{op}: {argument} must be on {like.device} like {name}; got {target.device}"
         )
 
 
-def check_levels(op: str, target: torch.Tensor, levels: int) -> None:
+def check_levels(op: str, target: torch.Tensor, levels: int, argument: str = "target") -> None:
     """Integers in 0 .. levels - 1, on the CPU; elsewhere they are not read on the host."""
     if target.is_cpu and target.numel():
         for value in (int(v) for v in target.aminmax()):
             if not 0 <= value < levels:
-                raise ValueError(f"{op}: target must be in [0, {levels - 1}]; got {value}")
+                raise ValueError(f"{op}: {argument} must be in [0, {levels - 1}]; got {value}")
 
 
 def _got(value: object) -> str:

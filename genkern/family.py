@@ -25,6 +25,8 @@ class Family:
         constants: how many of the tensors, the last ones, have no gradient: seeds and the like.
         saved: names of buffers that the kernel keeps for its backward pass. The forward op, and
             ``results``, then take a further argument ``save``, and they are its last results.
+        returned: whether a call returns these buffers too, without gradients; so does the
+            reference.
         gradients: from the arguments of the backward op to its empty results, where these are not
             all contiguous.
         flops: multiplications and additions of the forward and of the backward op, for
@@ -55,6 +57,7 @@ class Family:
         reference: Callable,
         constants: int = 0,
         saved: Sequence[str] = (),
+        returned: bool = False,
         gradients: Callable | None = None,
         flops: tuple[Callable, Callable] | None = None,
         second: Callable | None = None,
@@ -70,7 +73,7 @@ class Family:
         self.tensors = len(tensors)
         self.differentiable = len(tensors) - constants
         self.results = outputs.count("Tensor")
-        self.saved = len(saved)
+        self.saved, self.returned = len(saved), self.results + returned * len(saved)
         if saved:
             schema = (
                 f"{inputs}, bool save) -> ({', '.join(['Tensor'] * (self.results + len(saved)))})"
@@ -110,7 +113,11 @@ class Family:
         tensors, needs = arguments[: self.differentiable], arguments[-self.differentiable :]
         constants = arguments[self.differentiable : self.tensors]
         options = arguments[self.tensors + self.saved : -self.differentiable]
-        forward = lambda *t: self.reference(*t, *constants, *options)  # noqa: E731
+
+        def forward(*tensors: Any) -> Any:
+            found = self.reference(*tensors, *constants, *options)
+            return found[: self.results] if self.returned > self.results else found
+
         return differentiable_backward(forward, tensors, needs, upstream)
 
     def differentiable_gradients(self, upstream, saved, options, needs) -> tuple:
@@ -142,7 +149,8 @@ class Family:
                 if tensor is not None and tensor.requires_grad:
                     return self._differentiable(arguments)
         if self.saved:
-            return self.forward(*arguments, False)[: self.results]
+            save = self.returned > self.results
+            return self.forward(*arguments, save)[: self.returned]
         return self.forward(*arguments)
 
     def _differentiable(self, arguments: tuple) -> Any:
@@ -177,7 +185,7 @@ class Family:
 def _function(family: Family) -> type[torch.autograd.Function]:
     """The autograd function between the two ops of a family."""
     count, differentiable, results = family.tensors, family.differentiable, family.results
-    save = (True,) if family.saved else ()
+    save, returned = (True,) if family.saved else (), family.returned
 
     def forward(ctx, *arguments):
         found = family.forward(*arguments, *save)
@@ -188,9 +196,12 @@ def _function(family: Family) -> type[torch.autograd.Function]:
         ctx.save_for_backward(*tensors, *kept)
         ctx.options = arguments[count:]
         ctx.set_materialize_grads(False)
-        return found[:results] if save else found
+        if returned > results:
+            ctx.mark_non_differentiable(*kept)
+        return found[:returned] if save else found
 
     def backward(ctx, *upstream):
+        upstream = upstream[:results]  # buffers that are returned have none
         nothing = (None,) * (count - differentiable + len(ctx.options))
         if all(d is None for d in upstream):
             return (None,) * differentiable + nothing

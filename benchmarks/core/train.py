@@ -54,7 +54,9 @@ def _peak(step: Callable, network: nn.Module) -> tuple[int, int | None]:
     return peaks[0] or 0, peaks[1]
 
 
-def measure(network: training.Network, budget: Budget) -> Measured:
+def measure(
+    network: training.Network, budget: Budget, log: Callable[[str], None] = print
+) -> Measured:
     failures = disagreements(network)
     torch.manual_seed(0)
     images = network.images()
@@ -65,6 +67,8 @@ def measure(network: training.Network, budget: Budget) -> Measured:
     backend = "cpu" if genkern.library.compiled else "reference"
     times = interleave({n: (lambda n=n: cpu.sample(steps[n], 1)) for n in steps}, budget)
     memory = {name: _peak(step, built[name][0]) for name, step in steps.items()}
+    for line in network.notes(steps):
+        log(line)
     ones, nothing = dict.fromkeys(steps, 1), dict.fromkeys(steps)
     return Measured(times, ones, memory, nothing, backend, failures)
 
@@ -80,7 +84,7 @@ def train(
     records: list[Record] = []
     for network in networks:
         arguments = (network.case(), training.PHASE, torch.float32, "cpu")
-        block = records_of(*arguments, measure(network, budget), ceilings, context)
+        block = records_of(*arguments, measure(network, budget, log), ceilings, context)
         log(describe(block))
         records += block
     return records

@@ -100,7 +100,8 @@ def test_another_implementation_takes_the_place_of_the_kernel(stem):
         found = family.reference(*arguments[:-1] if family.saved else arguments)
         if not family.saved:
             return found
-        return (*found, *(inputs[0].new_empty(0) for _ in range(family.saved)))
+        missing = family.results + family.saved - len(found)
+        return (*found, *(inputs[0].new_empty(0) for _ in range(missing)))
 
     before = sample.outputs(*inputs)
     registered = torch.library.Library("genkern", "IMPL")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as cli
-from benchmarks import training
+from benchmarks import penalties, training
 from benchmarks.core import case, cpu, measure, store, train
 from benchmarks.core.busy import beside
 from benchmarks.core.case import Case
@@ -179,6 +179,25 @@ def test_the_networks_of_a_training_step_are_the_same_and_a_wrong_one_is_seen():
     broken[-1].mask.fill_(1)  # the last layer sees all colours
     wrong = replace(wrong, plain={"eager": lambda s: broken})
     assert list(train.disagreements(wrong)) == ["eager"]
+
+
+def test_steps_with_a_penalty_have_the_gradients_of_plain_pytorch():
+    """All parameters', to 1e-9 in float64: R1, WGAN-GP, path length."""
+    for network in penalties.networks(width=3, batch=3).values():
+        torch.manual_seed(0)
+        images, found = network.images().double(), {}
+        for name, (module, loss) in network.built().items():
+            value = loss(images) if module.double() else None
+            weights = dict(module.named_parameters())
+            found[name] = (
+                value,
+                *torch.autograd.grad(
+                    value, list(weights.values()), allow_unused=True, materialize_grads=True
+                ),
+            )
+        assert any((g != 0).any() for g in found["eager"][1:])
+        torch.testing.assert_close(found["genkern"], found["eager"], rtol=1e-9, atol=1e-11)
+        assert train.disagreements(network) == {}
 
 
 def test_a_training_step_is_timed_and_its_memory_counted():
