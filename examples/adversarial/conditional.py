@@ -7,21 +7,7 @@ from torch import nn
 from examples.adversarial import networks
 from examples.adversarial.base import Adversarial
 from examples.model import Batch, DataSpec
-from genkern.nn import GANLoss, SpectralNorm
-
-
-class ConditionalBatchNorm(nn.Module):
-    """Batch normalisation with a gain and a bias of each class, and a ReLU."""
-
-    def __init__(self, channels: int, classes: int) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm2d(channels, affine=False)
-        self.gain = nn.Parameter(torch.ones(classes, channels))
-        self.bias = nn.Parameter(torch.zeros(classes, channels))
-
-    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        gain, bias = (p[labels][:, :, None, None] for p in (self.gain, self.bias))
-        return F.relu(gain * self.norm(x) + bias)
+from genkern.nn import ConditionalBatchNorm2d, GANLoss, SpectralNorm
 
 
 class ConditionalGenerator(nn.Module):
@@ -34,7 +20,7 @@ class ConditionalGenerator(nn.Module):
         self.first = nn.ConvTranspose2d(latent, width, sides[0], bias=False)
         self.norms, self.ups = nn.ModuleList(), nn.ModuleList()
         for _ in sides[1:]:
-            self.norms.append(ConditionalBatchNorm(width, classes))
+            self.norms.append(ConditionalBatchNorm2d(width, classes or 0, act="relu"))
             self.ups.append(nn.ConvTranspose2d(width, width // 2, 4, 2, 1, bias=False))
             width //= 2
         self.ups[-1] = nn.ConvTranspose2d(2 * width, spec.shape[0], 4, 2, 1)

@@ -10,7 +10,7 @@ MODELS = {
     "acgan": Entry(
         "examples.adversarial.conditional:ACGAN",
         *(4000, 5e-4, 64),
-        small=TINY,
+        small={"latent": 4, "channels": 8},
         beta1=0.5,
         ema_decay=0.995,
         labels=True,

@@ -34,10 +34,25 @@ def sizes(spec: DataSpec) -> list[int]:
     return found
 
 
-def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Three hidden layers."""
-    layers: list[nn.Module] = []
-    for width in (inputs, hidden, hidden):
+class Waves(nn.Module):
+    """x, and sines and cosines of x at octaves from 1 radian on: a perceptron of x alone learns
+    what is steep late. Source: Tancik et al. 2020, "Fourier features let networks learn high
+    frequency functions".
+    """
+
+    def __init__(self, octaves: int) -> None:
+        super().__init__()
+        self.octaves = octaves
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        turned = [2.0**octave * x for octave in range(self.octaves)]
+        return torch.cat([x, *map(torch.sin, turned), *map(torch.cos, turned)], dim=1)
+
+
+def perceptron(inputs: int, hidden: int, outputs: int, octaves: int) -> nn.Sequential:
+    """Three hidden layers behind `Waves`."""
+    layers: list[nn.Module] = [Waves(octaves)]
+    for width in (inputs * (1 + 2 * octaves), hidden, hidden):
         layers += [nn.Linear(width, hidden, bias=False), BiasAct(hidden)]
     return nn.Sequential(*layers, nn.Linear(hidden, outputs))
 
@@ -49,7 +64,7 @@ def generator(spec: DataSpec, latent: int, channels: int) -> nn.Module:
     which points take, has four times as many units.
     """
     if not spec.is_image:
-        return perceptron(latent, 4 * channels, spec.dims)
+        return perceptron(latent, 4 * channels, spec.dims, 3)
     sides = sizes(spec)
     width = channels * 2 ** (len(sides) - 2)
     layers: list[nn.Module] = [nn.Unflatten(1, (latent, 1, 1))]
@@ -85,7 +100,7 @@ def width(spec: DataSpec, channels: int) -> int:
 def discriminator(spec: DataSpec, channels: int, *, norm: bool = False) -> nn.Module:
     """Items to logits: `features` and one convolution over the whole of their maps."""
     if not spec.is_image:
-        return nn.Sequential(perceptron(spec.dims, 4 * channels, 1), nn.Flatten(0))
+        return nn.Sequential(perceptron(spec.dims, 4 * channels, 1, 4), nn.Flatten(0))
     head = nn.Conv2d(width(spec, channels), 1, sizes(spec)[0])
     return nn.Sequential(features(spec, channels, norm=norm), head, nn.Flatten(0))
 

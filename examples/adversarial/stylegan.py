@@ -103,7 +103,7 @@ class Generator(nn.Module):
         w = self.mapping(z)
         if self.training:
             with torch.no_grad():
-                self.mean.lerp_(w.detach().float().mean(0), 0.005)
+                self.mean.lerp_(w.detach().mean(0).to(self.mean), 0.005)
         w = w if psi == 1.0 else torch.lerp(self.mean.to(w), w, psi)
         return w[:, None].expand(-1, self.num_styles, -1)
 
@@ -209,7 +209,7 @@ class StyleGAN(Adversarial):
         (gradient,) = torch.autograd.grad(product, styles, create_graph=create_graph)
         lengths = (gradient.float().square().sum(2).mean(1) + 1e-12).sqrt()
         with torch.no_grad():
-            self.length.lerp_(lengths.mean(), 0.01)
+            self.length.lerp_(lengths.mean().to(self.length), 0.01)
         penalty = (lengths - self.length).square().mean()
         return {"loss": self.every[PATH] * self.path * penalty, "length": lengths.mean()}
 

@@ -7,11 +7,11 @@ from torch import nn
 from examples.adversarial import networks
 from examples.adversarial.base import Adversarial
 from examples.model import Batch, DataSpec
-from genkern.nn import GANLoss, GradientPenalty
+from genkern.nn import GANLoss, GradientPenalty, InstanceNormAct
 
 
 def normed(conv: nn.Module, channels: int) -> nn.Sequential:
-    return nn.Sequential(conv, nn.InstanceNorm2d(channels, affine=True), nn.ReLU())
+    return nn.Sequential(conv, InstanceNormAct(channels, affine=True, act="relu"))
 
 
 class Residual(nn.Module):
@@ -20,7 +20,7 @@ class Residual(nn.Module):
         self.inner = nn.Sequential(
             normed(nn.Conv2d(channels, channels, 3, padding=1, bias=False), channels),
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.InstanceNorm2d(channels, affine=True),
+            InstanceNormAct(channels, affine=True),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -46,8 +46,7 @@ def patches(inputs: int, channels: int) -> nn.Sequential:
         nn.Conv2d(inputs, channels, 4, 2, 1, bias=False),
         networks.BiasAct(channels),
         nn.Conv2d(channels, 2 * channels, 4, 2, 1, bias=False),
-        nn.InstanceNorm2d(2 * channels, affine=True),
-        nn.LeakyReLU(0.2),
+        InstanceNormAct(2 * channels, affine=True, act="lrelu"),
     )
 
 

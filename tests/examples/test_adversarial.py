@@ -45,7 +45,11 @@ def test_a_turn_moves_its_own_player_alone(name):
 
 @pytest.mark.parametrize("kind", ["hinge", "rabce"])
 def test_two_processes_have_the_losses_of_one_with_the_same_batch(tmp_path, server, kind):
-    """Of a network without batch normalisation; the relativistic means are those of all items."""
+    """Of a network without batch normalisation; the relativistic means are those of all items.
+
+    The mean logits of "rabce" are not compared: its loss does not depend on the last bias, whose
+    gradient is rounding, and Adam makes steps of the learning rate of it.
+    """
     given = ["train", "sngan", "--data", "grid25", "--steps", 4, "--batch-size", 64]
     given += ["--lr", 0.05, "--set", f"kind={kind}", "channels=4", "latent=4", "--out"]
     for ranks in (1, 2):
@@ -54,7 +58,8 @@ def test_two_processes_have_the_losses_of_one_with_the_same_batch(tmp_path, serv
     one, two = (read_log(tmp_path / str(ranks)) for ranks in (1, 2))
     assert [r["step"] for r in two] == [1, 2, 3, 4]
     for a, b in zip(one, two, strict=True):
-        assert a == pytest.approx(b, rel=1e-5, abs=1e-5)
+        for player in ("discriminator loss", "generator loss"):
+            assert a[player] == pytest.approx(b[player], rel=1e-5, abs=1e-5)
     losses = [r["generator loss"] for r in one]
     assert abs(losses[-1] - losses[0]) > 1e-2  # the steps between them were taken
 
@@ -150,8 +155,8 @@ def test_no_item_of_a_penalised_critic_sees_another():
         torch.testing.assert_close(model.discriminator(items), alone)
 
 
-def test_sngan_is_lipschitz_1():
-    """Of perceptrons: leaky ReLU and every normalised layer are."""
+def test_sngan_is_lipschitz_1_behind_the_waves():
+    """Leaky ReLU and every normalised layer are; `Waves` have the slopes 1, 1, 2, 4, 8."""
     torch.manual_seed(0)
     model = build_model("sngan", POINTS, {"channels": 16})
     for parameter in model.discriminator.parameters():
@@ -161,23 +166,12 @@ def test_sngan_is_lipschitz_1():
         model.discriminator(torch.zeros(1, 2))
     a, b = torch.randn(2, 500, 2)
     slopes = (model.discriminator(a) - model.discriminator(b)).abs() / (a - b).norm(dim=1)
-    assert slopes.max() <= 1 + 1e-5
+    assert slopes.max() <= math.sqrt(1 + 1 + 4 + 16 + 64)
+    for weight in model.discriminator.normalized_weights().values():
+        assert torch.linalg.matrix_norm(weight, 2).item() == pytest.approx(1.0, abs=1e-3)
 
 
 # ---- labels ----------------------------------------------------------------------------------
-
-
-def test_conditional_batch_norm_is_batch_norm_with_the_gains_of_the_class():
-    layer = conditional.ConditionalBatchNorm(3, 2)
-    nn.init.normal_(layer.gain)
-    nn.init.normal_(layer.bias)
-    x, labels = torch.randn(6, 3, 4, 4), torch.tensor([0, 1, 1, 0, 1, 0])
-    found = layer(x, labels)
-    plain = torch.nn.functional.batch_norm(x, None, None, training=True)
-    for n, label in enumerate(labels):
-        gain, bias = layer.gain[label], layer.bias[label]
-        expected = (plain[n] * gain[:, None, None] + bias[:, None, None]).relu()
-        torch.testing.assert_close(found[n], expected)
 
 
 def test_projection_is_the_inner_product_with_the_embedding():
@@ -202,9 +196,9 @@ def test_orthogonal_regularisation_spares_the_norms_of_rows():
     layer = nn.ConvTranspose2d(3, 2, 2, bias=False)
     layer.weight.data.zero_()
     layer.weight.data[0, 0, 0, 0] = layer.weight.data[1, 1, 0, 0] = 5.0
-    assert conditional.products_of_rows(layer) == 0.0
+    assert conditional.products_of_rows(layer).item() == 0.0
     layer.weight.data[0, 1, 0, 0] = 2.0  # rows (5, ...) and (2, 5, ...): product 10, twice
-    assert conditional.products_of_rows(layer) == pytest.approx(200.0)
+    assert conditional.products_of_rows(layer).item() == pytest.approx(200.0)
 
 
 # ---- StyleGAN --------------------------------------------------------------------------------

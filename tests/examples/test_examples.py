@@ -10,6 +10,7 @@ from examples.errors import UsageError
 from examples.harness.config import build_model
 from examples.harness.sampling import draw
 from examples.model import Batch, DataSpec, GenerativeModel
+from genkern.nn import SpectralNorm
 
 DIGITS = DataSpec((1, 8, 8), 17, 10)
 
@@ -38,6 +39,9 @@ def test_loss_of_every_player_falls_within_a_few_steps(name):
     batch = next(data.load("digits").batches("train", 64))
     for player in make(name).players:
         model = make(name).eval()
+        for module in model.modules():
+            if isinstance(module, SpectralNorm):
+                module.train()  # its vectors follow the weights
         optimizer = torch.optim.Adam(model.players[player].parameters(), 1e-2)
         losses = []
         for _ in range(20):
