@@ -9,7 +9,7 @@ SHARE, TURNS = Number(float, 0, 1), Number(int, 1, 100)
 MODELS = {
     "acgan": Entry(
         "examples.adversarial.conditional:ACGAN",
-        *(4000, 5e-4, 64),
+        *(1500, 5e-4, 64),
         small={"latent": 4, "channels": 8},
         beta1=0.5,
         ema_decay=0.995,
@@ -17,7 +17,7 @@ MODELS = {
     ),
     "cgan": Entry(
         "examples.adversarial.conditional:ConditionalGAN",
-        *(4000, 5e-4, 64),
+        *(1500, 5e-4, 64),
         small={**TINY, "orthogonal": 1e-3},
         beta1=0.0,
         ema_decay=0.995,
@@ -35,7 +35,7 @@ MODELS = {
     ),
     "dcgan": Entry(
         "examples.adversarial.dcgan:DCGAN",
-        *(4000, 5e-4, 64),
+        *(2000, 5e-4, 64),
         small=TINY,
         beta1=0.5,
         ema_decay=0.995,
@@ -43,7 +43,7 @@ MODELS = {
     ),
     "dragan": Entry(
         "examples.adversarial.wgan:DRAGAN",
-        *(4000, 5e-4, 64),
+        *(1500, 5e-4, 64),
         small=TINY,
         beta1=0.5,
         ema_decay=0.995,
@@ -64,7 +64,7 @@ MODELS = {
     ),
     "lsgan": Entry(
         "examples.adversarial.dcgan:LSGAN",
-        *(4000, 5e-4, 64),
+        *(1500, 5e-4, 64),
         small=TINY,
         beta1=0.5,
         ema_decay=0.995,
@@ -80,7 +80,7 @@ MODELS = {
     ),
     "sngan": Entry(
         "examples.adversarial.sngan:SNGAN",
-        *(4000, 5e-4, 64),
+        *(2000, 5e-4, 64),
         small=TINY,
         beta1=0.0,
         ema_decay=0.995,
@@ -108,11 +108,11 @@ MODELS = {
     ),
     "stylegan": Entry(
         "examples.adversarial.stylegan:StyleGAN",
-        *(2000, 2e-3, 64),
+        *(1000, 2e-3, 64),
         small={"latent": 4, "channels": 4, "layers": 2},
         beta1=0.0,
         beta2=0.99,
-        ema_decay=0.998,
+        ema_decay=0.99,
         # Lazy regularisation is so many more steps of the same Adam (Karras et al. 2020, app. B).
         players={
             "discriminator": {"lr": 2e-3 * 16 / 17, "beta2": 0.99 ** (16 / 17)},
@@ -122,7 +122,7 @@ MODELS = {
     ),
     "wgan": Entry(
         "examples.adversarial.wgan:WGAN",
-        *(3000, 5e-4, 64),
+        *(1000, 5e-4, 64),
         small={**TINY, "k": 2},
         beta1=0.0,
         beta2=0.9,
@@ -132,7 +132,7 @@ MODELS = {
     ),
     "wgan_gp": Entry(
         "examples.adversarial.wgan:WGANGP",
-        *(3000, 5e-4, 64),
+        *(1000, 5e-4, 64),
         small={**TINY, "k": 2},
         beta1=0.0,
         beta2=0.9,

@@ -27,9 +27,9 @@ GAMES = {
     "GAN, saturating": Game("bce", saturating=True),
     "GAN, non-saturating": Game("bce"),
     "WGAN": Game("wgan"),
-    "WGAN-GP": Game("wgan", penalty=lambda: GradientPenalty("wgan_gp", weight=1.0)),
+    "WGAN-GP": Game("wgan", penalty=lambda: GradientPenalty("wgan_gp", weight=0.1)),
     "GAN with R1": Game("bce", penalty=lambda: GradientPenalty("r1", weight=1.0)),
-    "GAN with DRAGAN": Game("bce", penalty=lambda: GradientPenalty("dragan", weight=1.0)),
+    "GAN with DRAGAN": Game("bce", penalty=lambda: GradientPenalty("dragan", weight=0.1)),
 }
 
 
