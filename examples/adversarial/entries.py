@@ -138,6 +138,15 @@ MODELS = {
         beta2=0.9,
         ema_decay=0.995,
         needs="anything",
+        points={
+            "steps": 6000,
+            "lr": 1e-3,
+            "batch_size": 256,
+            "beta1": 0.5,
+            "ema_decay": 0.998,
+            "clip_norm": 1e6,
+            "options": {"latent": 2, "channels": 16, "weight": 3.0, "k": 1},
+        },
         limits={"k": TURNS},
     ),
 }

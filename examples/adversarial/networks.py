@@ -35,24 +35,24 @@ def sizes(spec: DataSpec) -> list[int]:
 
 
 class Waves(nn.Module):
-    """x, and sines and cosines of x at octaves from 1 radian on: a perceptron of x alone learns
-    what is steep late. Source: Tancik et al. 2020, "Fourier features let networks learn high
-    frequency functions".
+    """x, and sines and cosines of x at octaves of a first frequency: a perceptron of x alone is
+    late to learn what is steep. Source: Tancik et al. 2020, "Fourier features let networks learn
+    high frequency functions in low dimensional domains".
     """
 
-    def __init__(self, octaves: int) -> None:
+    def __init__(self, octaves: int, first: float) -> None:
         super().__init__()
-        self.octaves = octaves
+        self.frequencies = [first * 2.0**octave for octave in range(octaves)]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        turned = [2.0**octave * x for octave in range(self.octaves)]
+        turned = [frequency * x for frequency in self.frequencies]
         return torch.cat([x, *map(torch.sin, turned), *map(torch.cos, turned)], dim=1)
 
 
-def perceptron(inputs: int, hidden: int, outputs: int, octaves: int) -> nn.Sequential:
-    """Three hidden layers behind `Waves`."""
-    layers: list[nn.Module] = [Waves(octaves)]
-    for width in (inputs * (1 + 2 * octaves), hidden, hidden):
+def perceptron(inputs: int, hidden: int, outputs: int, waves: Waves) -> nn.Sequential:
+    """Three hidden layers behind the waves."""
+    layers: list[nn.Module] = [waves]
+    for width in (inputs * (1 + 2 * len(waves.frequencies)), hidden, hidden):
         layers += [nn.Linear(width, hidden, bias=False), BiasAct(hidden)]
     return nn.Sequential(*layers, nn.Linear(hidden, outputs))
 
@@ -64,7 +64,7 @@ def generator(spec: DataSpec, latent: int, channels: int) -> nn.Module:
     which points take, has four times as many units.
     """
     if not spec.is_image:
-        return perceptron(latent, 4 * channels, spec.dims, 3)
+        return perceptron(latent, 4 * channels, spec.dims, Waves(3, 1.0))
     sides = sizes(spec)
     width = channels * 2 ** (len(sides) - 2)
     layers: list[nn.Module] = [nn.Unflatten(1, (latent, 1, 1))]
@@ -100,7 +100,7 @@ def width(spec: DataSpec, channels: int) -> int:
 def discriminator(spec: DataSpec, channels: int, *, norm: bool = False) -> nn.Module:
     """Items to logits: `features` and one convolution over the whole of their maps."""
     if not spec.is_image:
-        return nn.Sequential(perceptron(spec.dims, 4 * channels, 1, 4), nn.Flatten(0))
+        return nn.Sequential(perceptron(spec.dims, 4 * channels, 1, Waves(4, 0.5)), nn.Flatten(0))
     head = nn.Conv2d(width(spec, channels), 1, sizes(spec)[0])
     return nn.Sequential(features(spec, channels, norm=norm), head, nn.Flatten(0))
 

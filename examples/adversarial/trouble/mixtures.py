@@ -72,7 +72,7 @@ def line(name: str, runs: list[Run]) -> str:
 def main() -> None:
     parser = plots.parser(__doc__)
     parser.add_argument("--data", choices=("grid25", "ring8"), default="grid25")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--steps", type=int, help="default: those of the registry")
     parser.add_argument("--only", choices=sorted(PLAYERS), help="one of the models")
     given = parser.parse_args()
@@ -80,9 +80,7 @@ def main() -> None:
     steps = {} if given.steps is None else {"steps": given.steps}
     picture, axes = plots.figure(len(chosen), columns=2)
     for (name, (model, options)), panel in zip(chosen.items(), axes, strict=True):
-        runs = [
-            run(model, given.data, seed, options=options, **steps) for seed in range(given.seeds)
-        ]
+        runs = [run(model, given.data, seed, options=options, **steps) for seed in given.seeds]
         print(line(name, runs), flush=True)
         panel.plot(*runs[0].samples.T.numpy(), ".", markersize=1)
         panel.plot(*mixture(given.data)[0].T.numpy(), "+", color="black", markersize=4)
