@@ -69,10 +69,16 @@ class GenerativeModel(nn.Module, ABC):
 
     A model is trained by its players in turn (`players`, `schedule`); most have one, a GAN has
     two. Calling the model computes a loss, so that wrappers such as DDP see every forward pass.
+
+    A turn is the name of a player, or "PLAYER REGULARISER": that player's optimiser minimises what
+    `loss` gives for the whole name, which with `intervals` may come less often (lazy
+    regularisation).
     """
 
     #: The loss is a negative log-likelihood (or a bound on it) in nats per item.
     likelihood: ClassVar[bool] = True
+    #: All processes draw the same noise, and each takes its share: several train as one.
+    shared_noise: ClassVar[bool] = False
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
@@ -85,8 +91,17 @@ class GenerativeModel(nn.Module, ABC):
 
     @property
     def schedule(self) -> tuple[str, ...]:
-        """The players of one training step, in turn; each turn takes a fresh batch."""
+        """The turns of one training step; each takes a fresh batch."""
         return ("model",)
+
+    @property
+    def intervals(self) -> dict[str, int]:
+        """Of a turn that comes only every so many steps, from the first on: how many."""
+        return {}
+
+    def turns(self, step: int) -> list[str]:
+        """The turns of the training step behind ``step`` others."""
+        return [turn for turn in self.schedule if step % self.intervals.get(turn, 1) == 0]
 
     @abstractmethod
     def loss(

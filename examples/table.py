@@ -1,5 +1,6 @@
 """`python -m examples table`: trains models, and writes what came of them to a page."""
 
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -63,15 +64,12 @@ def measure(
     model = trainer.chosen_model()
     start, count = time.perf_counter(), num_samples(dataset.spec)
     generator = torch.Generator().manual_seed(0)
-    items = draw(name, model, count, generator, items=dataset.splits["test"])
+    items = draw(name, model, count, generator, batch=dataset.whole("test"))
     sample_seconds = (time.perf_counter() - start) / count
     value, half_width = score(name, model, dataset)
-    epoch_seconds = (
-        _step_seconds(trainer)
-        * len(dataset.splits["train"])
-        / trainer.config.batch_size
-        / len(model.schedule)
-    )
+    batches = sum(1 / model.intervals.get(turn, 1) for turn in model.schedule)
+    taken, in_epoch = trainer.step, len(dataset.splits["train"]) / config.batch_size / batches
+    epoch_seconds = _step_seconds(trainer) * in_epoch
     row = {
         "model": name,
         "data": dataset.name,
@@ -79,7 +77,7 @@ def measure(
         "value": value,
         "half_width": half_width,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "steps": trainer.step,
+        "steps": taken,
         "epoch_seconds": epoch_seconds,
         "sample_seconds": sample_seconds,
         "machine": f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
@@ -97,10 +95,12 @@ def score(name: str, model: GenerativeModel, dataset: Dataset) -> tuple[float, f
 
 
 def _step_seconds(trainer: Trainer) -> float:
-    """Median time of a training step; the model is not the trained one afterwards."""
-    seconds = []
-    for _ in range(20):
+    """Median time of a training step, or the mean where steps differ; the model and the step of
+    ``trainer`` are not those of the training afterwards."""
+    seconds, intervals = [], trainer.model.intervals
+    for _ in range(math.lcm(*intervals.values()) if intervals else 20):
         start = time.perf_counter()
         trainer.train_step()
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+        trainer.step += 1
+    return statistics.mean(seconds) if intervals else statistics.median(seconds)

@@ -56,9 +56,7 @@ def _peak(step: Callable, network: nn.Module) -> tuple[int, int | None]:
     return peaks[0] or 0, peaks[1]
 
 
-def measure(
-    network: Trained, budget: Budget, log: Callable[[str], None] = print
-) -> Measured:
+def measure(network: Trained, budget: Budget, log: Callable[[str], None] = print) -> Measured:
     failures = disagreements(network)
     torch.manual_seed(0)
     images = network.images()

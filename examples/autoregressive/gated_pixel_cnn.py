@@ -9,6 +9,7 @@ from torch import nn
 
 import genkern
 from examples.autoregressive.raster import RasterModel
+from examples.data.luminance import luminance
 from examples.model import Batch, DataSpec
 from genkern.nn import MaskedConv2d
 
@@ -160,12 +161,3 @@ class ColourGatedPixelCNN(GatedPixelCNN):
 
     def encode(self, given: torch.Tensor | None) -> torch.Tensor:
         return self.map(self.spec.scale(given, next(self.parameters())))
-
-
-def luminance(items: torch.Tensor) -> torch.Tensor:
-    """Levels (N, C, H, W) to (N, 1, H, W): of three colours as ITU-R BT.601 weighs them, of
-    others their mean; rounded to a level."""
-    C = items.shape[1]
-    weights = (0.299, 0.587, 0.114) if C == 3 else (1.0 / C,) * C
-    weighed = items.float() * torch.tensor(weights, device=items.device)[:, None, None]
-    return weighed.sum(1, keepdim=True).round().to(items.dtype)

@@ -62,6 +62,8 @@ DATASETS = {
     "mnist": Source("examples.data.files:mnist", images=True, labels=True, large=True, local=True),
     "patches": Source("examples.data.bundled:patches", images=True, colours=True, large=True),
     "ring8": Source("examples.data.synthetic:ring8", images=False),
+    "shapes": Source("examples.data.synthetic:shapes", images=True, labels=True, colours=True),
+    "textures": Source("examples.data.bundled:textures", images=True, labels=True),
 }
 
 

@@ -56,17 +56,37 @@ def patches() -> Dataset:
     return Dataset("patches", DataSpec((3, PATCH, PATCH), 256), splits, {})
 
 
+def textures() -> Dataset:
+    """16x16 patches of brick (class 0) and gravel (1), grey, at a third of scikit-image's scale.
+
+    Split by area as `patches`; those of one area overlap.
+    """
+    bounds = {"train": (0.0, 0.7, 2), "val": (0.7, 0.8, 4), "test": (0.8, 1.0, 4)}
+    found, labels = {split: [] for split in bounds}, {split: [] for split in bounds}
+    for label, picture in enumerate(_pictures(("brick.png", "gravel.png"))):
+        grey = picture[:1].float()
+        grey = torch.nn.functional.avg_pool2d(grey, 3).round().to(torch.uint8)
+        width = grey.shape[2]
+        for split, (left, right, stride) in bounds.items():
+            area = grey[:, :, round(left * width) : round(right * width)]
+            tiles = area.unfold(1, 16, stride).unfold(2, 16, stride)
+            found[split].append(tiles.permute(1, 2, 0, 3, 4).reshape(-1, 1, 16, 16))
+            labels[split].append(torch.full((len(found[split][-1]),), label))
+    splits, classes = ({k: torch.cat(v) for k, v in part.items()} for part in (found, labels))
+    return Dataset("textures", DataSpec((1, 16, 16), 256, 2), splits, classes)
+
+
 def _splits(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
     return {"train": train, "val": val, "test": test}
 
 
-def _pictures() -> list[torch.Tensor]:
+def _pictures(names: tuple[str, ...] = PICTURES) -> list[torch.Tensor]:
     # The files are opened directly: skimage.data would download a picture that it lacks.
     import skimage
 
     folder = Path(skimage.__file__).parent / "data"
-    missing = [str(folder / name) for name in PICTURES if not (folder / name).is_file()]
+    missing = [str(folder / name) for name in names if not (folder / name).is_file()]
     if missing:
         raise UsageError("patches: scikit-image lacks its pictures: " + ", ".join(missing))
-    opened = (Image.open(folder / name).convert("RGB") for name in PICTURES)
+    opened = (Image.open(folder / name).convert("RGB") for name in names)
     return [torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in opened]

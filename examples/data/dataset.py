@@ -36,6 +36,9 @@ class Dataset:
             part = slice(start, start + size)
             yield Batch(items[part], None if labels is None else labels[part])
 
+    def whole(self, split: str) -> Batch:
+        return Batch(self.splits[split], self.labels.get(split))
+
     def digest(self) -> str:
         """SHA-256 of every item and label."""
         content = hashlib.sha256()

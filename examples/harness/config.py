@@ -65,9 +65,13 @@ class TrainConfig:
         entry = registry.entry(model)
         names = ("steps", "lr", "batch_size", "beta1", "beta2", "ema_decay")
         given = {name: getattr(entry, name) for name in names}
-        if data.source(overrides.get("data", cls.data)).large:
+        source = data.source(overrides.get("data", cls.data))
+        if source.large:
             given |= entry.large
-        given |= overrides
+        if not source.images:
+            given |= entry.points
+        options = {**given.get("options", {}), **overrides.get("options", {})}
+        given |= overrides | {"options": options}
         given["players"] = merged(entry.players, overrides.get("players", {}))
         return cls(model=model, **given)
 

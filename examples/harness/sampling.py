@@ -19,21 +19,24 @@ def draw(
     generator: torch.Generator,
     temperature: float = 1.0,
     label: int | None = None,
-    items: torch.Tensor | None = None,
+    batch: Batch | None = None,
 ) -> torch.Tensor:
     """Samples of the model ``name``: of class ``label``, or of each class in turn.
 
-    A model of what is missing of an image takes the rest from ``items``, one after the other.
+    A model that is given images takes them from ``batch``, one after the other.
     """
     classes, entry = model.spec.classes, registry.entry(name)
-    if not entry.labels and label is not None:
+    if (entry.pictures or not entry.labels) and label is not None:
         raise wrong("--label", "nothing where MODEL takes no labels", label, name)
     if entry.pictures:
-        if items is None:
-            how = f"python -m examples complete {name}"
-            raise UsageError(f"MODEL: {name} draws what is missing of a picture ({how})")
-        chosen = items[torch.arange(num_samples) % len(items)]
-        return model.sample(num_samples, generator, temperature, model.given(Batch(chosen)))
+        if batch is None:
+            command = "examples complete" if entry.exact else "examples.adversarial.translate"
+            how = f"python -m {command} {name}"
+            raise UsageError(f"MODEL: {name} draws what belongs to a picture ({how})")
+        chosen = torch.arange(num_samples) % len(batch)
+        labels = None if batch.labels is None else batch.labels[chosen]
+        given = model.given(Batch(batch.items[chosen], labels))
+        return model.sample(num_samples, generator, temperature, given)
     if not entry.labels:
         return model.sample(num_samples, generator, temperature)
     assert classes is not None  # `registry.refusal` has seen to it

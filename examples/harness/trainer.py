@@ -105,7 +105,7 @@ class Trainer:
         self.ema.to(self.accelerator.device)
         items, labels = self.dataset.splits["train"], self.dataset.labels.get("train")
         self.batches = Batches(items, labels, config.batch_size, config.seed, rank, world_size)
-        seed = stream_seed(config.seed, NOISE, rank)
+        seed = stream_seed(config.seed, NOISE, 0 if self.model.shared_noise else rank)
         torch.manual_seed(seed)
         self.generator = torch.Generator(self.accelerator.device).manual_seed(seed)
 
@@ -169,18 +169,19 @@ class Trainer:
         self.wrapped.train()
         # Nats per dimension, so that clip_norm means the same on any size of image.
         scale = 1.0 / self.model.spec.dims if self.model.likelihood else 1.0
-        for player in self.model.schedule:
+        for turn in self.model.turns(self.step):
+            player = turn.partition(" ")[0]
             optimizer = self.optimizers[player]
             optimizer.zero_grad()
             values = self.wrapped(
-                self.batches.next().to(self.accelerator.device), self.generator, player
+                self.batches.next().to(self.accelerator.device), self.generator, turn
             )
             self.accelerator.backward(values["loss"] * scale)
             parameters = self.model.players[player].parameters()
             largest = self.config.of_player(player)["clip_norm"]
             self.accelerator.clip_grad_norm_(parameters, largest)
             optimizer.step()
-            prefix = "" if len(self.optimizers) == 1 else f"{player} "
+            prefix = "" if len(self.optimizers) == 1 else f"{turn} "
             scalars |= {prefix + name: value.detach() for name, value in values.items()}
         self.ema.update_parameters(self.model)
         return scalars
@@ -226,19 +227,19 @@ class Trainer:
         """Reads the losses of the last steps from the device, and records them."""
         if not pending:
             return
-        names = list(pending[0])
-        values = torch.stack([torch.stack([s[n].float() for n in names]) for s in pending])
+        values = torch.stack([value.float() for step in pending for value in step.values()])
         values = self.accelerator.reduce(values, reduction="mean")
         if not values.isfinite().all():
             raise UsageError(
                 f"{self.config.model}: the loss is not finite by step {self.step}; the last "
                 f"checkpoint in {self.out} is kept (a lower --lr may help)"
             )
-        rows = values.tolist()
+        numbers = iter(values.tolist())
+        rows = [{name: next(numbers) for name in step} for step in pending]
         if self.recorder is not None:
             for step, row in enumerate(rows, start=self.step - len(rows) + 1):
-                self.recorder.losses(step, dict(zip(names, row, strict=True)))
-            self.recorder.progress(self.step, dict(zip(names, rows[-1], strict=True)))
+                self.recorder.losses(step, row)
+            self.recorder.progress(self.step, rows[-1])
         pending.clear()
 
     def _periodic(self) -> None:
@@ -247,8 +248,8 @@ class Trainer:
         if self._due("sample_every") and self.recorder is not None:
             model = self.ema.module.eval()
             generator = torch.Generator(self.accelerator.device).manual_seed(self.config.seed)
-            count, items = num_samples(self.dataset.spec), self.dataset.splits["val"]
-            drawn = draw(self.config.model, model, count, generator, items=items)
+            count, batch = num_samples(self.dataset.spec), self.dataset.whole("val")
+            drawn = draw(self.config.model, model, count, generator, batch=batch)
             self.recorder.samples(self.step, drawn)
         if self._due("checkpoint_every"):
             self._save()

@@ -12,3 +12,6 @@ __all__ = [
     "log_likelihood",
     "posterior_gap",
 ]
+from genkern.metrics.modes import Modes, modes
+
+__all__ = ["Modes", "modes"]

@@ -6,8 +6,8 @@ from genkern.nn.gaussian import GaussianLatent
 from genkern.nn.gradient_penalty import GradientPenalty, input_gradient
 from genkern.nn.masked_conv2d import MaskedConv2d, contiguous_colours
 from genkern.nn.masked_linear import MaskedLinear, made_degrees
-from genkern.nn.norm_act import ConditionalBatchNorm2d, InstanceNormAct
 from genkern.nn.minibatch_stddev import MinibatchStddev, minibatch_stddev
+from genkern.nn.norm_act import ConditionalBatchNorm2d, InstanceNormAct
 from genkern.nn.row_lstm import RowLSTM
 from genkern.nn.spectral_norm import SpectralNorm
 from genkern.nn.upfirdn2d import ModulatedConv2d, modulated_conv2d
@@ -18,8 +18,8 @@ __all__ = [
     "GANLoss",
     "GANStatistics",
     "GaussianLatent",
-    "InstanceNormAct",
     "GradientPenalty",
+    "InstanceNormAct",
     "MaskedConv2d",
     "MaskedLinear",
     "MinibatchStddev",

@@ -10,6 +10,7 @@ from examples.errors import UsageError
 from examples.harness.config import build_model
 from examples.harness.sampling import draw
 from examples.model import Batch, DataSpec, GenerativeModel
+from genkern.nn import SpectralNorm
 
 DIGITS = DataSpec((1, 8, 8), 17, 10)
 
@@ -38,6 +39,9 @@ def test_loss_of_every_player_falls_within_a_few_steps(name):
     batch = next(data.load("digits").batches("train", 64))
     for player in make(name).players:
         model = make(name).eval()
+        for module in model.modules():
+            if isinstance(module, SpectralNorm):
+                module.train()  # its vectors follow the weights
         optimizer = torch.optim.Adam(model.players[player].parameters(), 1e-2)
         losses = []
         for _ in range(20):
@@ -51,10 +55,15 @@ def test_loss_of_every_player_falls_within_a_few_steps(name):
 
 @pytest.mark.parametrize("name", registry.MODELS)
 def test_samples_are_items_and_follow_the_generator(name):
-    spec = DataSpec((3, 8, 8), 17) if registry.entry(name).pictures else DIGITS
-    items = torch.randint(spec.levels, (3, *spec.shape), dtype=torch.uint8)
+    spec = DataSpec((3, 8, 8), 17, 10) if registry.entry(name).pictures else DIGITS
+    items = torch.randint(spec.levels, (6, *spec.shape), dtype=torch.uint8)
+    first_given, other_given = (Batch(x, torch.tensor([0, 1, 2])) for x in items.split(3))
     model = make(name, spec).eval()
-    first, again, other = (draw(name, model, 3, noise(seed), items=items) for seed in (0, 0, 1))
+    # A model that is given images may have no noise of its own.
+    first, again, other = (
+        draw(name, model, 3, noise(seed), batch=given)
+        for seed, given in ((0, first_given), (0, first_given), (1, other_given))
+    )
     assert first.shape == (3, *spec.shape)
     assert first.dtype == torch.uint8
     assert first.max() < spec.levels

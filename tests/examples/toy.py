@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from examples.entry import Entry
 from examples.latent.vae import VAE
 from examples.model import Batch, DataSpec
 from examples.options import Value
-from examples.registry import Entry
 
 
 class ConditionalVAE(VAE):
