@@ -11,7 +11,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the memory profiler says hell
 
 import torch
 
-from benchmarks import penalties, training
+from benchmarks import training
 from benchmarks.core import case, store, tune
 from benchmarks.core.compare import compare
 from benchmarks.core.measure import FULL, QUICK, AboveRoofline
@@ -58,10 +58,6 @@ def _placing(command: argparse.ArgumentParser) -> None:
     command.add_argument("--quick", action="store_true", help="a look, not a result")
 
 
-def _networks() -> dict[str, training.Network]:
-    return training.networks() | penalties.networks()
-
-
 def parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     top = argparse.ArgumentParser(prog="python -m benchmarks", allow_abbrev=False)
     sub = top.add_subparsers(dest="command", required=True)
@@ -85,7 +81,7 @@ def parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser
     commands["run"].add_argument(
         "--busy", type=int, default=0, metavar="N", help="beside N processes that never pause"
     )
-    names = ", ".join(_networks())
+    names = ", ".join(training.networks())
     commands["training"].add_argument("op", nargs="*", help=f"parts of the names of {names}")
     _placing(commands["training"])
     commands["training"].set_defaults(device="cpu", dtype="float32", threads=None)
@@ -130,7 +126,7 @@ def _measure(arguments: argparse.Namespace) -> int:
         records = run(cases, dtype, device, budget, against, context)
     elif arguments.command == "training":
         parts = arguments.op or [""]
-        found = [n for n in _networks().values() if any(p in n.name for p in parts)]
+        found = [n for n in training.networks().values() if any(p in n.name for p in parts)]
         records = train(found, budget, context)
     else:
         records = scaling(arguments.op or case.families(), dtype, device, budget, context)

@@ -18,10 +18,10 @@ from torch.distributions import Bernoulli, Normal
 
 import genkern
 from benchmarks.core.case import Case, Target
+from benchmarks.core.trained import PHASE, Trained
 from examples.latent.vae import VAE
 from examples.model import DataSpec
 
-OP, PHASE = "training", "step"
 SAMPLES = 64
 TARGETS = {PHASE: Target(2.0)}
 MEMORY = 0.5  # of the plain step's peak
@@ -89,18 +89,11 @@ def logistic(output: torch.Tensor, x: torch.Tensor, levels: int) -> torch.Tensor
 
 
 @dataclass(frozen=True)
-class Step:
-    """``model`` of genkern on ``batch`` images, and what torch.distributions makes of it."""
+class Step(Trained):
+    """``model`` of genkern, and what torch.distributions makes of it."""
 
-    name: str
-    batch: int
-    spec: DataSpec
     model: Callable[[DataSpec], VAE]
     likelihood: Callable
-
-    def images(self, count: int | None = None) -> torch.Tensor:
-        shape = (count or self.batch, *self.spec.shape)
-        return torch.randint(self.spec.levels or 0, shape, dtype=torch.uint8)
 
     def built(self) -> dict[str, tuple[nn.Module, Callable]]:
         """Each implementation's network and its bound."""
@@ -121,24 +114,7 @@ class Step:
         return forward, 2 * forward - 2.0 * self.batch * first
 
     def case(self) -> Case:
-        """What a record says of it."""
-        size = float(sum(p.numel() for p in self.model(self.spec).parameters()))
-        nothing: Callable = lambda *_: torch.empty(0)  # noqa: E731
-        return Case(
-            family=OP,
-            op=OP,
-            shape=self.name,
-            inputs=dict,
-            genkern=nothing,
-            eager=nothing,
-            reference=nothing,
-            outputs=("loss",),
-            flops=self.products(),
-            elements=(size, 8 * size),  # Adam reads four and writes three
-            phases=(PHASE,),
-            targets=TARGETS,
-            memory=MEMORY,
-        )
+        return self.record(self.model(self.spec), self.products(), TARGETS, memory=MEMORY)
 
 
 def binary(name: str, hidden: int = 200, latent: int = 50, batch: int = 20, side: int = 28) -> Step:

@@ -7,7 +7,7 @@ share of the step is printed: it is torch's in both, and what remains is what fu
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,7 +19,8 @@ from torch.utils.flop_counter import flop_registry
 
 import genkern
 from benchmarks.core.case import Case, Target
-from benchmarks.training import OP, PHASE, Network
+from benchmarks.core.trained import PHASE, Trained
+from benchmarks.training import PHASE
 from benchmarks.upfirdn2d import BLUR, eager
 from examples.model import DataSpec
 
@@ -161,14 +162,11 @@ def convolution_share(step: Callable[[], object]) -> float:
 
 
 @dataclass(frozen=True)
-class Penalty(Network):
+class Penalty(Trained):
     """A step whose loss is ``loss(network, images)``; ``build`` makes one of its layers."""
 
-    loss: Callable[[nn.Module, torch.Tensor], torch.Tensor] = r1
-    build: Callable[[Layers], nn.Module] = lambda layers: nn.Module()
-
-    def images(self, count: int | None = None) -> torch.Tensor:
-        return torch.randn(count or self.batch, *self.spec.shape)
+    loss: Callable[[nn.Module, torch.Tensor], torch.Tensor]
+    build: Callable[[Layers], nn.Module]
 
     def built(self) -> dict[str, tuple[nn.Module, Callable]]:
         found: dict[str, tuple[nn.Module, Callable]] = {}
@@ -184,24 +182,9 @@ class Penalty(Network):
 
     def case(self) -> Case:
         network, loss = self.built()["genkern"]
-        size = float(sum(p.numel() for p in network.parameters()))
         with Flops() as products:
             loss(self.images()).backward()
-        nothing: Callable = lambda *_: torch.empty(0)  # noqa: E731
-        return Case(
-            family=OP,
-            op=OP,
-            shape=self.name,
-            inputs=dict,
-            genkern=nothing,
-            eager=nothing,
-            reference=nothing,
-            outputs=("loss",),
-            flops=(products.total, 0.0),
-            elements=(size, 8 * size),
-            phases=(PHASE,),
-            targets=TARGETS,
-        )
+        return self.record(network, (products.total, 0.0), TARGETS)
 
     def notes(self, steps: dict[str, Callable]) -> list[str]:
         shares = (f"{name} {convolution_share(step):.0%}" for name, step in steps.items())
@@ -210,18 +193,17 @@ class Penalty(Network):
 
 def penalty(name: str, loss: Callable, build: Callable, batch: int = BATCH) -> Penalty:
     spec = DataSpec((3, 32, 32), None)
-    return Penalty(name, batch, spec, lambda s: nn.Module(), {}, loss=loss, build=build)
+    return Penalty(name, batch, spec, loss, build)
 
 
-def networks(width: int = 64, batch: int = BATCH) -> dict[str, Network]:
+def steps(width: int = 64, batch: int = BATCH) -> Sequence[Penalty]:
     def critic(normalise: bool, blur: bool) -> Callable[[Layers], nn.Module]:
         return lambda layers: Critic(layers, width, normalise, blur)
 
     size = f"{width} N{batch} 3x32x32"
-    found = (
+    return (
         penalty(f"r1 dcgan {size}", r1, critic(False, False), batch),
         penalty(f"r1 blurred dcgan {size}", r1, critic(False, True), batch),
         penalty(f"wgan-gp dcgan {size}", wgan_gp, critic(True, False), batch),
         penalty(f"path length adain {size}", path_length, lambda s: Synthesis(s, width), batch),
     )
-    return {network.name: network for network in found}

@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks import iwae, vae
+from benchmarks import iwae, penalties, vae
 from benchmarks.core.case import Case, Target
+from benchmarks.core.trained import PHASE, Trained
 from examples.autoregressive.gated_pixel_cnn import GatedPixelCNN
 from examples.autoregressive.pixel_cnn import PixelCNN
 from examples.model import DataSpec
 
-OP, PHASE = "training", "step"
 TARGETS = {PHASE: Target(1.7)}
 MEMORY = 0.7  # of eager's peak
 
@@ -163,18 +163,11 @@ def products(network: nn.Module, pixels: int) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Network:
-    """``model`` of genkern, and ``plain`` ones by implementation, on ``batch`` images."""
+class Network(Trained):
+    """``model`` of genkern, and ``plain`` ones by implementation."""
 
-    name: str
-    batch: int
-    spec: DataSpec
     model: Callable[[DataSpec], nn.Module]
     plain: dict[str, Callable[[DataSpec], nn.Module]]
-
-    def images(self, count: int | None = None) -> torch.Tensor:
-        shape = (count or self.batch, *self.spec.shape)
-        return torch.randint(self.spec.levels or 0, shape, dtype=torch.uint8)
 
     def built(self) -> dict[str, tuple[nn.Module, Callable]]:
         """Each implementation's network and its likelihood."""
@@ -186,31 +179,15 @@ class Network:
             found[name] = network, Plain(network, self.spec).nll
         return found
 
-    def notes(self, steps: dict[str, Callable]) -> list[str]:
-        """Lines to print beside the times."""
-        return []
-
     def case(self) -> Case:
-        """What a record says of it."""
         network = self.plain["eager"](self.spec)
-        size = float(sum(p.numel() for p in network.parameters()))
         pixels = self.batch * self.spec.shape[1] * self.spec.shape[2]
-        nothing: Callable = lambda *_: torch.empty(0)  # noqa: E731
-        return Case(
-            family=OP,
-            op=OP,
-            shape=self.name,
-            inputs=dict,
-            genkern=nothing,
-            eager=nothing,
-            reference=nothing,
-            outputs=("loss",),
-            flops=products(network, pixels),
-            elements=(size, 8 * size),  # Adam reads four and writes three
-            library_call="F.conv2d without the dead rows and columns, and a cut",
-            phases=(PHASE,),
-            targets=TARGETS,
+        return self.record(
+            network,
+            products(network, pixels),
+            TARGETS,
             memory=MEMORY,
+            library_call="F.conv2d without the dead rows and columns, and a cut",
         )
 
 
@@ -239,12 +216,13 @@ def coloured(name: str, hidden: int = 128, blocks: int = 15, batch: int = 8) -> 
     )
 
 
-def networks() -> dict[str, Network | iwae.Step | vae.Step]:
-    found: Sequence[Network | iwae.Step | vae.Step] = (
+def networks() -> dict[str, Trained]:
+    found: Sequence[Trained] = (
         gated("gated_pixel_cnn 10x128 k3 N16 28x28", 3),
         gated("gated_pixel_cnn 10x128 k5 N16 28x28", 5),
         coloured("pixel_cnn 15 blocks h128 N8 3x32x32"),
         *iwae.steps(),
         *vae.steps(),
+        *penalties.steps(),
     )
     return {network.name: network for network in found}

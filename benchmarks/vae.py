@@ -17,10 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import genkern
 from benchmarks.core.case import Case, Target
+from benchmarks.core.trained import PHASE, Trained
 from benchmarks.discretized_logistic_mixture import eager_nll
 from examples.model import DataSpec
 
-OP, PHASE = "training", "step"
 #: From the decoder's results (N, ...) and the images to nats (N,).
 Likelihood = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -77,24 +77,17 @@ def plain_bernoulli(logits: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Step:
-    """A VAE on ``batch`` images, and its likelihood by genkern and by people's code.
+class Step(Trained):
+    """A VAE, and its likelihood by genkern and by people's code.
 
     Args:
         target: eager's time over genkern's; None: nothing is promised.
     """
 
-    name: str
-    batch: int
-    spec: DataSpec
     networks: Callable[[DataSpec], Networks]
     likelihood: Likelihood
     plain: Likelihood
     target: float | None = None
-
-    def images(self, count: int | None = None) -> torch.Tensor:
-        shape = (count or self.batch, *self.spec.shape)
-        return torch.randint(self.spec.levels or 0, shape, dtype=torch.uint8)
 
     def posterior(self, networks: Networks, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         scaled = self.spec.scale(images, next(networks.parameters()))
@@ -125,28 +118,14 @@ class Step:
         }
 
     def case(self) -> Case:
-        """What a record says of it; the products of the networks alone are counted."""
+        """The products of the networks alone are counted."""
         networks = self.networks(self.spec)
-        size = float(sum(p.numel() for p in networks.parameters()))
         with FlopCounterMode(display=False) as counter:
             mu, _ = self.posterior(networks, self.images())
             networks.decoder(mu)
         forward = float(counter.get_total_flops())
-        nothing: Callable = lambda *_: torch.empty(0)  # noqa: E731
-        return Case(
-            family=OP,
-            op=OP,
-            shape=self.name,
-            inputs=dict,
-            genkern=nothing,
-            eager=nothing,
-            reference=nothing,
-            outputs=("loss",),
-            flops=(forward, 2 * forward),
-            elements=(size, 8 * size),  # Adam reads four and writes three
-            phases=(PHASE,),
-            targets={} if self.target is None else {PHASE: Target(self.target)},
-        )
+        targets = {} if self.target is None else {PHASE: Target(self.target)}
+        return self.record(networks, (forward, 2 * forward), targets)
 
 
 def photographs(

@@ -5,6 +5,9 @@ from typing import Any
 
 from examples.options import Takes, Value
 
+#: The steps beside it take about a minute on two cores: too few for more than a first look.
+LARGE = {"batch_size": 4, "eval_every": 100}
+
 
 @dataclass(frozen=True)
 class Entry:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from examples import described
 from examples.adversarial import entries as adversarial
-from examples.entry import Entry
+from examples.entry import LARGE, Entry
 from examples.errors import unknown_name, wrong
 from examples.latent import entries as latent
 from examples.options import OF_MODEL, Number, Takes, Value
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from examples.model import GenerativeModel
 
 
-#: The steps beside it take about a minute on two cores: too few for more than a first look.
-LARGE = {"batch_size": 4, "eval_every": 100}
 AUTOREGRESSIVE = {
     "fvsbn": Entry(
         "examples.autoregressive.fvsbn:FVSBN",

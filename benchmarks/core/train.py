@@ -7,13 +7,12 @@ import torch
 from torch import nn
 
 import genkern
-from benchmarks import iwae, training, vae
 from benchmarks.core import cpu
 from benchmarks.core.measure import Budget, Ceilings, Measured, interleave
 from benchmarks.core.run import describe, records_of
 from benchmarks.core.store import Record
+from benchmarks.core.trained import PHASE, Trained
 
-Trained = training.Network | iwae.Step | vae.Step
 CHECKED_STEPS = 2
 TOLERANCE = 1e-9  # between losses in float64
 
@@ -83,7 +82,7 @@ def train(
     ceilings = Ceilings("cpu", torch.float32)
     records: list[Record] = []
     for network in networks:
-        arguments = (network.case(), training.PHASE, torch.float32, "cpu")
+        arguments = (network.case(), PHASE, torch.float32, "cpu")
         block = records_of(*arguments, measure(network, budget, log), ceilings, context)
         log(describe(block))
         records += block

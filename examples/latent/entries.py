@@ -1,6 +1,6 @@
 """The latent-variable models of the registry. Imports no torch."""
 
-from examples.entry import Entry
+from examples.entry import LARGE, Entry
 from examples.options import Choice, Number
 
 FORM = {"form": Choice(("linear", "deep", "convolutional"))}

@@ -183,7 +183,7 @@ def test_the_networks_of_a_training_step_are_the_same_and_a_wrong_one_is_seen():
 
 def test_steps_with_a_penalty_have_the_gradients_of_plain_pytorch():
     """All parameters', to 1e-9 in float64: R1, WGAN-GP, path length."""
-    for network in penalties.networks(width=3, batch=3).values():
+    for network in penalties.steps(width=3, batch=3):
         torch.manual_seed(0)
         images, found = network.images().double(), {}
         for name, (module, loss) in network.built().items():
