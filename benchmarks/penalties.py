@@ -20,7 +20,6 @@ from torch.utils.flop_counter import flop_registry
 import genkern
 from benchmarks.core.case import Case, Target
 from benchmarks.core.trained import PHASE, Trained
-from benchmarks.training import PHASE
 from benchmarks.upfirdn2d import BLUR, eager
 from examples.model import DataSpec
 
