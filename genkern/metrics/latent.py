@@ -1,7 +1,7 @@
 """log p(x) of models with a latent variable, what the bound loses, and which dimensions live."""
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 
@@ -97,7 +97,8 @@ def log_likelihood(
             parts.append(weights)
     if method == "elbo":
         pairs = [part.mean() for part in parts]
-        return Estimate.of(*(torch.cat(c) for c in zip(*pairs, strict=True)), method, num_samples)
+        items, halves = (torch.cat(c) for c in zip(*pairs, strict=True))
+        return Estimate.of(items, halves, method, num_samples)
     triples = [part.log_mean() for part in parts]
     items, halves, effective = (torch.cat(c) for c in zip(*triples, strict=True))
     rate_of = math.fsum(accepted) if method == "ais" else None
@@ -149,7 +150,8 @@ def posterior_gap(
     )  # fmt: skip
 
 
-class ActiveUnits(NamedTuple):
+@dataclass(frozen=True)
+class ActiveUnits:
     """How many dimensions of z follow x, and var_x E[z | x] of each."""
 
     count: int

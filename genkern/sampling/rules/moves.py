@@ -114,11 +114,12 @@ def index_select(graph: Graph, x: View, dim: int, index: torch.Tensor) -> View:
 
 @register_step("aten::index")
 def index(graph: Graph, x: View, indices: Sequence[torch.Tensor | None]) -> View:
-    given = [i for i, at in enumerate(indices) if at is not None]
+    given = [(i, at) for i, at in enumerate(indices) if at is not None]
     own = elements_of(graph, x)
-    if len(given) != 1 or given[0] == own.batch or indices[given[0]].ndim != 1:
+    (dim, at), *more = given
+    if more or dim == own.batch or at.ndim != 1:
         raise NoRule("sampling: an index must be one vector, and not of the images")
-    return index_select(graph, own, given[0], indices[given[0]])
+    return index_select(graph, own, dim, at)
 
 
 @register_step("aten::slice")
