@@ -19,7 +19,7 @@ FAULTS = [
         "labels_ ? at()[n] : n",
         "n % rows.size(0)",
         VALUES,
-        "match_the_float64_reference or through_classes",
+        "through_classes_and_styles",
     ),
     Fault(
         "double backward does not see that the standard deviation depends on the input",
