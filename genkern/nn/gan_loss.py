@@ -26,7 +26,7 @@ class _Sum(torch.autograd.Function):
     """The sum over the processes of a group; its adjoint is itself."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, group: distributed.ProcessGroup) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, group: "distributed.ProcessGroup") -> torch.Tensor:
         ctx.group = group
         found = x.clone()
         distributed.all_reduce(found, group=group)
@@ -37,7 +37,7 @@ class _Sum(torch.autograd.Function):
         return _Sum.apply(upstream[0], ctx.group), None
 
 
-def _mean(logits: torch.Tensor, group: distributed.ProcessGroup | None) -> torch.Tensor:
+def _mean(logits: torch.Tensor, group: "distributed.ProcessGroup | None") -> torch.Tensor:
     """The mean over all elements, and over the processes of a group."""
     if group is None:
         return logits.mean()
@@ -98,7 +98,7 @@ class GANLoss(nn.Module):
         target: float = 1.0,
         saturating: bool = False,
         one_sided: bool = False,
-        process_group: distributed.ProcessGroup | None = None,
+        process_group: "distributed.ProcessGroup | None" = None,
         reduction: str = "mean",
     ) -> None:
         super().__init__()
