@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from genkern.sampling.execute import Execution
-from genkern.sampling.fuse import Stage, is_identity, stages_of
+from genkern.sampling.fuse import Registers, Stage, is_identity, stages_of
 from genkern.sampling.graph import (
     FUNCTIONS,
     Constant,
@@ -170,7 +170,7 @@ class Engine(Execution):
         batches = self.plan.batches[stage.nodes[0]]
         waves = -1 if batches.waves is None else self.tables.add(batches.waves)
         head = [stage.units, self.tables.add(batches.places), self.tables.add(batches.ends), waves]
-        writer = _Registers(stage)
+        writer = Registers(stage)
         products, operations = [], []
         for node in stage.nodes:
             first = writer.take(node)
@@ -215,7 +215,7 @@ class Engine(Execution):
             found += [*self._source(piece), reach.length, reach.table.shape[1]]
         return found
 
-    def _pointwise(self, node: Pointwise, stage: Stage, writer: "_Registers") -> list[list[int]]:
+    def _pointwise(self, node: Pointwise, stage: Stage, writer: Registers) -> list[list[int]]:
         found = []
         number = (
             self.constants.add(torch.tensor([node.number], dtype=torch.float64))
@@ -289,20 +289,3 @@ class Engine(Execution):
         )  # fmt: skip
         self.next = last
         return integers, log_prob
-
-
-class _Registers:
-    """Which registers of a stage hold what."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.units = stage.units
-        self.first: dict[Node, int] = {}
-        self.count = 4  # what is loaded for an operation
-
-    def take(self, node: Node) -> int:
-        self.first[node] = self.count
-        self.count += node.channels // self.units
-        return self.first[node]
-
-    def temporary(self, index: int) -> int:
-        return index

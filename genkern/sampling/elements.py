@@ -239,7 +239,7 @@ def place_product(
         reach, factors = _reach(graph.numbered[number], codes[:, kept], own[:, kept])
         size = reach.table.shape[1] * reach.length
         found = weight.new_zeros(R, C_out, size + 1)  # the last: of what is dead
-        at = torch.from_numpy(np.where(own[:, kept], factors, size))
+        at = torch.from_numpy(np.where(own[:, kept], factors, size)).to(weight.device)
         own_weight = weight[:, :, torch.from_numpy(kept.nonzero()[0])]
         found.scatter_add_(2, at[:, None].expand_as(own_weight), own_weight)
         reaches.append(reach)

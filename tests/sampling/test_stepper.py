@@ -65,7 +65,8 @@ CASES += [(name, GREY, "wavefront") for name in DEEP]
 
 
 ENGINES = [(*case, False) for case in CASES]
-ENGINES += [(*case, True) for case in CASES if (case[1] is RGB) == (case[2] == "raster")]
+ENGINES += [(*case, True) for case in CASES if case[1:] == (GREY, "raster")]
+ENGINES += [("pixel_cnn", RGB, "wavefront", True)]
 
 
 @pytest.mark.parametrize("name, spec, order, plain", ENGINES)

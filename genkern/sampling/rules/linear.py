@@ -61,7 +61,7 @@ def _places(which: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
 @register_step("genkern::masked_linear_forward")
 def masked_linear(graph: Graph, x: View, weight, bias, in_degrees, out_degrees, strict) -> View:
     live = live_weights(in_degrees, out_degrees, strict)
-    return _linear(graph, x, weight, bias, live.numpy())
+    return _linear(graph, x, weight, bias, live.cpu().numpy())
 
 
 @register_step("aten::mm")
@@ -74,7 +74,7 @@ def addmm(graph: Graph, bias: Any, x: View, weight: torch.Tensor, *, beta=1, alp
     """A weight of 0, as of a mask, is not seen."""
     if beta != 1 or alpha != 1 or isinstance(bias, View) or isinstance(weight, View):
         raise NoRule("sampling: a linear layer must have fixed weights")
-    return _linear(graph, x, weight.mT, bias, (weight.mT != 0).numpy())
+    return _linear(graph, x, weight.mT, bias, (weight.mT != 0).cpu().numpy())
 
 
 @register_step("aten::bmm")
