@@ -42,7 +42,7 @@ def in_torch(params: torch.Tensor, known: torch.Tensor, levels: int, colours: in
 
 def _logs(mean: torch.Tensor, log_scale: torch.Tensor, levels: int) -> torch.Tensor:
     """log P of every level under single logistics (rows, K): (rows, K, levels)."""
-    half, every = 1 / (levels - 1), torch.arange(levels - 1, device=mean.device)
+    half, every = 1 / (levels - 1), torch.arange(levels - 1).to(mean)
     inverse = (-log_scale.clamp(min=-7.0)).exp()[..., None]
     ends = inverse * ((2 * every + 1) * half - 1 - mean[..., None])
     inside = torch.log(-torch.expm1(-2 * half * inverse)).expand(*mean.shape, levels - 2)

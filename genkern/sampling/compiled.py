@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from genkern.sampling.execute import Execution
-from genkern.sampling.fuse import Stage, is_identity, stages_of
+from genkern.sampling.fuse import Registers, Stage, is_identity, stages_of
 from genkern.sampling.graph import (
     FUNCTIONS,
     Constant,
@@ -90,8 +90,8 @@ class Engine(Execution):
         self.constants = _Tensors(images)
         self.places: dict[Node, tuple[int, bool]] = {}
         self._allocate()
-        for c, node in enumerate(plan.colours):
-            self.caches[node][:-1, :, 0] = images[:, c].flatten(1).T
+        for c, colour in enumerate(plan.colours):
+            self.caches[colour.node][:-1, :, colour.start] = images[:, c].flatten(1).T
         numbers = self._numbers()
         self.numbers = torch.tensor(numbers, dtype=torch.int64, device="cpu")
         self.packed = torch.ops.genkern.sampler_pack(self.numbers, self.weights_.tensor())
@@ -105,7 +105,7 @@ class Engine(Execution):
     def _allocate(self) -> None:
         """The caches: views of one tensor."""
         H, W = self.plan.grid
-        slots: dict[Node, int] = {node: H * W for node in self.plan.colours}
+        slots: dict[Node, int] = {colour.node: H * W for colour in self.plan.colours}
         for node in self.plan.batches:
             if node in self.stored:
                 slots[node] = self.plan.slots(node).number
@@ -132,10 +132,8 @@ class Engine(Execution):
         for piece in self.plan.output.pieces:
             found += [*self._source(piece), piece.length]
         found.append(len(self.plan.colours))
-        grid = self.plan.grid
-        for node in self.plan.colours:
-            whole = np.arange(grid[0] * grid[1], dtype=np.int32).reshape(grid)
-            found += self._source(Piece(node, 0, 1, whole))
+        for colour in self.plan.colours:
+            found += self._source(colour)
         return found
 
     def _source(self, piece: Piece) -> list[int]:
@@ -172,7 +170,7 @@ class Engine(Execution):
         batches = self.plan.batches[stage.nodes[0]]
         waves = -1 if batches.waves is None else self.tables.add(batches.waves)
         head = [stage.units, self.tables.add(batches.places), self.tables.add(batches.ends), waves]
-        writer = _Registers(stage)
+        writer = Registers(stage)
         products, operations = [], []
         for node in stage.nodes:
             first = writer.take(node)
@@ -217,9 +215,13 @@ class Engine(Execution):
             found += [*self._source(piece), reach.length, reach.table.shape[1]]
         return found
 
-    def _pointwise(self, node: Pointwise, stage: Stage, writer: "_Registers") -> list[list[int]]:
+    def _pointwise(self, node: Pointwise, stage: Stage, writer: Registers) -> list[list[int]]:
         found = []
-        number = self.constants.add(torch.tensor([node.number])) if node.number else -1
+        number = (
+            self.constants.add(torch.tensor([node.number], dtype=torch.float64))
+            if node.number
+            else -1
+        )
         for part in range(node.channels // stage.units):
             registers = []
             for piece in node.pieces:
@@ -287,20 +289,3 @@ class Engine(Execution):
         )  # fmt: skip
         self.next = last
         return integers, log_prob
-
-
-class _Registers:
-    """Which registers of a stage hold what."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.units = stage.units
-        self.first: dict[Node, int] = {}
-        self.count = 4  # what is loaded for an operation
-
-    def take(self, node: Node) -> int:
-        self.first[node] = self.count
-        self.count += node.channels // self.units
-        return self.first[node]
-
-    def temporary(self, index: int) -> int:
-        return index

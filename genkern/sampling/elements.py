@@ -146,6 +146,8 @@ def _of_one(value: torch.Tensor, batch: int, ndim: int) -> tuple[int, ...]:
 
 def _pointwise(graph: Graph, function: str, views: Sequence[Any], number: float) -> View:
     """A node for each kind of run: channels side by side of the same nodes at one place."""
+    if len(views) == 1 and (found := _of_whole_nodes(graph, function, views[0], number)):
+        return found
     views = alike(graph, views)
     first = next(v for v in views if isinstance(v, Elements))
     batch, shape = first.batch, first.codes.shape
@@ -168,6 +170,22 @@ def _pointwise(graph: Graph, function: str, views: Sequence[Any], number: float)
         node = graph.add(Pointwise(length, grid, function, pieces, number))
         result[at] = _code(graph, node, np.arange(length), np.arange(len(runs))[:, None])
     return settled(graph, torch.from_numpy(result).view(shape), batch)
+
+
+def _of_whole_nodes(graph: Graph, function: str, x: Elements, number: float) -> View | None:
+    """A function of all channels of the nodes, where most of them are there."""
+    codes = x.codes.numpy()
+    result = codes.copy()
+    if (codes & _PLACES == 0).any():
+        return None  # of zeros it may be something else
+    for which in np.unique(codes >> _NODE).tolist():
+        own, node = codes >> _NODE == which, graph.numbered[which]
+        if 2 * own.sum() < node.channels * len(np.unique(codes[own] & _PLACES)):
+            return None
+        whole = Piece(node, 0, node.channels, identity(node.grid))
+        made = graph.add(Pointwise(node.channels, node.grid, function, [whole], number))
+        result[own] += (graph.number(made) - which) << _NODE
+    return settled(graph, torch.from_numpy(result), x.batch)
 
 
 def _run_piece(graph: Graph, value: Any, at: np.ndarray, batch: int) -> Piece:
@@ -221,7 +239,7 @@ def place_product(
         reach, factors = _reach(graph.numbered[number], codes[:, kept], own[:, kept])
         size = reach.table.shape[1] * reach.length
         found = weight.new_zeros(R, C_out, size + 1)  # the last: of what is dead
-        at = torch.from_numpy(np.where(own[:, kept], factors, size))
+        at = torch.from_numpy(np.where(own[:, kept], factors, size)).to(weight.device)
         own_weight = weight[:, :, torch.from_numpy(kept.nonzero()[0])]
         found.scatter_add_(2, at[:, None].expand_as(own_weight), own_weight)
         reaches.append(reach)
@@ -243,6 +261,17 @@ def _reach(node: Node, codes: np.ndarray, own: np.ndarray) -> tuple[Reach, np.nd
     table[row, which[row, place]] = place
     factors = which[rows, places] * length + channels - low
     return Reach(node, low, length, table), factors
+
+
+def kinds_of(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different rows of a bool matrix, and which of them each row is."""
+    if (rows == rows[:1]).all():
+        return rows[:1], np.zeros(len(rows), np.int64)
+    bits = np.packbits(rows, axis=1)
+    _, first, which = np.unique(
+        bits.view(np.dtype((np.void, bits.shape[1])))[:, 0], return_index=True, return_inverse=True
+    )
+    return rows[first], which.ravel()
 
 
 def running_sum(graph: Graph, codes: torch.Tensor) -> torch.Tensor:

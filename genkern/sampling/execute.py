@@ -35,8 +35,8 @@ class Execution:
                 continue
             slots = H * W if isinstance(node, Image) else plan.slots(node).number
             self.caches[node] = images.new_zeros(slots + 1, N, node.channels)
-        for c, node in enumerate(plan.colours):
-            self.caches[node][:-1, :, 0] = images[:, c].flatten(1).T
+        for c, colour in enumerate(plan.colours):
+            self.caches[colour.node][:-1, :, colour.start] = images[:, c].flatten(1).T
         self.weights = {
             node: torch.cat([term.weight for term in node.terms], dim=1)
             for node in plan.graph.nodes
@@ -109,6 +109,6 @@ class Execution:
         return torch.cat([self.read(piece, places) for piece in pieces], dim=2).permute(1, 2, 0)
 
     def accept(self, places: np.ndarray, colours: range, inputs: torch.Tensor) -> None:
-        for i, colour in enumerate(colours):
-            at = torch.from_numpy(places.astype(np.int64))
-            self.caches[self.plan.colours[colour]][at, :, 0] = inputs[:, i].T
+        first, at = self.plan.colours[colours.start], torch.from_numpy(places.astype(np.int64))
+        channels = slice(first.start, first.start + len(colours))
+        self.caches[first.node][at, :, channels] = inputs.permute(2, 0, 1)

@@ -119,3 +119,20 @@ def pieces_of(node: Node) -> list[Piece]:
 def is_identity(piece: Piece) -> bool:
     whole = identity(piece.node.grid)
     return piece.table is whole or np.array_equal(piece.table, whole)
+
+
+class Registers:
+    """Which registers of a stage hold what."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.units = stage.units
+        self.first: dict[Node, int] = {}
+        self.count = 4  # what is loaded for an operation
+
+    def take(self, node: Node) -> int:
+        self.first[node] = self.count
+        self.count += node.channels // self.units
+        return self.first[node]
+
+    def temporary(self, index: int) -> int:
+        return index

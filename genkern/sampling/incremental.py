@@ -116,7 +116,8 @@ class Stepper:
     def images(self) -> torch.Tensor:
         """(N, C, H, W): what has been accepted so far."""
         N, H, W = self._engine.N, *self._plan.grid
-        planes = [self._engine.caches[node][:-1, :, 0].T for node in self._plan.colours]
+        caches = self._engine.caches
+        planes = [caches[colour.node][:-1, :, colour.start].T for colour in self._plan.colours]
         return torch.stack(planes, dim=1).view(N, len(planes), H, W)
 
     def _places(self, index: int) -> tuple[np.ndarray, int | None]:

@@ -37,15 +37,17 @@ class Plan:
         first: int = 0,
         device: torch.device = CPU,
     ) -> None:
-        self.graph, self.output, self.colours = record(
-            model, shape, dtype, *condition, device=device
-        )
         self.grid = (shape[2], shape[3])
         H, W = self.grid
         self.slope = None
         raster = np.arange(H * W, dtype=np.int32).reshape(H, W)
-        self.in_order = not self._is_causal(raster, False)
-        if self.in_order and not (len(self.colours) > 1 and self._is_causal(raster, True)):
+        for in_order in (False, True)[: shape[1]]:
+            self.graph, self.output, self.colours = record(
+                model, shape, dtype, *condition, together=not in_order, device=device
+            )
+            if self._is_causal(raster, in_order):
+                break
+        else:
             raise NotCausal(
                 "sampling: the output at a pixel must not see it or later pixels; a weight of 0 "
                 "between channels of one tap counts as seen, a dead tap of nn.MaskedConv2d does not"
@@ -61,15 +63,15 @@ class Plan:
 
     def _order(self, number: np.ndarray, in_order: bool, given: int = 0) -> schedule.Order:
         """Of steps with a number for each place (H, W)."""
-        C = len(self.colours)
+        C, nodes = len(self.colours), [colour.node for colour in self.colours]
         if not in_order:
-            return schedule.Order(dict.fromkeys(self.colours, number), given)
-        return schedule.Order({node: number * C + c for c, node in enumerate(self.colours)}, given)
+            return schedule.Order(dict.fromkeys(nodes, number), given)
+        return schedule.Order({node: number * C + c for c, node in enumerate(nodes)}, given)
 
     def _due(self, order: schedule.Order) -> np.ndarray:
         """(P, H, W): the step that needs each channel of the output."""
         P, C = self.output.channels, len(self.colours)
-        number = [order.drawn[node] for node in self.colours]
+        number = [order.drawn[colour.node] for colour in self.colours]
         if not self.in_order:
             return np.broadcast_to(number[0], (P, *self.grid))
         return np.repeat(np.stack(number), P // C, axis=0)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from genkern.sampling.graph import Graph, Image, NoRule, View, concatenated
+from genkern.sampling.graph import Graph, Image, NoRule, Piece, View, concatenated
 
 Rule = Callable[..., Any]
 _rules: dict[str, Rule] = {}
@@ -111,15 +111,16 @@ def record(
     shape: tuple[int, ...],
     dtype: torch.dtype,
     *condition: Any,
+    together: bool,
     device: torch.device,
-) -> tuple[Graph, View, list[Image]]:
-    """The graph of a model, its output, and the images: a node for each colour."""
+) -> tuple[Graph, View, list[Piece]]:
+    """The graph of a model, its output, and the colours of the images, in one node if they are
+    ``together``, and otherwise in a node each."""
     N, C, H, W = shape
     graph = Graph(N)
-    colours = [Image(1, (H, W), start=c) for c in range(C)]
-    for colour in colours:
-        graph.add(colour)
-    view = concatenated([graph.view(colour) for colour in colours])
+    nodes = [Image(C, (H, W))] if together else [Image(1, (H, W), start=c) for c in range(C)]
+    view = concatenated([graph.view(graph.add(node)) for node in nodes])
+    colours = [view.narrow(c, 1).pieces[0] for c in range(C)]
     with torch.no_grad():
         output = model(_Features(view, graph, N, dtype, device), *condition)
     if not isinstance(output, _Features) or output.ndim != 4 or output.shape[2:] != (H, W):

@@ -38,7 +38,7 @@ def test_exact_log_partition_is_the_sum_over_all_states(rows, cols, beta):
 
 def test_a_trained_network_has_the_exact_free_energy_within_its_error():
     L, beta = 4, 0.3
-    model, _ = ising.train(L=L, beta=beta, hidden=8, layers=1, batch=128, steps=100)
+    model, _ = ising.train(L=L, beta=beta, hidden=8, layers=1, batch=128, steps=50)
     found = ising.estimate(model, beta, L, 4, 512)
     exact = -ising.exact_log_partition(beta, L, L) / (beta * L * L)
     assert abs(found.free_energy - exact) < 4 * found.error < 0.01

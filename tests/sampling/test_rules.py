@@ -57,7 +57,7 @@ OPS = {
     "constants": lambda: lambda x: 1 - (2 * x + torch.linspace(-1, 1, C).view(C, 1, 1)) / 3,
     "where": lambda: lambda x: torch.where(MASK, x, 0.5) + torch.where(~MASK, torch.ones(()), x),
     "masked_fill": lambda: lambda x: x.masked_fill(MASK, -2.0).square(),
-    "round": lambda: lambda x: (8 * x).round() + (8 * x).trunc(),
+    "round": lambda: lambda x: (8 * x).round() / 8 + x.trunc(),
     "permute": lambda: channels_last(lambda x: x * torch.linspace(-1, 1, C).double().to(x)),
     "stack": lambda: lambda x: torch.stack(x.unbind(1)[::-1], 1) + x.flip(3).flip(3)[:, ::1],
     "index": lambda: lambda x: x[:, torch.arange(C).flip(0)].flatten(1).unflatten(1, (C, H, W)),

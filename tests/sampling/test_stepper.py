@@ -1,5 +1,7 @@
 """The stepper against full forward passes of the models of the examples."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -62,8 +64,11 @@ CASES += [(name, spec, "wavefront") for name in WAVES for spec in (GREY, RGB)]
 CASES += [(name, GREY, "wavefront") for name in DEEP]
 
 
-@pytest.mark.parametrize("name, spec, order", CASES)
-@pytest.mark.parametrize("plain", [False, True], ids=["engine", "pytorch"])
+ENGINES = [(*case, False) for case in CASES]
+ENGINES += [(*case, True) for case in CASES if (case[1] is RGB) == (case[2] == "raster")]
+
+
+@pytest.mark.parametrize("name, spec, order, plain", ENGINES)
 def test_parameters_are_those_of_a_full_forward_pass(name, spec, order, plain, monkeypatch):
     if plain:
         monkeypatch.setattr(incremental.compiled, "is_available", lambda: False)
@@ -86,20 +91,22 @@ def test_float32_is_close(name):
     torch.testing.assert_close(found.double(), full, rtol=1e-5, atol=bound)
 
 
-@pytest.mark.parametrize("name, spec, order", CASES)
-def test_steps_go_on_from_any_pixel(name, spec, order):
+GIVEN = [(*case, first) for case, first in zip(CASES, itertools.cycle((1, 9, 17)), strict=False)]
+
+
+@pytest.mark.parametrize("name, spec, order, first", GIVEN)
+def test_steps_go_on_from_any_pixel(name, spec, order, first):
     model, images, condition = make(name, spec)
     with torch.no_grad():
         full = model.features(images, *condition)
-    for first in (1, 9, 17):
-        given = images.clone()
-        stepper = Stepper(model.features, given, *condition, order=order, first=first)
-        found = forced(stepper, images, first)
-        known = ~found.isnan()
-        torch.testing.assert_close(found[known], full[known], rtol=0, atol=1e-12)
-        kinds = {step.colour for step in stepper.steps}
-        told = sum(len(step.places) for step in stepper.steps[first:])
-        assert known.sum() * len(kinds) == told * full[:, :, 0, 0].numel()
+    given = images.clone()
+    stepper = Stepper(model.features, given, *condition, order=order, first=first)
+    found = forced(stepper, images, first)
+    known = ~found.isnan()
+    torch.testing.assert_close(found[known], full[known], rtol=0, atol=1e-12)
+    kinds = {step.colour for step in stepper.steps}
+    told = sum(len(step.places) for step in stepper.steps[first:])
+    assert known.sum() * len(kinds) == told * full[:, :, 0, 0].numel()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -107,12 +114,12 @@ def test_bits_depend_on_neither_batch_nor_threads_nor_order(name):
     model, images, condition = make(name, RGB, torch.float32)
     threads, found = torch.get_num_threads(), []
     try:
-        for count in (1, 2, 3):
+        for count in (1, 3):
             torch.set_num_threads(count)
             found.append(forced(Stepper(model.features, images, *condition), images))
-            one = tuple(c[1:2] for c in condition)
-            single = forced(Stepper(model.features, images[1:2], *one), images[1:2])
-            assert torch.equal(single, found[0][1:2])
+        one = tuple(c[1:2] for c in condition)
+        single = forced(Stepper(model.features, images[1:2], *one), images[1:2])
+        assert torch.equal(single, found[0][1:2])
     finally:
         torch.set_num_threads(threads)
     if name in WAVES:

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from genkern.sampling.elements import kinds_of
 from genkern.sampling.graph import Graph, NoRule, Piece, Product, View, identity
 from genkern.sampling.record import register_step
 from genkern.sampling.rules.aten import tap, terms_of
@@ -43,11 +44,11 @@ def convolution(graph, x, weight, bias, stride, padding, dilation, transposed, e
 def _kinds(weight: torch.Tensor) -> list[tuple[torch.Tensor, np.ndarray]]:
     """Outputs, and the (C_in, kh, kw) that they see: what a mask has set to 0 is not seen."""
     live = (weight != 0).cpu().numpy()
-    kinds, which = np.unique(live.reshape(len(live), -1), axis=0, return_inverse=True)
+    kinds, which = kinds_of(live.reshape(len(live), -1))
     if len(kinds) > _MOST_KINDS:
         return [(torch.arange(len(live)), np.broadcast_to(live.any((0, 1)), live.shape[1:]))]
     return [
-        (torch.from_numpy((which.ravel() == k).nonzero()[0]), kind.reshape(live.shape[1:]))
+        (torch.from_numpy((which == k).nonzero()[0]), kind.reshape(live.shape[1:]))
         for k, kind in enumerate(kinds)
     ]
 

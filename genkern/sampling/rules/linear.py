@@ -10,7 +10,14 @@ import torch
 import torch.nn.functional as F
 
 from genkern.reference.masked_linear import live_weights
-from genkern.sampling.elements import Elements, elements_of, place_product, running_sum, settled
+from genkern.sampling.elements import (
+    Elements,
+    elements_of,
+    kinds_of,
+    place_product,
+    running_sum,
+    settled,
+)
 from genkern.sampling.graph import Graph, NoRule, View
 from genkern.sampling.record import register_step
 from genkern.sampling.rules import aten
@@ -24,8 +31,8 @@ def _linear(graph: Graph, x: Any, weight: torch.Tensor, bias: Any, live: np.ndar
     if own is None or own.codes.ndim != 2 or own.batch != 0 or isinstance(weight, View):
         raise NoRule("sampling: a linear layer must be of features (N, inputs), with fixed weights")
     weight, codes = weight.detach(), own.codes.numpy()
-    patterns, which = np.unique(live, axis=0, return_inverse=True)
-    outputs, of = _places(which.ravel(), len(patterns))
+    patterns, which = kinds_of(live)
+    outputs, of = _places(which, len(patterns))
     if outputs.size * live.shape[1] > _MOST_WEIGHTS:
         raise NoRule(f"sampling: a linear layer must have at most {_MOST_WEIGHTS:,} weights")
     chosen = torch.from_numpy(outputs)
@@ -54,7 +61,7 @@ def _places(which: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
 @register_step("genkern::masked_linear_forward")
 def masked_linear(graph: Graph, x: View, weight, bias, in_degrees, out_degrees, strict) -> View:
     live = live_weights(in_degrees, out_degrees, strict)
-    return _linear(graph, x, weight, bias, live.numpy())
+    return _linear(graph, x, weight, bias, live.cpu().numpy())
 
 
 @register_step("aten::mm")
@@ -67,7 +74,7 @@ def addmm(graph: Graph, bias: Any, x: View, weight: torch.Tensor, *, beta=1, alp
     """A weight of 0, as of a mask, is not seen."""
     if beta != 1 or alpha != 1 or isinstance(bias, View) or isinstance(weight, View):
         raise NoRule("sampling: a linear layer must have fixed weights")
-    return _linear(graph, x, weight.mT, bias, (weight.mT != 0).numpy())
+    return _linear(graph, x, weight.mT, bias, (weight.mT != 0).cpu().numpy())
 
 
 @register_step("aten::bmm")

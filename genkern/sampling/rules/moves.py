@@ -109,7 +109,7 @@ def expand(graph: Graph, x: View, sizes: Sequence[int]) -> View:
 
 @register_step("aten::index_select")
 def index_select(graph: Graph, x: View, dim: int, index: torch.Tensor) -> View:
-    return _moved(graph, x, lambda e: e.batch, torch.index_select, dim, index)
+    return _moved(graph, x, lambda e: e.batch, torch.index_select, dim, index.cpu())
 
 
 @register_step("aten::index")
