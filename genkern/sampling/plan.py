@@ -43,7 +43,7 @@ class Plan:
         raster = np.arange(H * W, dtype=np.int32).reshape(H, W)
         for in_order in (False, True)[: shape[1]]:
             self.graph, self.output, self.colours = record(
-                model, shape, dtype, *condition, device=device, together=not in_order
+                model, shape, dtype, *condition, together=not in_order, device=device
             )
             if self._is_causal(raster, in_order):
                 break

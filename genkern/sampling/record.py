@@ -111,8 +111,8 @@ def record(
     shape: tuple[int, ...],
     dtype: torch.dtype,
     *condition: Any,
-    device: torch.device,
     together: bool,
+    device: torch.device,
 ) -> tuple[Graph, View, list[Piece]]:
     """The graph of a model, its output, and the colours of the images, in one node if they are
     ``together``, and otherwise in a node each."""

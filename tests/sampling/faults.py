@@ -4,6 +4,7 @@ from tests.mutants.fault import Fault
 
 STEPPER, SAMPLE = "tests/sampling/test_stepper.py", "tests/sampling/test_sample.py"
 RULES = "tests/sampling/test_rules.py"
+TRITON = "tests/sampling/triton.py"
 
 FAULTS = [
     Fault(
@@ -64,5 +65,21 @@ FAULTS = [
         "mixture.template mean<double>(k, 0, x);",
         RULES,
         "chances_in_cpp",
+    ),
+    Fault(
+        "in a GPU's kernels all places take the weights of the first",
+        "triton_kernels/sampler/kernels.py",
+        "channels = tl.max(place, 0) * PARTS * units",
+        "channels = 0 * tl.max(place, 0)",
+        TRITON,
+        "weights_of_each_place",
+    ),
+    Fault(
+        "in a GPU's kernels a step does not follow the one before it",
+        "triton_kernels/sampler/draw.py",
+        "tl.store(p_step, step + 1)",
+        "tl.store(p_step, step)",
+        TRITON,
+        "launched_then_captured",
     ),
 ]

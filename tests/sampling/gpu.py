@@ -11,7 +11,7 @@ import torch
 import genkern
 from benchmarks import sampling as cases
 from genkern import sampling
-from genkern.sampling.incremental import Draw, Stepper
+from genkern.sampling.incremental import Draw, Stepper, wavefront_reason
 from tests.gpu.kit import F64, Setting
 from tests.sampling.nets import OUTPUTS, make, noise
 
@@ -124,6 +124,10 @@ def _timing(batch: int, setting: Setting) -> dict:
     found: dict = {"shape": list(uniform.shape), "forward_seconds": forward}
     found["naive_seconds_extrapolated"] = forward * uniform[0].numel()
     for method, order in cases.METHODS.items():
+        reason = wavefront_reason(net, uniform) if order == "wavefront" else None
+        if reason is not None:  # the small one
+            found[method] = reason
+            continue
         call = partial(_drawn, net, uniform, order)
         first = _seconds(call, 1)
         own = {"seconds": _seconds(call, repeats), "seconds_of_the_first_call": first}

@@ -113,5 +113,7 @@ def variants(n: int) -> Iterator[tuple[str, tuple]]:
 
 # Half precision has no kernels here: what the gates compile in its place.
 COMPILED = "*fp32"
-# Kernels of a step: one for each stage, and one that draws.
-MAX_LAUNCHES = {"sampler_pack": 0, "sampler_steps": 8, "sampler_draw": 9}
+# A kernel for each stage of a step.
+MAX_LAUNCHES = {"sampler_steps": 4}
+# What a stage does is known when it is compiled: `variants` has two that differ in that.
+VARIANTS = {"sampler_stage_kernel": 2}
