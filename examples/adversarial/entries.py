@@ -71,7 +71,7 @@ MODELS = {
     ),
     "pix2pix": Entry(
         "examples.adversarial.translation:Pix2Pix",
-        *(1500, 1e-3, 32),
+        *(500, 1e-3, 32),
         small={"channels": 4},
         beta1=0.5,
         ema_decay=0.99,
@@ -89,7 +89,7 @@ MODELS = {
     ),
     "srgan": Entry(
         "examples.adversarial.translation:SRGAN",
-        *(1000, 1e-3, 16),
+        *(400, 1e-3, 16),
         small={"channels": 4, "blocks": 1},
         beta1=0.9,
         ema_decay=0.99,
