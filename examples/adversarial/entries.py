@@ -89,7 +89,7 @@ MODELS = {
     ),
     "srgan": Entry(
         "examples.adversarial.translation:SRGAN",
-        *(400, 1e-3, 16),
+        *(250, 1e-3, 16),
         small={"channels": 4, "blocks": 1},
         beta1=0.9,
         ema_decay=0.99,
