@@ -42,7 +42,8 @@ def distance(name: str, model: GenerativeModel, dataset: Dataset) -> tuple[float
     per root of the dimensions, in data scaled to [-1, 1]: 0 for equal distributions. Each part is
     compared with fresh samples; pairs of one item with itself are left out, so that the
     mean of the estimates is exact. What a model is given, images or classes, is that of another
-    part: classes in turn would be less alike than independent ones. Source: Szekely and Rizzo 2013, "Energy statistics", eq. 5.
+    part: classes in turn would be less alike than independent ones. Source: Szekely and Rizzo
+    2013, "Energy statistics", eq. 5.
     """
     generator = torch.Generator().manual_seed(0)
     size = len(dataset.splits["test"]) // PARTS
