@@ -161,7 +161,7 @@ class StyleGAN(Adversarial):
         channels: int = 32,
         layers: int = 4,
         mixing: float = 0.5,
-        r1: float = 10.0,
+        r1: float = 1.0,
         path: float = 2.0,
         r1_every: int = 16,
         path_every: int = 4,

@@ -20,8 +20,10 @@ def draw(
     temperature: float = 1.0,
     label: int | None = None,
     batch: Batch | None = None,
+    classes_of: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Samples of the model ``name``: of class ``label``, or of each class in turn.
+    """Samples of the model ``name``: of class ``label``, or of each class in turn, or of the
+    classes ``classes_of`` (num_samples,).
 
     A model that is given images takes them from ``batch``, one after the other.
     """
@@ -43,6 +45,8 @@ def draw(
     if label is not None and label >= classes:
         raise wrong("--label", f"a class from 0 to {classes - 1}", label)
     labels = torch.arange(num_samples, device=generator.device) % classes
+    if classes_of is not None:
+        labels = classes_of
     if label is not None:
         labels = torch.full_like(labels, label)
     return model.sample(num_samples, generator, temperature, labels)
