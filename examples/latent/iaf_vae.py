@@ -103,9 +103,9 @@ class IAFVAE(LatentModel):
         *,
         hidden: int = 256,
         latent: int = 8,
-        flows: int = 4,
-        width: int = 64,
-        context: int = 32,
+        flows: int = 2,
+        width: int = 32,
+        context: int = 16,
     ) -> None:
         super().__init__(spec, latent)
         self.encoder = mlp(spec.dims, hidden, 2 * latent + context)

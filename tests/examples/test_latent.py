@@ -34,14 +34,13 @@ def rough(name: str, spec: DataSpec = BINARY, **options) -> torch.nn.Module:
 def test_the_weights_of_all_images_sum_to_one(name):
     """p(x) = E[w] under q(z|x), whose log q is checked by it, and under the prior's samples."""
     model, images = rough(name), all_images(BINARY)
-    found = log_likelihood(model, images, num_samples=3000, generator=noise())
-    assert found.item_half_widths.max() < 0.1
+    found = log_likelihood(model, images, num_samples=6000, generator=noise())
     total = found.items.exp().sum().item()
     error = (found.items.exp() * found.item_half_widths).square().sum().sqrt().item()
     assert total == pytest.approx(1.0, abs=1.5 * error) and error < 0.02
     z = model.prior().sample(torch.Size([20000, 1]), noise(1)).expand(-1, 16, -1)
     direct = (-model.reconstruction_nll(images, z)).logsumexp(0) - math.log(20000)
-    torch.testing.assert_close(direct, found.items, rtol=0, atol=0.1)
+    assert ((direct - found.items).abs() <= 1.6 * found.item_half_widths + 0.05).all()
 
 
 @pytest.mark.parametrize("name", LATENT)

@@ -88,7 +88,7 @@ def test_a_family_has_its_rooms(stem):
 def test_rooms_have_the_names_of_families(tree):
     others = {
         "csrc": {"sampler"},
-        "tests": {"examples", "gpu", "house", "mutants", "sampling"},
+        "tests": {"examples", "gpu", "house", "metrics", "mutants", "sampling"},
         "benchmarks": {"results"},
     }
     rooms = {p.name for p in (ROOT / tree).iterdir() if p.is_dir()}

@@ -60,14 +60,20 @@ class Linear:
 
 
 class Folded:
-    """Four bits whose logits depend on z^2: the posterior has two modes, q(z | x) only one."""
+    """Four bits whose logits depend on z^2: the posterior has two modes, z and -z.
+
+    q(z | x) covers both, or, where it is ``one_sided``, a part of one.
+    """
 
     logits = torch.tensor([[2.0, -1.0], [-1.5, 1.0], [1.0, -2.0], [-2.5, 2.0]]).double()
     bits = torch.tensor([[i >> k & 1 for k in range(4)] for i in range(16)]).double()
 
+    def __init__(self, one_sided: bool = False) -> None:
+        self.mean, self.std = (2.0, 0.3) if one_sided else (0.0, 1.3)
+
     def encode(self, x: torch.Tensor) -> Independent:
         ones = torch.ones(len(x), 1, dtype=torch.float64)
-        return normal(ones, 0.5 * ones)
+        return normal(self.mean * ones, self.std * ones)
 
     def prior(self) -> Independent:
         return normal(torch.zeros(1).double(), torch.ones(1).double())

@@ -27,6 +27,7 @@ def agrees(found, exact: torch.Tensor, widths: float = 2.0) -> bool:
     return abs(found.value - exact.mean().item()) <= widths * found.half_width
 
 
+SHORTEST = AIS(temperatures=4, leapfrogs=1, pilots=1)
 METHODS = {
     "iwae": {"num_samples": 2000},
     "ais": {"num_samples": 40, "ais": SHORT},
@@ -41,28 +42,36 @@ def test_of_a_linear_gaussian_model_it_is_the_closed_form(model, method):
     options = METHODS[method] | {"method": method.partition(" ")[0]}
     found = log_likelihood(model, x, generator=noise(), **options)
     exact = model.exact(x)
-    assert agrees(found, exact) and found.half_width < 0.02
+    assert agrees(found, exact) and found.half_width < 0.03
     assert calibrated(found, exact)
     spread = NORMAL * found.items.std().item() / 60**0.5
     assert found.half_width_over_items == pytest.approx(spread)
 
 
-@pytest.mark.parametrize("method", ["iwae", "ais", "ais from the prior"])
+@pytest.mark.parametrize("method", METHODS)
 def test_of_an_enumerated_model_it_is_the_quadrature(method):
     model, options = Folded(), METHODS[method] | {"method": method.partition(" ")[0]}
     exact = model.exact(model.bits)
     assert exact.exp().sum().item() == pytest.approx(1.0, abs=1e-9)
     found = log_likelihood(model, model.bits, generator=noise(), **options)
-    if method == "ais from the prior":
-        assert agrees(found, exact) and calibrated(found, exact)
-    else:  # one mode of two: what never is drawn is not in the interval either
-        assert (found.items < exact).double().mean() > 0.9
-        assert (exact - found.items).mean().item() == pytest.approx(math.log(2.0), abs=0.25)
+    assert agrees(found, exact, 2.5) and found.half_width < 0.05
+
+
+def test_annealing_from_the_prior_owes_nothing_to_the_encoder():
+    """One that sees a part of one mode of two makes IWAE too small, and few samples count."""
+    model = Folded(one_sided=True)
+    exact = model.exact(model.bits)
+    wrong = log_likelihood(model, model.bits, num_samples=500, generator=noise())
+    assert wrong.value < exact.mean().item() - 0.5
+    assert wrong.effective_samples.median() < 50
+    options = METHODS["ais from the prior"] | {"method": "ais"}
+    found = log_likelihood(model, model.bits, generator=noise(), **options)
+    assert agrees(found, exact, 2.5)
 
 
 def test_bounds_rise_with_samples_to_the_exact_value():
     """Means over many repeats of ELBO, IWAE-2, ..., IWAE-256."""
-    model = Linear(width=0.7)
+    model = Linear(width=0.8)
     x = model.items(20)
     repeats, exact = x.repeat_interleave(100, 0), model.exact(x).mean().item()
     elbo = log_likelihood(model, repeats, num_samples=1, method="elbo", generator=noise())
@@ -80,7 +89,7 @@ def test_annealing_is_unbiased_with_few_temperatures():
     x = model.items(5)
     few = AIS(temperatures=2, leapfrogs=1)
     found = log_likelihood(model, x, num_samples=6000, method="ais", ais=few, generator=noise())
-    assert agrees(found, model.exact(x)) and found.half_width < 0.02
+    assert agrees(found, model.exact(x)) and found.half_width < 0.03
 
 
 def test_annealing_tightens_with_temperatures():
@@ -91,7 +100,7 @@ def test_annealing_tightens_with_temperatures():
         log_likelihood(
             model, x, num_samples=10, method="ais", generator=noise(), ais=AIS(T, 2, "prior")
         )
-        for T in (5, 20, 80)
+        for T in (4, 12, 36)
     ]
     effective = [each.effective_samples.mean() for each in found]
     assert effective[0] < effective[1] < effective[2]
@@ -124,7 +133,7 @@ def test_units_that_nothing_depends_on_are_not_active():
 def test_a_generator_repeats_a_call_and_leaves_the_others_as_they_were(method):
     model = Linear()
     x, state = model.items(6), torch.get_rng_state()
-    options = {"num_samples": 8, "method": method, "ais": SHORT if method == "ais" else None}
+    options = {"num_samples": 8, "method": method, "ais": SHORTEST if method == "ais" else None}
     first = log_likelihood(model, x, generator=noise(), **options)
     again, other = (log_likelihood(model, x, generator=noise(s), **options) for s in (0, 1))
     assert torch.equal(first.items, again.items) and not torch.equal(first.items, other.items)
@@ -133,9 +142,9 @@ def test_a_generator_repeats_a_call_and_leaves_the_others_as_they_were(method):
     assert not torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("method, count", [("iwae", 300), ("ais", 60)])
+@pytest.mark.parametrize("method, count", [("iwae", 300), ("ais", 100)])
 def test_chunks_cut_memory_and_not_the_estimate(method, count):
-    """However few latent vectors a call may see, the model sees no more, and all are counted."""
+    """A call sees no more latent vectors than it may, and all samples are drawn, once."""
     seen = []
 
     class Watched(Linear):
@@ -145,10 +154,12 @@ def test_chunks_cut_memory_and_not_the_estimate(method, count):
 
     model = Watched()
     x = model.items(7)
-    options = {"num_samples": count, "method": method, "ais": SHORT if method == "ais" else None}
+    options = {"num_samples": count, "method": method, "ais": SHORTEST if method == "ais" else None}
     found = log_likelihood(model, x, generator=noise(), chunk_size=128, **options)
     assert max(seen) <= 128
-    assert len(found.items) == 7 and agrees(found, model.exact(x), 3.0)
+    if method == "iwae":
+        assert sum(seen) == 7 * count
+    assert len(found.items) == 7 and agrees(found, model.exact(x), 2.5)
 
 
 def test_one_sample_has_no_interval():
