@@ -38,10 +38,10 @@ def _reference(location, scale, target, integers, mask, kind, fixed, levels):
         return (reference.per_item(function, location, scale, integers, mask),)
     if kind == _GAUSSIAN:
         if scale is None:
-            dtype = spec.accumulation(location.dtype)
-            scale = torch.full((), fixed, dtype=dtype, device=location.device)
+            scale = location.new_full((), fixed, dtype=spec.accumulation(location.dtype))
         return (reference.per_item(reference.gaussian, location, scale, target, mask),)
-    bernoulli = lambda a, _, x: reference.bernoulli(a, x, kind == _CONTINUOUS_BERNOULLI)  # noqa: E731
+    continuous = kind == _CONTINUOUS_BERNOULLI
+    bernoulli = lambda logits, _, x: reference.bernoulli(logits, x, continuous)  # noqa: E731
     return (reference.per_item(bernoulli, location, None, target, mask),)
 
 

@@ -17,9 +17,7 @@ from genkern.metrics import AIS, active_units, log_likelihood, posterior_gap
 from tests.examples.test_examples import all_images, make, noise
 
 LATENT = [name for name, entry in registry.MODELS.items() if entry.bounds]
-OF_LEVELS = [
-    name for name in LATENT if name not in ("ppca", "pixel_vae")
-]  # the last has its own test
+OF_LEVELS = [name for name in LATENT if name not in ("ppca", "pixel_vae")]
 BINARY = DataSpec((1, 2, 2), 2)
 
 

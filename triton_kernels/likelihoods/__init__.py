@@ -160,27 +160,14 @@ def backward(
 
 
 def backward_backward(
-    second_0: torch.Tensor | None,
-    second_1: torch.Tensor | None,
-    second_2: torch.Tensor | None,
-    upstream_0: torch.Tensor | None,
-    location: torch.Tensor,
-    scale: torch.Tensor | None,
-    target: torch.Tensor | None,
-    integers: torch.Tensor | None,
-    mask: torch.Tensor | None,
-    slopes: torch.Tensor,
-    kind: int,
-    fixed: float,
-    levels: int,
-    needs_location: bool,
-    needs_scale: bool,
-    needs_target: bool,
-    second_needs_upstream_0: bool,
-    second_needs_location: bool,
-    second_needs_scale: bool,
+    second_0: torch.Tensor | None, second_1: torch.Tensor | None, second_2: torch.Tensor | None,
+    upstream_0: torch.Tensor | None, location: torch.Tensor, scale: torch.Tensor | None,
+    target: torch.Tensor | None, integers: torch.Tensor | None, mask: torch.Tensor | None,
+    slopes: torch.Tensor, kind: int, fixed: float, levels: int,
+    needs_location: bool, needs_scale: bool, needs_target: bool,
+    second_needs_upstream_0: bool, second_needs_location: bool, second_needs_scale: bool,
     second_needs_target: bool,
-) -> tuple[torch.Tensor, ...]:
+) -> tuple[torch.Tensor, ...]:  # fmt: skip
     op = "likelihoods_backward_backward"
     needs = (
         second_needs_upstream_0, second_needs_location, second_needs_scale, second_needs_target

@@ -55,5 +55,6 @@ def main(runs: Sequence[Path], out: Path) -> None:
     perplexity = torch.special.entr(used / used.sum()).sum().exp().item()
     print(f"perplexity of the codes: {perplexity:.1f} of {model.code_spec.levels}")
     pairs = torch.stack([items[:8], model.images(model.code_maps(items[:8]))]).flatten(0, 1)
+    out.mkdir(parents=True, exist_ok=True)
     images.grid(pairs, model.spec, height=200, columns=8).save(out / "reconstructions.png")
     print(f"Wrote {out / 'reconstructions.png'}")

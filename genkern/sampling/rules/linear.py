@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from genkern.reference.masked_linear import live_weights
 from genkern.sampling.elements import (
     Elements,
     elements_of,
@@ -60,7 +59,8 @@ def _places(which: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
 
 @register_step("genkern::masked_linear_forward")
 def masked_linear(graph: Graph, x: View, weight, bias, in_degrees, out_degrees, strict) -> View:
-    live = live_weights(in_degrees, out_degrees, strict)
+    seen, sees = in_degrees, out_degrees[:, None]
+    live = sees > seen if strict else sees >= seen
     return _linear(graph, x, weight, bias, live.cpu().numpy())
 
 
