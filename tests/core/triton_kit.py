@@ -5,7 +5,6 @@ tests count programs. Shapes are small, and where tiles matter, so are the tiles
 """
 
 import contextlib
-import functools
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
@@ -35,8 +34,6 @@ def search_once() -> None:
         return interpreter._LangPatchScope()
 
     interpreter._patch_lang = search_new
-    # A table of all dtypes, built at each of its calls: an eighth of the time.
-    interpreter._get_np_dtype = functools.cache(interpreter._get_np_dtype)
 
 
 if hasattr(interpreter, "_patch_lang"):  # of Triton 3.6 and 3.7
