@@ -84,6 +84,7 @@ def cases() -> list[Case]:
         spectral_case(DCGAN, "four layers", quick=True),
         spectral_case([(256, 128, 3, 3)], "256x128x3x3", step=True),
         spectral_case([(8, 4)], "8x4"),
+        spectral_case([(2, 2)], "2x2", overhead=True, quick=True),
     ]
 
 

@@ -182,7 +182,8 @@ def compile_all(op: str, capability: int, quick: bool) -> dict:
             for function, kernel in launched:
                 if kernel is not None and (function.__name__, kernel.hash) not in kernels:
                     kernels[function.__name__, kernel.hash] = record(function, kernel)
-    declared = [n for n, f in vars(module).items() if isinstance(f, JITFunction)]
+    rooms = [m for name, m in sys.modules.items() if f"{name}.".startswith(f"{module.__name__}.")]
+    declared = {n for m in rooms for n, f in vars(m).items() if isinstance(f, JITFunction)}
     # One that is in the cache on disk was not lowered but found.
     found = [k for k in kernels.values() if not quick or k["dtype"] == chosen]
     return {

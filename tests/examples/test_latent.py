@@ -37,7 +37,7 @@ def test_the_weights_of_all_images_sum_to_one(name):
     found = log_likelihood(model, images, num_samples=6000, generator=noise())
     total = found.items.exp().sum().item()
     error = (found.items.exp() * found.item_half_widths).square().sum().sqrt().item()
-    assert total == pytest.approx(1.0, abs=1.5 * error) and error < 0.02
+    assert total == pytest.approx(1.0, abs=1.5 * error) and error < 0.04
     z = model.prior().sample(torch.Size([20000, 1]), noise(1)).expand(-1, 16, -1)
     direct = (-model.reconstruction_nll(images, z)).logsumexp(0) - math.log(20000)
     assert ((direct - found.items).abs() <= 1.6 * found.item_half_widths + 0.05).all()

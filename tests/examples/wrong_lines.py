@@ -13,19 +13,20 @@ TO_WRITE, TO_READ = "a folder that can be written", "a folder"
 PICTURE = "a .png file that can be written"
 RUN = "the folder of a run, with its checkpoint.pt"
 MODELS = (
-    "adversarial_autoencoder, autoencoder, denoising_autoencoder, fvsbn, gan, gated_pixel_cnn, "
-    "gated_pixel_cnn_class, gated_pixel_cnn_colour, iaf_vae, ladder_vae, made, mixture_prior_vae, "
-    "multi_scale, nade, pixel_cnn, pixel_cnn_pp, pixel_lstm, pixel_rnn, pixel_rnn_diagonal, "
-    "pixel_vae, ppca, vae, vq_vae"
+    "acgan, adversarial_autoencoder, autoencoder, cgan, cyclegan, dcgan, denoising_autoencoder, "
+    "dragan, fvsbn, gan, gated_pixel_cnn, gated_pixel_cnn_class, gated_pixel_cnn_colour, iaf_vae, "
+    "ladder_vae, lsgan, made, mixture_prior_vae, multi_scale, nade, pix2pix, pixel_cnn, "
+    "pixel_cnn_pp, pixel_lstm, pixel_rnn, pixel_rnn_diagonal, pixel_vae, ppca, sngan, srgan, "
+    "stargan, stylegan, vae, vq_vae, wgan, wgan_gp"
 )
 EXACT = (
     "fvsbn, gated_pixel_cnn, gated_pixel_cnn_class, gated_pixel_cnn_colour, made, "
     "multi_scale, nade, pixel_cnn, pixel_cnn_pp, pixel_lstm, pixel_rnn, pixel_rnn_diagonal"
 )
-NEITHER = ("gan", "autoencoder", "adversarial_autoencoder", "denoising_autoencoder", "vq_vae")
-LIKELIHOOD = ", ".join(name for name in MODELS.split(", ") if name not in NEITHER)
+BOUNDED = ("iaf_vae", "ladder_vae", "mixture_prior_vae", "pixel_vae", "ppca", "vae")
+LIKELIHOOD = ", ".join(sorted([*EXACT.split(", "), *BOUNDED]))
 COMMANDS = "list, train, sample, evaluate, compare, complete, compress, decompress, table, demo"
-DATA = "checkerboard, cifar10, codes, digits, grid25, mnist, patches, ring8"
+DATA = "checkerboard, cifar10, codes, digits, grid25, mnist, patches, ring8, shapes, textures"
 PLAYER = "lr, beta1, beta2, weight_decay, clip_norm"
 WIDTH = "an integer from 1 to 65,536"
 

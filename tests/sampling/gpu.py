@@ -15,8 +15,8 @@ from genkern.sampling.incremental import Draw, Stepper, wavefront_reason
 from tests.gpu.kit import F64, Setting
 from tests.sampling.nets import OUTPUTS, make, noise
 
-COUNT = 2
-EDGE = 1e-5  # float32: how near a chance and its noise may be for the integer to be another one
+_COUNT = 2
+_EDGE = 1e-5  # float32: how near a chance and its noise may be for the integer to be another one
 
 
 def _place() -> torch.device:
@@ -32,13 +32,13 @@ def _images(kind: str, dtype: torch.dtype) -> None:
         return
     with torch.device("cpu"):
         case = make(kind)
-        uniform, definition = noise(case, count=COUNT), copy.deepcopy(case.model)
+        uniform, definition = noise(case, count=_COUNT), copy.deepcopy(case.model)
     given = {"shape": case.shape, "output": case.output, "return_log_prob": True}
     with _place():
         model, own = case.model.to(_place(), dtype), uniform.to(_place())
-        images, log_prob = sampling.sample(model, COUNT, noise=own, method="incremental", **given)
+        images, log_prob = sampling.sample(model, _COUNT, noise=own, method="incremental", **given)
     with torch.device("cpu"), genkern.use_backend("reference"):
-        expected = sampling.sample(definition, COUNT, noise=uniform, method="naive", **given)
+        expected = sampling.sample(definition, _COUNT, noise=uniform, method="naive", **given)
     assert torch.equal(images.cpu(), expected[0]), f"{kind}: other images"
     bound = 1e-10 if dtype == F64 else 1e-4
     torch.testing.assert_close(log_prob.cpu().double(), expected[1], rtol=bound, atol=bound)
@@ -59,7 +59,7 @@ def _again(net: cases.Net, uniform: torch.Tensor, images: torch.Tensor) -> None:
     """The chances that one full forward pass gives for the images draw them again."""
     chance = net(images.float()).sigmoid()
     wrong = (uniform < chance).long() != images
-    assert not (wrong & ((uniform - chance).abs() > EDGE)).any(), "other images than naive ones"
+    assert not (wrong & ((uniform - chance).abs() > _EDGE)).any(), "other images than naive ones"
 
 
 def _gated_images(dtype: torch.dtype) -> None:
