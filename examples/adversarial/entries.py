@@ -96,16 +96,6 @@ MODELS = {
         pictures=True,
         limits={"blocks": Number(int, 1, 100)},
     ),
-    "stargan": Entry(
-        "examples.adversarial.unpaired:StarGAN",
-        *(1500, 1e-3, 32),
-        small={"channels": 4, "blocks": 1},
-        beta1=0.5,
-        ema_decay=0.99,
-        pictures=True,
-        labels=True,
-        limits={"blocks": Number(int, 1, 100)},
-    ),
     "stylegan": Entry(
         "examples.adversarial.stylegan:StyleGAN",
         *(700, 2e-3, 64),

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from examples import data
 from examples.adversarial.translation import Paired
-from examples.adversarial.unpaired import CycleGAN, StarGAN
+from examples.adversarial.unpaired import CycleGAN
 from examples.data.dataset import Dataset
 from examples.errors import UsageError
 from examples.harness import checkpoint, images
@@ -87,9 +87,9 @@ def translate(name: str, run: Path, out: Path) -> list[str]:
     if isinstance(model, Paired):
         said = pairs(model, batch, made)
         columns = [beside(model, batch), made, batch.items]
-    elif isinstance(model, (CycleGAN, StarGAN)):
-        wanted = given.labels if isinstance(model, StarGAN) else 1 - batch.labels % 2
-        back = model.sample(len(batch), generator, 1.0, Batch(made, model.back(batch)))
+    elif isinstance(model, CycleGAN):
+        wanted = 1 - batch.labels % 2
+        back = model.sample(len(batch), generator, 1.0, Batch(made, wanted))
         error = (back.float() - batch.items.float()).abs().mean().item()
         said = [domains(model, dataset, wanted, made), f"there and back: {error:.1f} levels off"]
         columns = [batch.items, made, back]

@@ -1,4 +1,4 @@
-"""Images of one domain made of images of another, without pairs: CycleGAN and StarGAN."""
+"""Images of one domain made of images of another, without pairs: CycleGAN."""
 
 import torch
 import torch.nn.functional as F
@@ -7,7 +7,7 @@ from torch import nn
 from examples.adversarial import networks
 from examples.adversarial.base import Adversarial
 from examples.model import Batch, DataSpec
-from genkern.nn import GANLoss, GradientPenalty, InstanceNormAct
+from genkern.nn import GANLoss, InstanceNormAct
 
 
 def normed(conv: nn.Module, channels: int) -> nn.Sequential:
@@ -115,10 +115,6 @@ class CycleGAN(Adversarial):
     def given(self, batch: Batch) -> Batch:
         return batch
 
-    def back(self, batch: Batch) -> torch.Tensor:
-        """The labels with which what became of a batch is sent back."""
-        return 1 - batch.labels % 2
-
     @torch.no_grad()
     def sample(
         self, num_samples: int, generator: torch.Generator, temperature: float = 1.0, *told: Batch
@@ -130,103 +126,3 @@ class CycleGAN(Adversarial):
         first, second = (self.generator[to](scaled) for to in (0, 1))
         even = (batch.labels % 2 == 0).to(weight.device)[:, None, None, None]
         return self.spec.unscale(torch.where(even, second, first))
-
-
-class StarJudge(nn.Module):
-    """Images to logits of patches (N, 1, h, w), and to logits of the classes (N, classes)."""
-
-    def __init__(self, spec: DataSpec, channels: int) -> None:
-        super().__init__()
-        wide, side = 2 * channels, spec.shape[1] // 4
-        self.features = nn.Sequential(
-            nn.Conv2d(spec.shape[0], channels, 4, 2, 1, bias=False),
-            networks.BiasAct(channels),
-            nn.Conv2d(channels, wide, 4, 2, 1, bias=False),
-            networks.BiasAct(wide),
-        )
-        self.source = nn.Conv2d(wide, 1, 3, padding=1)
-        self.classes = nn.Conv2d(wide, spec.classes or 0, side)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        found = self.features(x)
-        return self.source(found), self.classes(found).flatten(1)
-
-
-class StarGAN(Adversarial):
-    r"""One generator for all domains: an image, and the class that it shall be of.
-
-    .. math:: L_G = L_{GAN} - E[\log p(c' \mid G(x, c'))] + \lambda |G(G(x, c'), c) - x|, \quad
-              L_D = L_{GAN} - E[\log p(c \mid x)] + R_1
-
-    The paper has the Wasserstein loss with its penalty in the place of cross-entropy with R1.
-
-    Args:
-        spec: images of integer levels, of sides of 4 n, with classes.
-        channels: of the largest maps.
-        blocks: residual blocks of the generator.
-        cycle: lambda.
-        r1: weight of R1.
-
-    Source: Choi et al. 2018, "StarGAN: unified generative adversarial networks for multi-domain
-    image-to-image translation", sec. 3.
-    """
-
-    def __init__(
-        self,
-        spec: DataSpec,
-        *,
-        channels: int = 16,
-        blocks: int = 2,
-        cycle: float = 5.0,
-        r1: float = 1.0,
-    ) -> None:
-        C, classes = spec.shape[0], spec.classes or 0
-        generator = translator(C + classes, C, channels, blocks)
-        judge = StarJudge(spec, channels)
-        super().__init__(spec, generator, judge, latent=0, criterion=GANLoss("bce"))
-        self.cycle, self.r1 = cycle, GradientPenalty("r1", weight=r1)
-
-    def translate(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Images in [-1, 1], of the classes ``labels``."""
-        chosen = F.one_hot(labels, self.spec.classes or 0).to(images.dtype)
-        planes = chosen[:, :, None, None].expand(-1, -1, *images.shape[2:])
-        return self.generator(torch.cat([images, planes], 1))
-
-    def loss(
-        self, batch: Batch, generator: torch.Generator, player: str = "generator"
-    ) -> dict[str, torch.Tensor]:
-        real, labels = self.spec.scale(batch.items, next(self.parameters())), batch.labels
-        wanted = labels[torch.randperm(len(batch), generator=generator, device=labels.device)]
-        with torch.set_grad_enabled(player == "generator" and torch.is_grad_enabled()):
-            fake = self.translate(real, wanted)
-        fake_logits, fake_classes = self.discriminator(fake)
-        if player == "generator":
-            wrong = F.cross_entropy(fake_classes.float(), wanted)
-            back = F.l1_loss(self.translate(fake, labels), real)
-            judged = self.criterion.generator(fake_logits)
-            loss = judged + wrong + self.cycle * back
-            return {"loss": loss, "class nats": wrong, "cycle": back}
-        real_logits, real_classes = self.discriminator(real)
-        wrong = F.cross_entropy(real_classes.float(), labels)
-        penalty = self.r1(lambda x: self.discriminator(x)[0], real)
-        judged = self.criterion.discriminator(real_logits, fake_logits)
-        return {"loss": judged + wrong + penalty, "class nats": wrong}
-
-    def given(self, batch: Batch) -> Batch:
-        """The images, and classes that are others than theirs, each in turn."""
-        classes = self.spec.classes or 0
-        shift = 1 + torch.arange(len(batch), device=batch.labels.device) % (classes - 1)
-        return Batch(batch.items, (batch.labels + shift) % classes)
-
-    def back(self, batch: Batch) -> torch.Tensor:
-        """The labels with which what became of a batch is sent back."""
-        return batch.labels
-
-    @torch.no_grad()
-    def sample(
-        self, num_samples: int, generator: torch.Generator, temperature: float = 1.0, *told: Batch
-    ) -> torch.Tensor:
-        """The images of a batch, as of the classes that are its labels."""
-        weight = next(self.parameters())
-        batch = told[0].to(weight.device)
-        return self.spec.unscale(self.translate(self.spec.scale(batch.items, weight), batch.labels))

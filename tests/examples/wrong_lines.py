@@ -17,7 +17,7 @@ MODELS = (
     "dragan, fvsbn, gan, gated_pixel_cnn, gated_pixel_cnn_class, gated_pixel_cnn_colour, iaf_vae, "
     "ladder_vae, lsgan, made, mixture_prior_vae, multi_scale, nade, pix2pix, pixel_cnn, "
     "pixel_cnn_pp, pixel_lstm, pixel_rnn, pixel_rnn_diagonal, pixel_vae, ppca, sngan, srgan, "
-    "stargan, stylegan, vae, vq_vae, wgan, wgan_gp"
+    "stylegan, vae, vq_vae, wgan, wgan_gp"
 )
 EXACT = (
     "fvsbn, gated_pixel_cnn, gated_pixel_cnn_class, gated_pixel_cnn_colour, made, "
