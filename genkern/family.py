@@ -164,6 +164,7 @@ class Family:
         found = self(*arguments)
         if not _is_dynamo_compiling() and isinstance(found.grad_fn, BackwardCFunction):
             found.grad_fn.forms_again = self  # type: ignore[attr-defined]
+            found.grad_fn.version = found._version  # type: ignore[attr-defined]
         return found
 
     def _differentiable(self, arguments: tuple) -> Any:
@@ -172,8 +173,11 @@ class Family:
             plain = super(torch.autograd.Function, self.function)
             found = plain.apply(*arguments)  # type: ignore
             first = arguments[0]
-            if first is not None and hasattr(first.grad_fn, "forms_again") and not self.adjoint:
-                _form_again(found, first.grad_fn)
+            source: Any = getattr(first, "grad_fn", None)
+            # Where it was written into since, by no_grad or an alias, it is kept as it is now.
+            is_made = hasattr(source, "forms_again") and first._version == source.version
+            if is_made and not self.adjoint:
+                _form_again(found, source)
             return found
         # Dynamo cannot tell two arguments of a Function apart that are one tensor.
         apart: list[Any] = []

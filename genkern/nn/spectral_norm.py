@@ -80,8 +80,13 @@ class SpectralNorm(nn.Module):
         module: nn.Module, layers: Sequence[str] | None
     ) -> tuple[tuple[str, ...], tuple[int, ...]]:
         found: dict[str, int] = {}
-        seen = set()
-        for name, layer in module.named_modules():
+        seen, names = set(), dict[int, str]()
+        for name, layer in module.named_modules(remove_duplicate=False):
+            if names.setdefault(id(layer), name) != name and hasattr(layer, "weight"):
+                raise ValueError(
+                    f"{_OP}: module must hold a layer under one name; got {names[id(layer)]!r} and "
+                    f"{name!r}"
+                )
             weight = getattr(layer, "weight", None)
             if not isinstance(weight, nn.Parameter) or weight.ndim < 2 or id(weight) in seen:
                 continue

@@ -144,12 +144,20 @@ class ModulatedConv2d(nn.Module):
         for name, value in {**sizes, "kernel_size": kernel_size, "up": up, "down": down}.items():
             checks.check_number(_MODULE, name, value, minimum=1, integer=True)
         checks.check_bool(_MODULE, "demodulate", demodulate)
+        if kernel_size % 2 == 0:
+            raise ValueError(f"{_MODULE}: kernel_size must be odd; got {kernel_size}")
+        if up > 1 and down > 1:
+            raise ValueError(f"{_MODULE}: up or down must be 1; got {up} and {down}")
         shape = (out_channels, in_channels, kernel_size, kernel_size)
         self.weight = nn.Parameter(torch.randn(shape))
         self.scale = 1 / math.sqrt(in_channels * kernel_size**2)
         self.affine = None if style_dim is None else nn.Linear(style_dim, in_channels)
         if self.affine is not None:
             nn.init.ones_(self.affine.bias)
+        if isinstance(taps, str) or not len(taps) or not sum(taps):
+            raise ValueError(
+                f"{_MODULE}: taps must be numbers with a sum that is not 0; got {taps!r}"
+            )
         self.register_buffer("filter", torch.tensor(taps) / sum(taps), persistent=False)
         self.demodulate, self.up, self.down = demodulate, up, down
         self.eps = checks.check_number(_MODULE, "eps", eps, minimum=0.0)

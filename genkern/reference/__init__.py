@@ -16,7 +16,11 @@ def differentiable_backward(
     with torch.enable_grad():
         # Fresh aliases: inputs may depend on each other (mu and logvar of one encoder), and the
         # gradient of one must not run on through another.
-        aliases = [x if x is None else x.view_as(x) for x in inputs]
+        aliases = [
+            x if x is None else x.view_as(x) if x.requires_grad or not need
+            else x.detach().requires_grad_()  # a constant, and the gradient in it a function of d
+            for x, need in zip(inputs, needs_grad, strict=True)
+        ]  # fmt: skip
         outputs = forward(*aliases)
     outputs = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
     pairs = [

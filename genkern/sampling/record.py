@@ -35,6 +35,7 @@ class _Features(torch.Tensor):
 
     view_: View
     graph: Graph
+    has_aliases = False  # it is a view, or has views
 
     @staticmethod
     def __new__(
@@ -70,12 +71,17 @@ class _Features(torch.Tensor):
         if is_mutable:  # a view of the tensor that is changed would not follow
             if not isinstance(args[0], cls):
                 raise NoRule(f"sampling: {name} must not write into a constant")
+            if args[0].has_aliases:
+                raise NoRule(f"sampling: {name} must not write into a view, or what has views")
             args[0].view_ = results
             return args[0]
         like = (graph.images, found[0].dtype, found[0].device)
-        if isinstance(results, View):
-            return cls(results, graph, *like)
-        return [cls(view, graph, *like) for view in results]
+        views = [results] if isinstance(results, View) else results
+        made = [cls(view, graph, *like) for view in views]
+        if any(r.alias_info is not None for r in func._schema.returns):
+            for tensor in (*found, *made):
+                tensor.has_aliases = True
+        return made[0] if isinstance(results, View) else made
 
 
 def _views_in(value: Any, found: list[_Features]) -> Any:
@@ -122,7 +128,15 @@ def record(
     view = concatenated([graph.view(graph.add(node)) for node in nodes])
     colours = [view.narrow(c, 1).pieces[0] for c in range(C)]
     with torch.no_grad():
-        output = model(_Features(view, graph, N, dtype, device), *condition)
+        try:
+            output = model(_Features(view, graph, N, dtype, device), *condition)
+        except NoRule:
+            raise
+        except Exception as error:
+            raise NoRule(
+                "sampling: the model must run on tensors without data; it raised "
+                f"{type(error).__name__}: {error}"
+            ) from error
     if not isinstance(output, _Features) or output.ndim != 4 or output.shape[2:] != (H, W):
         raise ValueError(
             f"sampling: the model must return parameters (N, P, {H}, {W}) that depend on the "

@@ -156,7 +156,8 @@ def evaluating(model: object) -> Iterator[None]:
 def like(model: object) -> torch.Tensor:
     """A tensor whose dtype and device are those of the model's parameters."""
     module = owner(model)
-    floating = (p for p in module.parameters() if p.is_floating_point()) if module else iter(())
+    parameters = iter(()) if module is None else module.parameters()
+    floating = (p for p in parameters if p.is_floating_point())
     return next(floating, torch.empty(0))
 
 

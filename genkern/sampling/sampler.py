@@ -73,6 +73,8 @@ _BY: dict[str, Callable[[Request], Drawn]] = {
 
 
 def _draw(request: Request, method: str) -> Drawn:
+    if not len(request.values):
+        return _by_naive(request)
     if method == "auto":
         return _automatic(request)
     try:

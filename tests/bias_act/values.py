@@ -260,3 +260,13 @@ def test_the_property_test_catches_wrong_definitions(name):
     check(inputs, upstream, **options)
     with pytest.raises(AssertionError, match="elements off"):
         check(inputs, upstream, definition=MUTANTS[name], **options)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_the_gradient_of_a_piecewise_linear_function_has_a_gradient(create_graph):
+    """In the upstream gradient, also where it is to be differentiated again."""
+    x, w = torch.tensor([-1.0, 2.0], requires_grad=True), torch.tensor(3.0, requires_grad=True)
+    y = w * genkern.bias_act(x, act="lrelu", dim=0)
+    (g,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    (d,) = torch.autograd.grad(g.square().sum(), w, create_graph=create_graph)
+    torch.testing.assert_close(d.detach(), torch.tensor(2 * 3.0 * (0.2**2 + 1)))

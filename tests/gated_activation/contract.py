@@ -149,3 +149,17 @@ def test_the_option_is_a_bool():
     for call in (GATE, ELU):
         with pytest.raises(TypeError, match=f"{call.__name__}: recompute must be a bool; got 'no'"):
             call(torch.ones(1, 2, 3, 3), recompute="no")
+
+
+@pytest.mark.parametrize("edit", [lambda y: y.mul_(3), lambda y: y.detach().clamp_(0)])
+def test_a_result_that_was_written_into_is_kept(edit):
+    """Without gradients, or through an alias: the convolution sees what is there."""
+    h = torch.randn(2, 8, 5, 5, requires_grad=True)
+    convolution, found = genkern.nn.MaskedConv2d(4, 3, 3), []
+    for recompute in (False, True):
+        y = genkern.gated_activation(h, recompute=recompute)
+        with torch.no_grad():
+            edit(y)
+        loss = convolution(y).square().sum()
+        found.append(torch.autograd.grad(loss, convolution.weight)[0])
+    assert torch.equal(*found)

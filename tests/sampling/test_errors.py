@@ -4,7 +4,9 @@ import warnings
 
 import pytest
 import torch
+from torch import nn
 
+import genkern
 from genkern import sampling
 from tests.sampling.nets import N, drawn, make, noise
 
@@ -124,3 +126,52 @@ def test_a_mask_multiplied_into_a_kernel_is_seen():
 def test_no_images_are_no_error(method):
     case = make("categorical")
     assert drawn(case, count=0, method=method).shape == (0, *case.shape)
+
+
+class InPlace(nn.Module):
+    """Writes into halves of its features."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = genkern.nn.MaskedConv2d(1, 8, 3, mask_type="A")
+        self.last = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        h = self.first(x)
+        a, b = h.chunk(2, 1)
+        a.tanh_()
+        b.sigmoid_()
+        return self.last(h)
+
+
+class Half(InPlace):
+    def forward(self, x):
+        return self.last(self.first(x)).bfloat16()
+
+
+class Odd(InPlace):
+    def forward(self, x):
+        return self.last(self.first(x)) + 0 * float(x.detach().numpy().sum())
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [(InPlace, "write into a view"), (Half, "half precision"), (Odd, "without data")],
+)
+def test_what_cannot_be_recorded_is_drawn_by_another_method(model, why):
+    torch.manual_seed(0)
+    network, given = model(), {"shape": (1, 3, 4), "output": sampling.Categorical(4)}
+    noise = sampling.draw_noise(8, **given)
+    found = sampling.sample(network, 8, noise=noise, **given)
+    assert sampling.last_report().method == "jacobi"
+    assert why in sampling.last_report().reason
+    assert torch.equal(found, sampling.sample(network, 8, noise=noise, method="naive", **given))
+    with pytest.raises(ValueError, match=why):
+        sampling.sample(network, 8, noise=noise, method="incremental", **given)
+
+
+def test_autocast_and_no_images_are_no_errors():
+    given = {"shape": (1, 3, 4), "output": sampling.Categorical(4)}
+    with torch.autocast("cpu", torch.bfloat16):
+        assert sampling.sample(InPlace(), 2, **given).shape == (2, 1, 3, 4)
+    assert sampling.sample(InPlace(), 0, method="incremental", **given).shape == (0, 1, 3, 4)

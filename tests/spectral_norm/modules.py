@@ -107,3 +107,9 @@ def test_all_layers_are_one_call_of_the_steps():
     assert counts["genkern::spectral_norm_step"] == 1 and "aten::mv" not in counts
     assert counts["genkern::spectral_norm_forward"] == 3
     assert genkern.last_backend("spectral_norm") == "cpu"
+
+
+def test_a_layer_under_two_names_is_refused():
+    layer = nn.Linear(4, 4)
+    with pytest.raises(ValueError, match="one name; got '0' and '2'"):
+        SpectralNorm(nn.Sequential(layer, nn.Tanh(), layer))

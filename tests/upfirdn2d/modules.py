@@ -156,3 +156,17 @@ def test_errors_of_the_compositions_name_the_argument():
         with pytest.raises(ValueError, match=text):
             call()
     assert math.isfinite(minibatch_stddev(x, group_size=3).sum().item())
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"kernel_size": 2}, "kernel_size must be odd"),
+        ({"kernel_size": 3, "up": 2, "down": 2}, "up or down must be 1"),
+        ({"kernel_size": 3, "taps": [1, -1]}, "sum that is not 0"),
+        ({"kernel_size": 3, "taps": []}, "sum that is not 0"),
+    ],
+)
+def test_a_layer_that_cannot_work_is_refused(given, text):
+    with pytest.raises(ValueError, match=text):
+        ModulatedConv2d(3, 4, **given)

@@ -39,6 +39,8 @@ for _op in ("clone", "detach", "alias", "contiguous", "lift_fresh"):
 def to_copy(graph: Graph, x: View, *, dtype: torch.dtype | None = None, **also: Any) -> View:
     if dtype == torch.bool:
         raise NoRule("sampling: features must not become bool")
+    if dtype in (torch.bfloat16, torch.float16):
+        raise NoRule("sampling: features must not become half precision")
     is_float = dtype is None or dtype.is_floating_point
     return x if is_float else graph.pointwise("trunc", x)
 
