@@ -170,10 +170,10 @@ def run_list(args: argparse.Namespace) -> int:
     print("models (python -m examples train NAME --set OPTION=VALUE)")
     for name, entry in registry.MODELS.items():
         given = " ".join(f"{key}={value}" for key, value in registry.model_options(name).items())
-        print(f"  {name:21} {described.summary(entry.path)}\n  {'':21}   {given}")
+        print(f"  {name:23} {described.summary(entry.path)}\n  {'':23}   {given}")
     print("\ndata sets (--data NAME)")
     for name, source in data.DATASETS.items():
-        print(f"  {name:21} {described.summary(source.path)}")
+        print(f"  {name:23} {described.summary(source.path)}")
     return 0
 
 

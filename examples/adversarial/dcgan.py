@@ -7,9 +7,11 @@ from genkern.nn import GANLoss
 
 
 class DCGAN(Adversarial):
-    """The five guidelines: no pooling (strides instead), batch normalisation in both networks but
-    for the generator's last and the discriminator's first layer, no fully connected hidden layer,
-    ReLU and a last tanh in the generator, leaky ReLU in the discriminator.
+    """Convolutions with strides and batch normalisation, by the paper's five guidelines.
+
+    No pooling; batch normalisation in both networks but for the generator's last and the
+    discriminator's first layer; no fully connected hidden layer; ReLU and a last tanh in the
+    generator; leaky ReLU in the discriminator.
 
     Args:
         spec: square images of integer levels.
