@@ -5,7 +5,15 @@ from typing import Any
 
 import torch
 
-from genkern.sampling.graph import Graph, Image, NoRule, Piece, View, concatenated
+from genkern.sampling.graph import (
+    Graph,
+    Image,
+    NoRule,
+    NotCausal,
+    Piece,
+    View,
+    concatenated,
+)
 
 Rule = Callable[..., Any]
 _rules: dict[str, Rule] = {}
@@ -130,7 +138,7 @@ def record(
     with torch.no_grad():
         try:
             output = model(_Features(view, graph, N, dtype, device), *condition)
-        except NoRule:
+        except (NoRule, NotCausal):
             raise
         except Exception as error:
             raise NoRule(

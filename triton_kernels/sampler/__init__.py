@@ -115,6 +115,6 @@ def variants(n: int) -> Iterator[tuple[str, tuple]]:
 COMPILED = "*fp32"
 # A kernel for each stage of a step.
 MAX_LAUNCHES = {"sampler_steps": 4}
-SPILL_BYTES = {"sampler_bernoulli_kernel": 8}  # addresses of one image
+SPILL_BYTES = {"sampler_bernoulli_kernel": 8, "sampler_mixture_kernel": 16}  # addresses
 # What a stage does is known when it is compiled: `variants` has two that differ in that.
 VARIANTS = {"sampler_stage_kernel": 2}
