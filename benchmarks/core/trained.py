@@ -1,5 +1,6 @@
 """A training step of a whole network, by genkern and by others: what `training` times."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ OP, PHASE = "training", "step"
 
 
 @dataclass(frozen=True)
-class Trained:
+class Trained(ABC):
     """A step on ``batch`` items of ``spec``."""
 
     name: str
@@ -28,13 +29,13 @@ class Trained:
             return torch.randn(shape)
         return torch.randint(self.spec.levels, shape, dtype=torch.uint8)
 
+    @abstractmethod
     def built(self) -> dict[str, tuple[nn.Module, Callable]]:
         """Each implementation's network, and from images to its loss."""
-        raise NotImplementedError
 
+    @abstractmethod
     def case(self) -> Case:
         """What a record says of it."""
-        raise NotImplementedError
 
     def notes(self, steps: Mapping[str, Callable]) -> list[str]:
         """Lines to print beside the times."""

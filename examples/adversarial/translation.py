@@ -1,5 +1,6 @@
 """Images made of images, in pairs: colours of grey (pix2pix), and twice the pixels (SRGAN)."""
 
+from abc import abstractmethod
 from typing import ClassVar
 
 import torch
@@ -38,9 +39,9 @@ class Paired(Adversarial):
         super().__init__(spec, generator, discriminator, latent=0, criterion=GANLoss(kind))
         self.adversarial = adversarial
 
+    @abstractmethod
     def given(self, batch: Batch) -> torch.Tensor:
         """What the generator is given of the items: levels (N, ...)."""
-        raise NotImplementedError
 
     def told(self, batch: Batch) -> tuple[torch.Tensor, ...]:
         return (self.spec.scale(self.given(batch), next(self.parameters())),)
