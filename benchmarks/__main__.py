@@ -137,7 +137,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     for record in failures:
         shape = f"{record['op']} {record['shape']} {record['phase']}"
         print(f"RED: {shape} {record['implementation']}: {record['error']}", file=sys.stderr)
-    return 1 if failures else 0
+    return int(any(record["implementation"] == "genkern" for record in failures))
 
 
 def _profile(arguments: argparse.Namespace) -> int:

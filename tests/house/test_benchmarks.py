@@ -14,7 +14,16 @@ from benchmarks.core.busy import beside
 from benchmarks.core.case import Case
 from benchmarks.core.gate import RedGate, Trial
 from tests.core.samples import stems
-from tests.house.harness import FAMILY, TINY, broken, cli_case, harness, measured, stand_in
+from tests.house.harness import (
+    FAMILY,
+    TINY,
+    broken,
+    cli_case,
+    harness,
+    measured,
+    softplus_means,
+    stand_in,
+)
 
 FIRST = case.all_cases()[0]
 pytestmark = pytest.mark.usefixtures("harness")
@@ -82,6 +91,15 @@ def test_a_red_gate_ends_with_a_failure_code(cli_case, tmp_path, capsys):
     assert cli.main(["run", "--quick", "--out", str(out)]) == 1
     assert "RED: stand_in n=9 forward genkern: loss: error" in capsys.readouterr().err
     assert {r["kind"] for r in store.read(out)} == {"failure"}
+
+
+def test_a_wrong_rival_is_named_and_no_failure_of_the_run(cli_case, tmp_path, capsys):
+    cli_case(replace(stand_in(9), eager=lambda a, b: softplus_means(a, b) + 0.1))
+    out = tmp_path / "rival.jsonl"
+    assert cli.main(["run", "--quick", "--out", str(out)]) == 0
+    assert "RED: stand_in n=9 forward eager: loss: error" in capsys.readouterr().err
+    timed = {r["implementation"] for r in store.read(out) if r["kind"] == "timing"}
+    assert timed == {"genkern", "library"}
 
 
 def test_an_unwritten_element_is_seen():
