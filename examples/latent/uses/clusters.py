@@ -40,14 +40,14 @@ def scatter(codes: torch.Tensor, labels: torch.Tensor, path: Path) -> None:
     from matplotlib.figure import Figure
 
     placed, shares = components(codes)
-    figure = Figure(figsize=(6, 6), dpi=100)
+    figure = Figure(figsize=(6.4, 5.4), dpi=75, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(
         xlabel=f"component 1, {shares[0]:.0%} of the variance",
         ylabel=f"component 2, {shares[1]:.0%}",
     )
     drawn = axes.scatter(placed[:, 0], placed[:, 1], c=labels, cmap="tab10", s=6)
-    axes.legend(*drawn.legend_elements(), loc="upper right", fontsize=8)
+    axes.legend(*drawn.legend_elements(), loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
     figure.savefig(path)
 
 
