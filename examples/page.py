@@ -1,10 +1,13 @@
 """The page of what the models reach: README.md, made of the rows that commands have left."""
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from examples.errors import UsageError, wrong
+from examples.latent.uses import USES
 
 PICTURES, COMPLETIONS = "pictures", "-completions.png"
 Row = dict[str, Any]
@@ -54,8 +57,15 @@ FIELDS: dict[str, dict[str, type]] = {
         "acceptance": float,
         "effective": list,
     },
+    "uses.json": {"use": str, "models": str, "data": str, "lines": list, "pictures": list},
 }
-KEYS = {"table.json": 2, "compared.json": 3, "evaluated.json": 2, "bounds.json": 2}
+KEYS = {
+    "table.json": 2,
+    "compared.json": 3,
+    "evaluated.json": 2,
+    "bounds.json": 2,
+    "uses.json": 3,
+}
 TABLE = """# What the reference models reach
 
 Made by `python -m examples table`. Bits/dim of the test split (a bound where the model has only
@@ -93,8 +103,11 @@ BOUNDED = """
 
 Made by `python -m examples evaluate MODEL --run RUN --page examples`: log p(x) of the test split
 from below, in nats, with 95 % intervals of the noise of the samples. ELBO and IWAE-64: 64 samples
-of the encoder; AIS: 8 chains of 100 temperatures, 4 leapfrogs each (`genkern.metrics`). The gap,
-AIS - ELBO, is what the encoder loses: KL(q(z|x) to p(z|x)). Active: dimensions of z that follow x.
+of the encoder; AIS: 8 chains of 100 temperatures, 4 leapfrogs each (`genkern.metrics`), of
+`pixel_vae`, where a gradient goes through convolutions, 25 and 2. The gap, AIS - ELBO, is what the
+encoder loses: KL(q(z|x) to p(z|x)). Active: dimensions of z that follow x. Effective: of the 64
+samples and of the 8 chains, the median image. `ppca` is linear, its log p(x) known; its nats are of
+a density.|x) to p(z|x)). Active: dimensions of z that follow x.
 Effective: of the 64 samples and of the 8 chains, the median image. `ppca` is linear, its log p(x)
 known; its nats are of a density.
 
@@ -110,6 +123,11 @@ Made by `python -m examples.latent.rate_distortion --page examples`: the KL of t
 beta = 1 it is best, below it more is said of x in z, above it less.
 
 ![rate and distortion](pictures/{RATE})
+"""
+USED = """
+## Codes, and what they are good for
+
+Made by `python -m examples.latent.uses USE RUN --page examples`.
 """
 COMPLETED = """
 ## Completions
@@ -127,6 +145,17 @@ def keep(page: Path, name: str, row: Row) -> None:
     page.mkdir(parents=True, exist_ok=True)
     (page / name).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     write(page)
+
+
+def keep_use(page: Path, row: Row, pictures: Sequence[tuple[Path, str]]) -> None:
+    """`keep`, of what a use has said, and of its pictures with a word on each."""
+    (page / PICTURES).mkdir(parents=True, exist_ok=True)
+    for path, caption in pictures:
+        of = row["models"].replace(", ", "-")
+        name = f"{row['use']}-{path.stem}-{of}-{row['data']}.png"
+        shutil.copyfile(path, page / PICTURES / name)
+        row["pictures"].append([name, caption])
+    keep(page, "uses.json", row)
 
 
 def write(page: Path) -> None:
@@ -147,6 +176,9 @@ def write(page: Path) -> None:
         text += "".join(map(bounded_line, bounded))
     if (page / PICTURES / RATE).is_file():
         text += RATES
+    used = read(page / "uses.json")
+    if used:
+        text += USED + "".join(map(use_text, used))
     pictures = sorted((page / PICTURES).glob("*" + COMPLETIONS))
     if pictures:
         text += COMPLETED
@@ -224,6 +256,15 @@ def classes_text(row: Row) -> str:
         f"\np(y | x) of `{row['model']}` by Bayes' rule: {right:.3f} +- {half:.3f} of the test "
         f"images right, {row['classes']['nats']:.3f} nats; trained on p(y | x): {beside}.\n"
     )
+
+
+def use_text(row: Row) -> str:
+    models = ", ".join(f"`{name}`" for name in row["models"].split(", "))
+    text = f"\n`{row['use']}` of {models}, {row['data']}: {USES[row['use']]}.\n"
+    text += "".join(f"\n    {line}" for line in row["lines"]) + "\n"
+    for name, caption in row["pictures"]:
+        text += f"\n{caption}:\n\n![{caption}]({PICTURES}/{name})\n"
+    return text
 
 
 def _cells(*cells: str) -> str:

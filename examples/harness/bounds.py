@@ -7,10 +7,14 @@ import torch
 from examples.data.dataset import Dataset
 from examples.harness.recorder import bits_per_dim
 from examples.latent.base import LatentModel
+from examples.latent.pixel_vae import PixelVAE
 from genkern.metrics import AIS, Estimate, active_units, log_likelihood
 
 ELBO_SAMPLES, IWAE_SAMPLES, CHAINS = 64, 64, 8
 ANNEALED = AIS(temperatures=100, leapfrogs=4)
+#: Where a gradient of log p(x|z) goes through convolutions. A longer path finds no more (50 and 4:
+#: -79.04 +- 0.05 nats for 24 images; this one: -79.06 +- 0.06), since z says less.
+SHORT = AIS(temperatures=25, leapfrogs=2)
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,10 @@ def prepared(model: LatentModel, dataset: Dataset) -> torch.Tensor:
     return model.prepare(items, torch.Generator(items.device).manual_seed(0))
 
 
+def annealing(model: LatentModel) -> AIS:
+    return SHORT if isinstance(model, PixelVAE) else ANNEALED
+
+
 def estimate(model: LatentModel, items: torch.Tensor, method: str, seed: int = 0) -> Estimate:
     counts = {"elbo": ELBO_SAMPLES, "iwae": IWAE_SAMPLES, "ais": CHAINS}
     return log_likelihood(
@@ -50,7 +58,7 @@ def estimate(model: LatentModel, items: torch.Tensor, method: str, seed: int = 0
         items,
         num_samples=counts[method],
         method=method,
-        ais=ANNEALED if method == "ais" else None,
+        ais=annealing(model) if method == "ais" else None,
         generator=torch.Generator().manual_seed(seed),
     )
 

@@ -67,7 +67,13 @@ class LatentModel(GenerativeModel):
 
     def reconstruction_nll(self, items: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """-log p(x|z), nats per item: z (N, latent) to (N,), or (K, N, latent) to (K, N)."""
-        mean, log_scale = self.decode(z)
+        return self.levels_nll(items, self.decode(z))
+
+    def levels_nll(
+        self, items: torch.Tensor, decoded: tuple[torch.Tensor, torch.Tensor]
+    ) -> torch.Tensor:
+        """The same, of what `decode` has returned."""
+        mean, log_scale = decoded
         return genkern.discretized_logistic_nll(
             mean, log_scale, items.flatten(1), levels=self.spec.levels
         )

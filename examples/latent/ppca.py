@@ -33,6 +33,11 @@ class PPCA(LatentModel):
     def __init__(self, spec: DataSpec, *, latent: int = 8) -> None:
         super().__init__(spec, latent)
         self.encoder = nn.Linear(spec.dims, latent)
+        # Adam moves each weight by its learning rate, and so mu, a sum over pixels, by that times
+        # their number, 30 on 3 x 32 x 32, unless the input is made short.
+        self.input_scale = spec.dims**-0.5
+        with torch.no_grad():
+            self.encoder.weight /= self.input_scale
         self.logvar_z = nn.Parameter(torch.zeros(latent))
         self.linear = nn.Linear(latent, spec.dims)
         self.logvar = nn.Parameter(torch.zeros(1))
@@ -49,7 +54,7 @@ class PPCA(LatentModel):
 
     def encode(self, items: torch.Tensor) -> Diagonal:
         """Of what `prepare` returns."""
-        mu = self.encoder(items.flatten(1))
+        mu = self.encoder(self.input_scale * items.flatten(1))
         return Diagonal(mu, self.logvar_z.to(mu.dtype).expand_as(mu))
 
     def reconstruction_nll(self, items: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
@@ -98,7 +103,7 @@ class PPCA(LatentModel):
         self.linear.weight.copy_(weight)
         self.linear.bias.copy_(x.mean(0))
         self.logvar.copy_(variance.log())
-        self.encoder.weight.copy_(encoder)
+        self.encoder.weight.copy_(encoder / self.input_scale)
         self.encoder.bias.copy_(-encoder @ x.mean(0))
         self.logvar_z.copy_((variance / kept).log())
 

@@ -10,7 +10,7 @@ from examples import data, registry
 from examples.harness.config import build_model
 from examples.latent import rate_distortion
 from examples.latent.iaf_vae import Step
-from examples.latent.ladder_vae import combined
+from examples.latent.ladder_vae import relative
 from examples.latent.ppca import PPCA
 from examples.model import Batch, DataSpec
 from genkern.metrics import AIS, active_units, log_likelihood, posterior_gap
@@ -104,10 +104,19 @@ def test_the_ladder_multiplies_two_gaussians(high):
     """In precisions; where they are far apart, the sharper one is all."""
     mu, mu_above = torch.tensor([1.0, -2.0]).double(), torch.tensor([3.0, 4.0]).double()
     logvar, above = torch.tensor([high, -high]).double(), torch.tensor([-0.5, 0.3]).double()
-    found, logvar_found = combined((mu, logvar), (mu_above, above))
+    u, logvar_u = relative((mu, logvar), (mu_above, above))
     first, second = torch.exp(-logvar), torch.exp(-above)
+    found = mu_above + torch.exp(0.5 * above) * u
     torch.testing.assert_close(found, (mu * first + mu_above * second) / (first + second))
-    torch.testing.assert_close(logvar_found, -(first + second).log())
+    torch.testing.assert_close(above + logvar_u, -(first + second).log())
+
+
+def test_a_narrow_prior_of_the_ladder_loses_no_digits():
+    """Of standard deviation 1e-7, which beside a mean of 5 float32 does not resolve."""
+    given = torch.tensor([[1.0, -2.0], [5.0, -32.0]])
+    wide = relative(*(tuple(pair.double()) for pair in given))
+    found = relative(*(tuple(pair) for pair in given))
+    torch.testing.assert_close(torch.stack(found).double(), torch.stack(wide), rtol=1e-5, atol=0)
 
 
 def gradients(model, images, dreg: bool, seed: int) -> dict[str, torch.Tensor]:

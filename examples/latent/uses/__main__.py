@@ -1,32 +1,36 @@
-"""`python -m examples.latent.uses USE RUN [RUN] [--out FOLDER]`: figures; pictures in FOLDER."""
+"""`python -m examples.latent.uses USE RUN [RUN] [--out FOLDER] [--page FOLDER]`: figures, which
+the page keeps; pictures in FOLDER."""
 
 import argparse
 import importlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from examples import page
 from examples.errors import UsageError
-
-USES = {
-    "few_labels": "a classifier that starts from the encoder, with 10, 50 and 100 labels",
-    "walks": "pictures of traversals, slerp and arithmetic of averaged codes",
-    "clusters": "k-means and PCA of the codes",
-    "gradients": "variance of the score-function and the reparameterised gradient (a VAE)",
-    "kl_share": "the KL as a share of the bound, of VAEs and PixelVAEs: any number of runs",
-    "code_prior": "bits of a VQ-VAE whose code maps have a model: the runs of both",
-}
+from examples.latent.uses import USES
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m examples.latent.uses")
     told = "; ".join(f"{name}: {text}" for name, text in USES.items())
     parser.add_argument("use", metavar="USE", choices=USES, help=told)
     parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="folders of runs")
     parser.add_argument("--out", type=Path, help="folder of the pictures; default: RUN")
-    given = parser.parse_args()
+    parser.add_argument("--page", type=Path, help="folder of a page that the figures are kept in")
+    given = parser.parse_args(argv)
+    # Only now, so that --help is quick.
+    from examples.latent.uses.report import Report
+
     module = importlib.import_module(f"examples.latent.uses.{given.use}")
+    report = Report(given.out or given.runs[0])
     try:
-        module.main(given.runs, given.out or given.runs[0])
+        module.main(given.runs, report)
+        for path, _ in report.pictures:
+            print(f"Wrote {path}")
+        if given.page is not None:
+            page.keep_use(given.page, report.row(given.use, given.runs), report.pictures)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from examples.latent.uses.report import Report
 from examples.latent.uses.runs import coded, codes_of, pixels
 
 
@@ -39,26 +40,25 @@ def scatter(codes: torch.Tensor, labels: torch.Tensor, path: Path) -> None:
     from matplotlib.figure import Figure
 
     placed, shares = components(codes)
-    figure = Figure(figsize=(6, 6), dpi=100)
+    figure = Figure(figsize=(6.4, 5.4), dpi=75, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(
         xlabel=f"component 1, {shares[0]:.0%} of the variance",
         ylabel=f"component 2, {shares[1]:.0%}",
     )
     drawn = axes.scatter(placed[:, 0], placed[:, 1], c=labels, cmap="tab10", s=6)
-    axes.legend(*drawn.legend_elements(), loc="upper right", fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    axes.legend(*drawn.legend_elements(), loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
     figure.savefig(path)
 
 
-def main(runs: Sequence[Path], out: Path) -> None:
+def main(runs: Sequence[Path], report: Report) -> None:
     model, dataset = coded(runs[0])
     items, labels = dataset.splits["train"], dataset.labels["train"]
     codes = codes_of(model, items)
     for name, values in (("codes", codes), ("pixels", pixels(model, items))):
         pure, information = cluster(values, labels)
-        print(f"k-means of {name}: purity {pure:.3f}, NMI {information:.3f}")
+        report.say(f"k-means of {name}: purity {pure:.3f}, NMI {information:.3f}")
     shares = components(codes)[1]
-    print("PCA of codes, shares of the variance: " + " ".join(f"{s:.2f}" for s in shares[:8]))
-    scatter(codes, labels, out / "pca.png")
-    print(f"Wrote {out / 'pca.png'}")
+    report.say("PCA of codes, shares of the variance: " + " ".join(f"{s:.2f}" for s in shares[:8]))
+    caption = "Codes in their first two principal components, coloured by class"
+    scatter(codes, labels, report.picture("components", caption))

@@ -15,6 +15,7 @@ from examples.errors import wrong
 from examples.harness import images
 from examples.harness.likelihood import mean_and_half, nats
 from examples.harness.recorder import bits_per_dim
+from examples.latent.uses.report import Report
 from examples.latent.uses.runs import load
 from examples.latent.vq_vae import VQVAE
 
@@ -29,7 +30,7 @@ def parts(
     return model.nll(items, vectors).double(), nats(prior, maps, given)
 
 
-def main(runs: Sequence[Path], out: Path) -> None:
+def main(runs: Sequence[Path], report: Report) -> None:
     if len(runs) != 2:
         raise wrong("RUN", "two runs: of vq_vae, and of the model of its codes", len(runs))
     model, dataset = load(runs[0])
@@ -50,11 +51,10 @@ def main(runs: Sequence[Path], out: Path) -> None:
     ):
         mean, half = mean_and_half(values)
         per_dim = [bits_per_dim(model.spec, value) for value in (mean, half)]
-        print(f"{name:28} {mean:7.2f} nats, {per_dim[0]:.4f} +- {per_dim[1]:.4f} bits/dim")
+        report.say(f"{name:28} {mean:7.2f} nats, {per_dim[0]:.4f} +- {per_dim[1]:.4f} bits/dim")
     used = maps.splits["test"].flatten().long().bincount(minlength=model.code_spec.levels)
     perplexity = torch.special.entr(used / used.sum()).sum().exp().item()
-    print(f"perplexity of the codes: {perplexity:.1f} of {model.code_spec.levels}")
+    report.say(f"perplexity of the codes: {perplexity:.1f} of {model.code_spec.levels}")
     pairs = torch.stack([items[:8], model.images(model.code_maps(items[:8]))]).flatten(0, 1)
-    out.mkdir(parents=True, exist_ok=True)
-    images.grid(pairs, model.spec, height=200, columns=8).save(out / "reconstructions.png")
-    print(f"Wrote {out / 'reconstructions.png'}")
+    path = report.picture("reconstructions", "Test images, and below each what its codes decode to")
+    images.grid(pairs, model.spec, height=200, columns=8).save(path)

@@ -4,8 +4,6 @@ Source: Hinton and Salakhutdinov 2006, "Reducing the dimensionality of data with
 """
 
 import copy
-import math
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,17 +13,10 @@ from torch import nn
 
 from examples.data.dataset import Dataset
 from examples.errors import wrong
+from examples.latent.uses.report import Report, interval
 from examples.latent.uses.runs import Coded, coded
 
-#: The 97.5 % point of Student's t distribution, for 5 seeds.
-STUDENT = 2.776
 SEEDS = 5
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean over the seeds, and half its 95 % interval."""
-    half = STUDENT * statistics.stdev(values) / math.sqrt(len(values))
-    return statistics.mean(values), half
 
 
 def labelled(labels: torch.Tensor, count: int, seed: int) -> torch.Tensor:
@@ -89,9 +80,9 @@ def compare(
     }
 
 
-def main(runs: Sequence[Path], out: Path) -> None:
+def main(runs: Sequence[Path], report: Report) -> None:
     model, dataset = coded(runs[0])
-    print(f"{type(model).__name__}, {dataset.name}: test accuracy, {SEEDS} seeds, 95 % intervals")
+    report.say(f"test accuracy, {SEEDS} seeds, 95 % intervals")
     for count in (10, 50, 100):
         found = compare(model, dataset, count)
         gain = [a - b for a, b in zip(found["encoder"], found["scratch"], strict=True)]
@@ -102,4 +93,4 @@ def main(runs: Sequence[Path], out: Path) -> None:
             else f"{name} {mean:.3f} +- {half:.3f}"
             for name, (mean, half) in ((n, interval(values)) for n, values in rows.items())
         )
-        print(f"  {count:3} labels: {text}")
+        report.say(f"  {count:3} labels: {text}")

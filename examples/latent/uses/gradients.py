@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from examples.errors import wrong
+from examples.latent.uses.report import Report
 from examples.latent.uses.runs import coded
 from examples.latent.vae import VAE
 
@@ -51,7 +52,7 @@ def variances(found: dict[str, torch.Tensor]) -> dict[str, float]:
     return {name: g.var(0).sum(-1).mean().item() for name, g in found.items()}
 
 
-def main(runs: Sequence[Path], out: Path) -> None:
+def main(runs: Sequence[Path], report: Report) -> None:
     model, dataset = coded(runs[0], labels=False)
     if not isinstance(model, VAE):
         raise wrong("RUN", "a run of a VAE", str(runs[0]), type(model).__name__)
@@ -63,4 +64,4 @@ def main(runs: Sequence[Path], out: Path) -> None:
     measured = variances(found)
     for name, variance in measured.items():
         ratio = variance / measured["reparameterised"]
-        print(f"{name:25} variance {variance:12.2f}, {ratio:8.1f} times")
+        report.say(f"{name:25} variance {variance:12.2f}, {ratio:8.1f} times")

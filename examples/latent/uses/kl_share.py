@@ -9,6 +9,7 @@ from examples.data.dataset import Dataset
 from examples.errors import wrong
 from examples.harness.likelihood import mean_and_half
 from examples.harness.recorder import bits_per_dim
+from examples.latent.uses.report import Report
 from examples.latent.uses.runs import load
 from examples.latent.vae import VAE
 
@@ -21,7 +22,7 @@ def parts(model: VAE, dataset: Dataset, seed: int = 0) -> tuple[torch.Tensor, to
     return model.reconstruction_nll(items, z).double(), kl.double()
 
 
-def main(runs: Sequence[Path], out: Path) -> None:
+def main(runs: Sequence[Path], report: Report) -> None:
     for run in runs:
         model, dataset = load(run)
         if not isinstance(model, VAE):
@@ -30,7 +31,7 @@ def main(runs: Sequence[Path], out: Path) -> None:
         mean, half = mean_and_half(of_pixels + kl)
         share = kl.mean().item() / mean
         bits = [bits_per_dim(model.spec, value) for value in (mean, half)]
-        print(
+        report.say(
             f"{run.name}: bound {bits[0]:.4f} +- {bits[1]:.4f} bits/dim; pixels "
             f"{of_pixels.mean():.2f} nats, KL {kl.mean():.2f} nats, {share:.0%} of the bound"
         )

@@ -12,6 +12,7 @@ import torch
 
 from examples.data.dataset import Dataset
 from examples.harness import images
+from examples.latent.uses.report import Report
 from examples.latent.uses.runs import Coded, coded, codes_of, images_of, pixels
 
 PLACES = 9
@@ -92,11 +93,20 @@ def arithmetic(
     return float((found == second).mean()), drawn
 
 
-def main(runs: Sequence[Path], out: Path) -> None:
+CAPTIONS = {
+    "traversals": "One code; in each row another of its dimensions, those of the largest spread, "
+    "goes from 2.5 standard deviations below the mean to 2.5 above",
+    "slerp": "From one test image to another, on the great circle of their codes",
+    "ink": "Test images in the middle column; to the left with less ink, to the right with more",
+    "lean": "The same, leaning to the left and to the right",
+    "arithmetic": "Codes of test images of a 3, plus the mean of 100 codes of 8 less that of 3",
+}
+
+
+def main(runs: Sequence[Path], report: Report) -> None:
     model, dataset = coded(runs[0])
     train, test = (codes_of(model, dataset.splits[split]) for split in ("train", "test"))
-    spec, pictures = model.spec, {}
-    pictures["traversals"] = images_of(model, traversals(train))
+    pictures = {"traversals": images_of(model, traversals(train))}
     pictures["slerp"] = images_of(model, strips(test))
     steps = torch.linspace(-1.0, 1.0, PLACES).tolist()
     for name, values in attributes(dataset.splits["train"]).items():
@@ -104,14 +114,12 @@ def main(runs: Sequence[Path], out: Path) -> None:
         found = changed(model, test, vector, steps)
         means = [attributes(drawn)[name].mean().item() for drawn in found]
         told = " ".join(f"{mean:.2f}" for mean in means)
-        print(f"{name}: mean over the test images, vector times -1 to 1: {told}")
+        report.say(f"{name}: mean over the test images, vector times -1 to 1: {told}")
         pictures[name] = torch.stack([drawn[:8] for drawn in found], 1).flatten(0, 1)
     for many in (1, 3, 100):
         share, drawn = arithmetic(model, dataset, 3, 8, many)
-        print(f"3 + (8 - 3), of {many} codes averaged: {share:.2f} are taken for an 8")
+        report.say(f"3 + (8 - 3), of {many} codes averaged: {share:.2f} are taken for an 8")
     pictures["arithmetic"] = drawn[: 4 * PLACES]
     for name, drawn in pictures.items():
-        path = out / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        images.grid(drawn, spec, height=400, columns=PLACES).save(path)
-        print(f"Wrote {path}")
+        path = report.picture(name, CAPTIONS[name])
+        images.grid(drawn, model.spec, height=400, columns=PLACES).save(path)
