@@ -291,6 +291,9 @@ def test_mixtures_are_counted_about_their_own_centres():
         counted = mixtures.modes(points, centres, std=std)
         assert counted.found == len(centres)
         assert counted.good == pytest.approx(1 - math.exp(-4.5), abs=0.005)
-    told = mixtures.line("GAN", [found])
-    assert f"modes {found.modes.found}; good {found.modes.good:.1%} to" in told
+    told = mixtures.line("GAN", 3, found)
+    assert f"seed 3: {found.modes.found} of 8 modes, {found.modes.good:.1%} good" in told
     assert "2 steps" in told
+    whole = mixtures.Run(mixtures.modes(centres, centres, std=std), centres, 0.0, 2)
+    assert "all modes in 1 of 2 seeds; good 0." in mixtures.summary("GAN", [found, whole])
+    assert "% to 100.0%; KL" in mixtures.summary("GAN", [found, whole])
