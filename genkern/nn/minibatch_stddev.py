@@ -70,9 +70,9 @@ class MinibatchStddev(nn.Module):
 
     def __init__(self, group_size: int = 4, channels: int = 1, eps: float = 1e-8) -> None:
         super().__init__()
-        op, whole = "MinibatchStddev", {"minimum": 1, "integer": True}
-        self.group_size = checks.check_number(op, "group_size", group_size, **whole)
-        self.channels = checks.check_number(op, "channels", channels, **whole)
+        op = "MinibatchStddev"
+        self.group_size = checks.check_number(op, "group_size", group_size, minimum=1, integer=True)
+        self.channels = checks.check_number(op, "channels", channels, minimum=1, integer=True)
         self.eps = checks.check_number(op, "eps", eps, minimum=0.0)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:

@@ -84,7 +84,7 @@ def main() -> None:
     given = parser.parse_args()
     chosen = {n: p for n, p in PLAYERS.items() if given.only in (None, n)}
     steps = {} if given.steps is None else {"steps": given.steps}
-    picture, axes = plots.figure(len(chosen), columns=2)
+    picture, axes = plots.figure(len(chosen), columns=min(2, len(chosen)))
     for (name, (model, options)), panel in zip(chosen.items(), axes, strict=True):
         runs = []
         for seed in given.seeds:
