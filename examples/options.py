@@ -98,6 +98,7 @@ TRAIN: dict[str, tuple[Takes, str]] = {
     "steps": (COUNT, "training steps at most"),
     "batch_size": (Number(int, 1, 10**6), "items in a batch, over all processes"),
     **PLAYER,
+    "anneal": (Number(float, 0, 1), "share of the steps, the last ones, in which lr falls to 0"),
     "ema_decay": (UNIT, "decay of the averaged weights"),
     "eval_every": (PERIOD, "steps between validations; 0: never"),
     "patience": (PERIOD, "validations without improvement before the end; 0: no early end"),

@@ -19,6 +19,8 @@ template <typename A>
 struct ActOptions {
   Act act;
   A alpha, gain, clamp;  // clamp: infinity for none
+
+  bool is_identity() const { return act == Act::kLinear && gain == 1 && clamp == A(INFINITY); }
 };
 
 // Calls f(act, clamps) with both as constants of the type.

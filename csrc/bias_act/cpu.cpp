@@ -162,10 +162,10 @@ Tensor bias_act_forward(const Tensor& given, const MaybeTensor& bias, int64_t ac
     const Biased<A> in(axis, reader<A>(x), bias);
     const auto to = writer<A>(y);
     for_chunks(axis.count(), [&](int64_t, int64_t first, int64_t count) {
-      Buffer<A> sum, result;
-      const A* z = in.at(first, count, sum.data);
+      Buffer<A> result;
       A* values = to.at(first, result.data);
-      core::act_chunk(options, count, z, values);
+      const A* z = in.at(first, count, values);  // one buffer less in the first cache
+      if (z != values || !options.is_identity()) core::act_chunk(options, count, z, values);
       to.put(first, count, values);
     });
   });

@@ -157,66 +157,79 @@ void deinterleave(int64_t count, const A* x, A* a, A* b) {
   for (; i < count; ++i) (i % 2 ? b : a)[i / 2] = x[i];
 }
 
-// The memory of one thread for one row.
+// The memory of one thread for the rows of x that make one row of y: as many as the filter has, and
+// one for a separable filter, whose rows of x are summed before.
 template <typename A>
 class RowFilter {
  public:
-  static int64_t scratch(const RowPlan<A>& plan) {
-    const FirAxis& axis = plan.axis;
-    return axis.down * plan.phase_size() + axis.in + (axis.up > 1 ? axis.up * plan.count(0) : 0);
+  using Plans = std::vector<RowPlan<A>>;  // one for each row of the filter
+
+  static int64_t scratch(const Plans& plans) {
+    const FirAxis& axis = plans[0].axis;
+    return int64_t(plans.size()) * axis.down * plans[0].phase_size() + axis.in +
+           (axis.up > 1 ? axis.up * plans[0].count(0) : 0);
   }
   // `memory` holds zeros.
-  RowFilter(const RowPlan<A>& plan, A* memory)
-      : axis_(plan.axis),
-        size_(plan.phase_size()),
-        first_(plan.first),
-        each_(plan.count(0)),
+  RowFilter(const Plans& plans, A* memory)
+      : axis_(plans[0].axis),
+        size_(plans[0].phase_size()),
+        first_(plans[0].first),
+        each_(plans[0].count(0)),
         phases_(memory),
-        row_(phases_ + axis_.down * size_),
-        parts_(row_ + axis_.in) {}
-
-  // Where a row of x is to be formed, before apply().
-  A* row() { return axis_.down == 1 ? phase(0) : row_; }
-
-  // y, or where up > 1 its parts, gets what `plan` makes of the row.
-  void apply(const RowPlan<A>& plan, bool add, A* y) {
-    spread();
-    for (int64_t r = 0; r < axis_.up; ++r) {
-      const auto& taps = plan.taps[r];
-      A* to = axis_.up == 1 ? y : parts_ + r * each_;
-      bool adds = add;
-      for (size_t begin = 0; begin == 0 || begin < taps.size(); begin += kAtOnce, adds = true) {
-        const A* x[kAtOnce];
-        A factors[kAtOnce];
-        const size_t count = std::min(taps.size() - begin, kAtOnce);
-        for (size_t t = 0; t < count; ++t) {
-          const auto& tap = taps[begin + t];
-          x[t] = phase(tap.phase) + tap.shift, factors[t] = tap.factor;
-        }
-        weigh_rows(int64_t(count), plan.count(r), x, factors, adds, to);
-      }
-    }
+        row_(phases_ + int64_t(plans.size()) * axis_.down * size_),
+        parts_(row_ + axis_.in) {
+    met_.reserve(plans.size());
   }
-  // After the last apply().
+
+  // Where the next row of x is to be formed.
+  A* row() { return axis_.down == 1 ? phase(met(), 0) : row_; }
+  // What it becomes is the part that `plan` makes of it.
+  void take(const RowPlan<A>& plan) {
+    spread();
+    met_.push_back(&plan);
+  }
+
+  // y gets the sum of what was taken.
   void finish(A* y) {
+    for (int64_t r = 0; r < axis_.up; ++r) sum(r, axis_.up == 1 ? y : parts_ + r * each_);
+    met_.clear();
     if (axis_.up == 2) return interleave(axis_.out, parts_, parts_ + each_, y);
     for (int64_t i = 0; i < axis_.out && axis_.up > 1; ++i)
       y[i] = parts_[i % axis_.up * each_ + i / axis_.up];
   }
 
  private:
-  static constexpr size_t kAtOnce = 16;
+  int64_t met() const { return int64_t(met_.size()); }
+  A* phase(int64_t row, int64_t i) { return phases_ + (row * axis_.down + i) * size_ - first_; }
 
-  A* phase(int64_t i) { return phases_ + i * size_ - first_; }
+  // Every up-th value of y from r on: all taps of all rows at once, so that y is written once.
+  void sum(int64_t r, A* y) {
+    constexpr int64_t kAtOnce = 16;
+    const A* x[kAtOnce];
+    A factors[kAtOnce];
+    int64_t count = 0;
+    bool add = false;
+    const auto weigh = [&] {
+      weigh_rows(count, met_[0]->count(r), x, factors, add, y);
+      count = 0, add = true;
+    };
+    for (int64_t row = 0; row < met(); ++row)
+      for (const auto& tap : met_[row]->taps[r]) {
+        x[count] = phase(row, tap.phase) + tap.shift, factors[count++] = tap.factor;
+        if (count == kAtOnce) weigh();
+      }
+    if (count > 0 || !add) weigh();
+  }
   void spread() {
-    if (axis_.down == 2) return deinterleave(axis_.in, row_, phase(0), phase(1));
+    if (axis_.down == 2) return deinterleave(axis_.in, row_, phase(met(), 0), phase(met(), 1));
     for (int64_t i = 0; i < axis_.in && axis_.down > 1; ++i)
-      phase(i % axis_.down)[i / axis_.down] = row_[i];
+      phase(met(), i % axis_.down)[i / axis_.down] = row_[i];
   }
 
   FirAxis axis_;
   int64_t size_, first_, each_;
   A *phases_, *row_, *parts_;
+  std::vector<const RowPlan<A>*> met_;  // the plans of the rows taken
 };
 
 // Rows [begin, end) of y (out) from the rows of one plane of x that they need: x[at] is row `at`.
@@ -230,32 +243,31 @@ struct FirPlan {
   const FirAxis& width() const { return columns[0].axis; }
   void row(int64_t i, const A* x, RowFilter<A>& filter, A* y) const {
     const int64_t in = width().in;
+    int64_t met = 0;
     if (separable) {
       constexpr int64_t kAtOnce = 16;
       const A* from[kAtOnce];
       A factors[kAtOnce];
       int64_t count = 0;
-      bool add = false;
       const auto weigh = [&] {
-        weigh_rows(count, in, from, factors, add, filter.row());
-        count = 0, add = true;
+        weigh_rows(count, in, from, factors, met > count, filter.row());
+        count = 0;
       };
       rows.for_taps(i, [&](int64_t k, int64_t at) {
-        from[count] = x + at * in, factors[count++] = vertical[k];
+        from[count] = x + at * in, factors[count++] = vertical[k], ++met;
         if (count == kAtOnce) weigh();
       });
-      if (count > 0 || !add) weigh();
-      filter.apply(columns[0], false, y);
+      if (count > 0) weigh();
+      if (met > 0) filter.take(columns[0]);
     } else {
-      bool add = false;
       rows.for_taps(i, [&](int64_t k, int64_t at) {
         std::copy_n(x + at * in, in, filter.row());
-        filter.apply(columns[k], add, y), add = true;
+        filter.take(columns[k]), ++met;
       });
-      if (!add) {
-        std::fill_n(filter.row(), in, A(0));
-        filter.apply(columns[0], false, y);
-      }
+    }
+    if (met == 0) {  // y meets nothing of x
+      std::fill_n(filter.row(), in, A(0));
+      filter.take(columns[0]);
     }
     filter.finish(y);
   }

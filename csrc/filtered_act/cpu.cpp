@@ -50,9 +50,9 @@ class Rows {
   Rows(const FirPlan<A>& plan, const Planes<A>& planes, const Tensor& like, int64_t at_once)
       : plan_(plan),
         planes_(planes),
-        memory_(like, RowFilter<A>::scratch(plan.columns[0]), true),
+        memory_(like, RowFilter<A>::scratch(plan.columns), true),
         given_(like, planes.is_in_place() ? 0 : plan.rows.most_inputs(at_once) * plan.width().in),
-        filter_(plan.columns[0], memory_.get()) {}
+        filter_(plan.columns, memory_.get()) {}
 
   // Rows [begin, end) of a plane follow.
   void start(int64_t plane, int64_t begin, int64_t end) {
@@ -146,9 +146,9 @@ void run(const Tensor& like, const FilteredAct<A>& act, const Operand<A>& z,
   parallel_units(N * C * blocks, core::block_size(1 << 12, 40) / work + 1, [&](Units units) {
     Between<A> between{act,        {z.plan, z.planes, like, most}, rows_of(a),
                        rows_of(b), {like, a ? size : 0},           {like, b ? size : 0}};
-    const Scratch<A> memory(like, RowFilter<A>::scratch(last.columns[0]), true);
+    const Scratch<A> memory(like, RowFilter<A>::scratch(last.columns), true);
     const Scratch<A> middle(like, size), result(like, width.out);
-    RowFilter<A> filter(last.columns[0], memory.get());
+    RowFilter<A> filter(last.columns, memory.get());
     for (const int64_t unit : units) {
       const int64_t plane = unit / blocks, begin = unit % blocks * kRows;
       const int64_t end = std::min(rows.out, begin + kRows);

@@ -29,11 +29,11 @@ void run(const FirPlan<A>& plan, const Tensor& x, const Tensor& y) {
   const auto to = writer<A>(y);
   const bool converts = to.storage != core::Storage::kSame;
   const int64_t most = converts ? rows.most_inputs(kRows) : 0;
-  const int64_t row_size = RowFilter<A>::scratch(plan.columns[0]);
+  const int64_t row_size = RowFilter<A>::scratch(plan.columns);
   parallel_units(planes * blocks, core::block_size(1 << 14, 40) / work + 1, [&](Units units) {
     const Scratch<A> memory(x, row_size, true);
     const Scratch<A> given(x, most * width.in), result(x, converts ? width.out : 0);
-    RowFilter<A> filter(plan.columns[0], memory.get());
+    RowFilter<A> filter(plan.columns, memory.get());
     for (const int64_t unit : units) {
       const int64_t plane = unit / blocks, begin = unit % blocks * kRows;
       const int64_t end = std::min(rows.out, begin + kRows), start = plane * rows.in * width.in;

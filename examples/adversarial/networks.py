@@ -49,22 +49,54 @@ class Waves(nn.Module):
         return torch.cat([x, *map(torch.sin, turned), *map(torch.cos, turned)], dim=1)
 
 
+class Signs(nn.Module):
+    """z with its first numbers as 1 or -1, their signs: latents that are apart from each other.
+
+    What is continuous takes all of N(0, I), which is one piece, to one piece: between modes that
+    are apart it leaves samples, the fewer the steeper it is. Source: Khayatkhoei et al. 2018,
+    "Disconnected manifold learning for generative adversarial networks"; Tanielian et al. 2020,
+    "Learning disconnected manifolds: a no GAN's land", thm. 2.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        signs = 2.0 * (z[:, : self.count] >= 0).to(z.dtype) - 1.0
+        return torch.cat([signs, z[:, self.count :]], dim=1)
+
+
 def perceptron(inputs: int, hidden: int, outputs: int, waves: Waves) -> nn.Sequential:
-    """Three hidden layers behind the waves."""
+    """Three hidden layers behind the waves, whose weights keep the size of what they are given (He
+    et al. 2015): those of torch shrink it layer by layer, and a generator's first samples would
+    be one point, which no critic tells where the farther modes are.
+    """
     layers: list[nn.Module] = [waves]
     for width in (inputs * (1 + 2 * len(waves.frequencies)), hidden, hidden):
-        layers += [nn.Linear(width, hidden, bias=False), BiasAct(hidden)]
+        linear = nn.Linear(width, hidden, bias=False)
+        nn.init.kaiming_normal_(linear.weight, 0.2)
+        layers += [linear, BiasAct(hidden)]
     return nn.Sequential(*layers, nn.Linear(hidden, outputs))
 
 
-def generator(spec: DataSpec, latent: int, channels: int) -> nn.Module:
+def generator(spec: DataSpec, latent: int, channels: int, signs: int = 0) -> nn.Module:
     """z (N, latent) to items: fractionally strided convolutions with batch normalisation.
 
     ``channels``: of the largest hidden maps, each smaller one having twice as many; a perceptron,
-    which points take, has four times as many units.
+    which points take, has four times as many units. ``signs``: of z, see `Signs`.
     """
+    if signs > latent:
+        raise ValueError(f"signs must be at most latent = {latent}; got {signs}")
+    if signs:
+        return nn.Sequential(Signs(signs), generator_of(spec, latent, channels, Waves(0, 1.0)))
+    return generator_of(spec, latent, channels, Waves(3, 1.0))
+
+
+def generator_of(spec: DataSpec, latent: int, channels: int, waves: Waves) -> nn.Module:
+    """`generator` behind the signs."""
     if not spec.is_image:
-        return perceptron(latent, 4 * channels, spec.dims, Waves(3, 1.0))
+        return perceptron(latent, 4 * channels, spec.dims, waves)
     sides = sizes(spec)
     width = channels * 2 ** (len(sides) - 2)
     layers: list[nn.Module] = [nn.Unflatten(1, (latent, 1, 1))]

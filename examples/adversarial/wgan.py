@@ -67,6 +67,7 @@ class WGANGP(Adversarial):
         weight: lambda.
         one_sided: only norms above 1 are penalised.
         k: critic steps per generator step.
+        signs: so many of the latent dimensions are 1 or -1, the signs of z.
 
     Source: Gulrajani et al. 2017, "Improved training of Wasserstein GANs", alg. 1.
     """
@@ -80,10 +81,11 @@ class WGANGP(Adversarial):
         weight: float = 10.0,
         one_sided: bool = False,
         k: int = 3,
+        signs: int = 0,
     ) -> None:
         super().__init__(
             spec,
-            networks.generator(spec, latent, channels),
+            networks.generator(spec, latent, channels, signs),
             networks.discriminator(spec, channels),
             latent=latent,
             criterion=GANLoss("wgan"),

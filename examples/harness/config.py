@@ -38,6 +38,7 @@ class TrainConfig:
     options: dict[str, Value] = field(default_factory=dict)
     clip_norm: float = 1.0
     weight_decay: float = 0.0
+    anneal: float = 0.0
     eval_every: int = 50
     patience: int = 5
     checkpoint_every: int = 500

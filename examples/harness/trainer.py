@@ -172,6 +172,7 @@ class Trainer:
         for turn in self.model.turns(self.step):
             player = turn.partition(" ")[0]
             optimizer = self.optimizers[player]
+            self._anneal(player, optimizer)
             optimizer.zero_grad()
             values = self.wrapped(
                 self.batches.next().to(self.accelerator.device), self.generator, turn
@@ -185,6 +186,14 @@ class Trainer:
             scalars |= {prefix + name: value.detach() for name, value in values.items()}
         self.ema.update_parameters(self.model)
         return scalars
+
+    def _anneal(self, player: str, optimizer: torch.optim.Optimizer) -> None:
+        """The learning rate of this step, which the number of steps and the step alone decide."""
+        falling = self.config.anneal * self.config.steps
+        if falling:
+            lr = self.config.of_player(player)["lr"]
+            for group in optimizer.param_groups:
+                group["lr"] = lr * min(1.0, (self.config.steps - self.step) / falling)
 
     @torch.no_grad()
     def evaluate(self, split: str, model: GenerativeModel) -> float:

@@ -22,15 +22,51 @@ def input_gradient(discriminator: Discriminator, points: torch.Tensor) -> torch.
 
     Returns:
         Shape and dtype of ``points``.
+
+    Raises:
+        TypeError: ``points`` is no dense floating-point tensor; ``discriminator`` cannot be called,
+            or returns anything else than logits or a list of them.
+        ValueError: it returns none, or some that do not depend on the points.
     """
+    return _input_gradient("input_gradient", discriminator, points)
+
+
+def _input_gradient(op: str, discriminator: Discriminator, points: torch.Tensor) -> torch.Tensor:
+    checks.check_tensor(op, "points", points)
+    if not callable(discriminator):
+        raise TypeError(f"{op}: discriminator must be callable; got {type(discriminator).__name__}")
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         x = points.detach().requires_grad_()
-        found = discriminator(x)
-        scales = [found] if isinstance(found, torch.Tensor) else list(found)
+        scales = _scales(op, discriminator(x))
         ones = [torch.ones((), dtype=y.dtype, device=y.device).expand_as(y) for y in scales]
-    (gradient,) = torch.autograd.grad(scales, x, ones, create_graph=create_graph)
+    (gradient,) = torch.autograd.grad(scales, x, ones, create_graph=create_graph, allow_unused=True)
+    if gradient is None:
+        raise _unused(op)
     return gradient
+
+
+def _scales(op: str, found: object) -> list[torch.Tensor]:
+    """The logits of each scale, of what a discriminator returned."""
+    scales = found if isinstance(found, (list, tuple)) else [found]
+    got = type(found).__name__
+    for y in scales:
+        if not isinstance(y, torch.Tensor):
+            inside = "" if y is found else f" with {type(y).__name__}"
+            text = f"{op}: discriminator must return logits, or a list of them"
+            raise TypeError(f"{text}; got {got}{inside}")
+        checks.check_tensor(op, "discriminator(points)", y)
+        if not y.requires_grad:
+            raise _unused(op)
+    if not scales:
+        raise ValueError(f"{op}: discriminator must return logits; got an empty {got}")
+    return list(scales)
+
+
+def _unused(op: str) -> ValueError:
+    return ValueError(
+        f"{op}: discriminator must return logits that depend on the points; got some that do not"
+    )
 
 
 class GradientPenalty(nn.Module):
@@ -88,6 +124,8 @@ class GradientPenalty(nn.Module):
         for name, tensor, need in zip(("real", "fake"), (real, fake), needed, strict=True):
             if need:
                 checks.check_tensor(_OP, name, tensor)  # type: ignore[arg-type]
+                if tensor.ndim == 0:  # type: ignore[union-attr]
+                    raise ValueError(f"{_OP}: {name} must have shape (N, ...); got ()")
         if self.kind == "r2":
             return fake.detach()  # type: ignore[union-attr]
         assert real is not None
@@ -113,7 +151,8 @@ class GradientPenalty(nn.Module):
     ) -> torch.Tensor:
         """The penalty of ``discriminator`` as `input_gradient` takes one; ``real`` and ``fake``
         where the kind needs them."""
-        gradient = input_gradient(discriminator, self.points(real, fake, generator=generator))
+        points = self.points(real, fake, generator=generator)
+        gradient = _input_gradient(_OP, discriminator, points)
         return ops.gradient_penalty(
             gradient,
             kind=self.kind,

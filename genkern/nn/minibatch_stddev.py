@@ -63,14 +63,17 @@ class MinibatchStddev(nn.Module):
 
     Args:
         group_size, channels, eps: as in `minibatch_stddev`.
+
+    Raises:
+        TypeError, ValueError: an option is no number, or out of range.
     """
 
     def __init__(self, group_size: int = 4, channels: int = 1, eps: float = 1e-8) -> None:
         super().__init__()
-        checks.check_number("MinibatchStddev", "group_size", group_size, minimum=1, integer=True)
-        checks.check_number("MinibatchStddev", "channels", channels, minimum=1, integer=True)
-        checks.check_number("MinibatchStddev", "eps", eps, minimum=0.0)
-        self.group_size, self.channels, self.eps = group_size, channels, eps
+        op = "MinibatchStddev"
+        self.group_size = checks.check_number(op, "group_size", group_size, minimum=1, integer=True)
+        self.channels = checks.check_number(op, "channels", channels, minimum=1, integer=True)
+        self.eps = checks.check_number(op, "eps", eps, minimum=0.0)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         options = {"group_size": self.group_size, "channels": self.channels}

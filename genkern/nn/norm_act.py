@@ -4,7 +4,7 @@ import torch
 from torch import distributed, nn
 
 from genkern import checks
-from genkern.ops.norm_act import conditional_batch_norm, instance_norm_act
+from genkern.ops.norm_act import check_options, conditional_batch_norm, instance_norm_act
 
 
 class InstanceNormAct(nn.Module):
@@ -20,7 +20,8 @@ class InstanceNormAct(nn.Module):
     Shape: (N, C, ...), and the style (N, style_features), to (N, C, ...).
 
     Raises:
-        TypeError, ValueError: a size is no positive integer, or a style is missing or not wanted.
+        TypeError, ValueError: a size is no positive integer, an option is unknown or out of range,
+            or a style is missing, not wanted or of another shape.
 
     Source: Huang and Belongie 2017, "Arbitrary style transfer", eq. 8; Karras et al. 2019, sec. 2.
     """
@@ -39,7 +40,8 @@ class InstanceNormAct(nn.Module):
         op = "InstanceNormAct"
         checks.check_number(op, "num_features", num_features, minimum=1, integer=True)
         checks.check_bool(op, "affine", affine)
-        self.num_features, self.eps, self.act, self.alpha = num_features, eps, act, alpha
+        _, self.alpha, self.eps = check_options(op, act, alpha, eps)
+        self.num_features, self.act = num_features, act
         self.to_affine: nn.Linear | None = None
         if style_features is not None:
             checks.check_number(op, "style_features", style_features, minimum=1, integer=True)
@@ -53,10 +55,19 @@ class InstanceNormAct(nn.Module):
             want = "None without style_features" if self.to_affine is None else "a Tensor"
             raise ValueError(f"InstanceNormAct: style must be {want}; got {type(style).__name__}")
         weight, bias = self.weight, self.bias
-        if self.to_affine is not None:
+        if self.to_affine is not None and style is not None:
+            self._check(input, style, self.to_affine)
             scale, bias = self.to_affine(style).chunk(2, dim=1)
             weight = 1 + scale
         return instance_norm_act(input, weight, bias, eps=self.eps, act=self.act, alpha=self.alpha)
+
+    @staticmethod
+    def _check(input: torch.Tensor, style: torch.Tensor, layer: nn.Linear) -> None:
+        """A style of each image, that the linear layer takes."""
+        op, tensors = "InstanceNormAct", {"input": input, "style": style}
+        checks.admit(op, checks.PRODUCT, tensors | {"to_affine.weight": layer.weight})
+        shape = (*input.shape[:1], layer.in_features)
+        checks.check_shape(op, "style", style, shape, "(N, style_features)")
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}, act={self.act!r}, alpha={self.alpha}"
@@ -107,7 +118,8 @@ class ConditionalBatchNorm2d(nn.Module):
     Shape: input (N, C, H, W) and integer labels (N,) to (N, C, H, W).
 
     Raises:
-        TypeError, ValueError: a size is no positive integer, or an option of another kind.
+        TypeError, ValueError: a size is no positive integer, or an option is unknown, out of range
+            or of another kind.
 
     Source: Dumoulin et al. 2017, "A learned representation for artistic style", eq. 5; Miyato and
     Koyama 2018, "cGANs with projection discriminator", sec. 5.
@@ -133,8 +145,9 @@ class ConditionalBatchNorm2d(nn.Module):
             checks.check_number(op, name, value, minimum=1, integer=True)
         checks.check_bool(op, "sync", sync)
         self.num_features, self.num_classes = num_features, num_classes
-        self.eps, self.momentum, self.act, self.alpha = eps, momentum, act, alpha
-        self.sync = sync
+        _, self.alpha, self.eps = check_options(op, act, alpha, eps)
+        self.momentum = checks.check_number(op, "momentum", momentum, minimum=0.0, maximum=1.0)
+        self.act, self.sync = act, sync
         self.weight = nn.Parameter(torch.ones(num_classes, num_features))
         self.bias = nn.Parameter(torch.zeros(num_classes, num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))

@@ -79,6 +79,12 @@ class SpectralNorm(nn.Module):
     def _find(
         module: nn.Module, layers: Sequence[str] | None
     ) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        if layers is not None and (isinstance(layers, str) or not isinstance(layers, Sequence)):
+            raise TypeError(
+                f"{_OP}: layers must be a list of names, or None for all; got {layers!r}"
+            )
+        if layers is not None and not layers:
+            raise ValueError(f"{_OP}: layers must name a layer, or be None for all; got {layers!r}")
         found: dict[str, int] = {}
         seen, names = set(), dict[int, str]()
         for name, layer in module.named_modules(remove_duplicate=False):

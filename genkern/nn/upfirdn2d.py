@@ -79,19 +79,30 @@ def modulated_conv2d(
 
     Raises:
         TypeError: an argument is not a dense floating-point tensor, or an option has another type.
-        ValueError: shapes do not fit, or both ``up`` and ``down`` are above 1.
+        ValueError: shapes do not fit, ``filter`` has another one or requires grad, a number is out
+            of range, or both ``up`` and ``down`` are above 1.
+        RuntimeError: dtypes (outside of autocast) or devices differ.
 
     Differentiable any number of times. In half precision the norms are formed in float32, and
     demodulated styles are divided by their largest one, so that no scaled image overflows.
     Source: Karras et al. 2020, "Analyzing and improving the image quality of StyleGAN", sec. 2.2.
     """
-    for name, tensor in (("input", input), ("weight", weight), ("style", style)):
+    tensors = {"input": input, "weight": weight, "style": style}
+    for name, tensor in tensors.items():
         checks.check_tensor(_OP, name, tensor)
+    if checks.autocast_dtype(input) is None:  # which casts what the convolution takes
+        checks.admit(_OP, checks.PRODUCT, tensors)
     checks.check_bool(_OP, "demodulate", demodulate)
     up, down = checks.check_factor(_OP, "up", up), checks.check_factor(_OP, "down", down)
     _check(input, weight, style, up, down)
     if filter is None and (up > 1 or down > 1):
         filter = torch.tensor(BINOMIAL, device=input.device) / sum(BINOMIAL)
+    if filter is not None:
+        filter = checks.check_filter(_OP, "filter", filter, input)
+        if filter.ndim != 1:
+            shape = tuple(filter.shape)
+            raise ValueError(f"{_OP}: filter must have shape (taps,); got {shape}")
+    eps = checks.check_number(_OP, "eps", eps, minimum=0.0)
     factor, exact = None, torch.promote_types(torch.float32, style.dtype)
     if demodulate:
         s, squares = style.to(exact), weight.to(exact).square().sum((2, 3))
@@ -101,6 +112,19 @@ def modulated_conv2d(
             style, factor = s / largest, factor * largest
     y = _convolve(input * style.to(input.dtype)[:, :, None, None], weight, filter, up, down)
     return y if factor is None else y * factor.to(y.dtype)[:, :, None, None]
+
+
+def _filter_of(taps: Sequence[float]) -> torch.Tensor:
+    """The taps, over their sum."""
+    try:
+        found = [checks.check_number(_MODULE, "taps", t, minimum=-math.inf) for t in taps]
+    except TypeError:
+        raise TypeError(f"{_MODULE}: taps must be a list of numbers; got {taps!r}") from None
+    if not found or not sum(found) or not math.isfinite(sum(found)):
+        raise ValueError(
+            f"{_MODULE}: taps must be numbers with a finite sum that is not 0; got {taps!r}"
+        )
+    return torch.tensor(found) / sum(found)
 
 
 class ModulatedConv2d(nn.Module):
@@ -141,8 +165,12 @@ class ModulatedConv2d(nn.Module):
     ) -> None:
         super().__init__()
         sizes = {"in_channels": in_channels, "out_channels": out_channels}
-        for name, value in {**sizes, "kernel_size": kernel_size, "up": up, "down": down}.items():
+        for name, value in {**sizes, "kernel_size": kernel_size}.items():
             checks.check_number(_MODULE, name, value, minimum=1, integer=True)
+        up, down = (
+            checks.check_factor(_MODULE, name, value)
+            for name, value in (("up", up), ("down", down))
+        )
         checks.check_bool(_MODULE, "demodulate", demodulate)
         if kernel_size % 2 == 0:
             raise ValueError(f"{_MODULE}: kernel_size must be odd; got {kernel_size}")
@@ -151,14 +179,12 @@ class ModulatedConv2d(nn.Module):
         shape = (out_channels, in_channels, kernel_size, kernel_size)
         self.weight = nn.Parameter(torch.randn(shape))
         self.scale = 1 / math.sqrt(in_channels * kernel_size**2)
-        self.affine = None if style_dim is None else nn.Linear(style_dim, in_channels)
-        if self.affine is not None:
+        self.affine = None
+        if style_dim is not None:
+            checks.check_number(_MODULE, "style_dim", style_dim, minimum=1, integer=True)
+            self.affine = nn.Linear(style_dim, in_channels)
             nn.init.ones_(self.affine.bias)
-        if isinstance(taps, str) or not len(taps) or not sum(taps):
-            raise ValueError(
-                f"{_MODULE}: taps must be numbers with a sum that is not 0; got {taps!r}"
-            )
-        self.register_buffer("filter", torch.tensor(taps) / sum(taps), persistent=False)
+        self.register_buffer("filter", _filter_of(taps), persistent=False)
         self.demodulate, self.up, self.down = demodulate, up, down
         self.eps = checks.check_number(_MODULE, "eps", eps, minimum=0.0)
 

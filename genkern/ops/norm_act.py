@@ -79,7 +79,7 @@ def _admit(op: str, input: torch.Tensor, weight: Rows, bias: Rows) -> tuple:
     return input, weight, None if bias is None else rest.pop(0)
 
 
-def _check_options(op: str, act: str, alpha: float, eps: float) -> tuple[int, float, float]:
+def check_options(op: str, act: str, alpha: float, eps: float) -> tuple[int, float, float]:
     chosen = _PLACES.get(act) if type(act) is str else None
     if chosen is None:
         chosen = checks.check_option(op, "act", act, _ACTIVATIONS)
@@ -147,7 +147,7 @@ def instance_norm_act(
     """
     op = "instance_norm_act"
     input, weight, bias = _admit(op, input, weight, bias)
-    chosen, alpha, eps = _check_options(op, act, alpha, eps)
+    chosen, alpha, eps = check_options(op, act, alpha, eps)
     _check_input(op, input, 3)
     shape = input.shape
     for name, rows in (("weight", weight), ("bias", bias)):
@@ -218,7 +218,7 @@ def conditional_batch_norm(
     """
     op = "conditional_batch_norm"
     input, weight, bias = _admit(op, input, weight, bias)
-    chosen, alpha, eps = _check_options(op, act, alpha, eps)
+    chosen, alpha, eps = check_options(op, act, alpha, eps)
     checks.check_bool(op, "training", training)
     if type(momentum) is not float or not 0 <= momentum <= 1:
         momentum = checks.check_number(op, "momentum", momentum, minimum=0.0, maximum=1.0)

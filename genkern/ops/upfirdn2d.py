@@ -82,7 +82,7 @@ def upfirdn2d(
         TypeError: an argument is not a dense tensor of a supported dtype, or not a number.
         ValueError: ``filter`` is larger than the padded image, has another shape or requires grad;
             a number is out of range; the result would have more than 2^40 pixels.
-        RuntimeError: devices differ.
+        RuntimeError: devices differ, or there is no memory for the result.
 
     Differentiable any number of times in ``input`` by kernels: its adjoint is an upfirdn2d with
     ``up`` and ``down`` exchanged. The backward pass keeps nothing of ``input`` but its shape.
@@ -107,6 +107,12 @@ def upfirdn2d(
             f"{(filter.shape[0], filter.shape[-1])}"
         )
     checks.check_area(_OP, rows, columns)
-    if len(shape) == 3:
-        return _upfirdn2d(input.unsqueeze(0), filter, up, down, *sides, gain).squeeze(0)
-    return _upfirdn2d(input, filter, up, down, *sides, gain)
+    try:
+        if len(shape) == 3:
+            return _upfirdn2d(input.unsqueeze(0), filter, up, down, *sides, gain).squeeze(0)
+        return _upfirdn2d(input, filter, up, down, *sides, gain)
+    except RuntimeError as error:
+        if "new_empty" not in str(error):  # what could not be allocated
+            raise
+        text = f"{_OP}: up and padding must make a result that fits into the memory"
+        raise RuntimeError(f"{text}; got {(*shape[:-2], rows, columns)}") from error

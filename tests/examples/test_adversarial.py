@@ -8,8 +8,6 @@ from torch import nn
 
 from examples import data, registry
 from examples.adversarial import conditional, networks
-from examples.adversarial.trouble import dirac, mixtures, optimum, saturation
-from examples.data.synthetic import mixture
 from examples.harness.config import TrainConfig, build_model
 from examples.harness.runlog import read_log
 from examples.harness.trainer import Trainer
@@ -171,6 +169,22 @@ def test_sngan_is_lipschitz_1_behind_the_waves():
         assert torch.linalg.matrix_norm(weight, 2).item() == pytest.approx(1.0, abs=1e-3)
 
 
+def test_of_the_first_numbers_of_z_the_generator_sees_the_signs():
+    torch.manual_seed(0)
+    model = build_model("wgan_gp", POINTS, {"latent": 3, "signs": 2, "channels": 4}).eval()
+    z = torch.randn(8, 3)
+    farther, other, last = z.clone(), z.clone(), z.clone()
+    farther[:, :2] *= 5
+    other[:, 0] *= -1
+    last[:, 2] += 1
+    made = model.generator(z)
+    assert torch.equal(made, model.generator(farther))
+    for changed in (other, last):
+        assert (made != model.generator(changed)).any(1).all()
+    with pytest.raises(Exception, match="signs must be at most latent = 3; got 4"):
+        build_model("wgan_gp", POINTS, {"latent": 3, "signs": 4})
+
+
 # ---- labels ----------------------------------------------------------------------------------
 
 
@@ -250,47 +264,3 @@ def test_truncation_and_mixing():
         layer.strength.data.zero_()
     same = model.sample(3, noise(), temperature=0.0)
     assert torch.equal(same, same[:1].expand_as(same))
-
-
-# ---- trouble ---------------------------------------------------------------------------------
-
-
-def test_dirac_wgan_leaves_on_a_spiral_and_r1_comes_home():
-    """Both players of a WGAN move at a right angle to their distance: it grows by 1 + lr^2."""
-    path = dirac.play(dirac.GAMES["WGAN"], 50, 0.1)
-    expected = math.sqrt(2.0) * (1 + 0.01) ** 25
-    assert path[-1].norm().item() == pytest.approx(expected, rel=1e-12)
-    oscillating = dirac.play(dirac.GAMES["GAN, non-saturating"], 300, 0.1).norm(dim=1)
-    calm = dirac.play(dirac.GAMES["GAN with R1"], 300, 0.1).norm(dim=1)
-    assert oscillating[-1] > 0.5
-    assert calm[-1] < 1e-3
-
-
-def test_the_best_discriminator_is_p_over_p_plus_q():
-    p, q = torch.tensor(optimum.P), torch.tensor(optimum.Q)
-    found, loss = optimum.optimum(p, q)
-    assert (found - p / (p + q)).abs().max() < 1e-3
-    expected = 2 * math.log(2) - 2 * optimum.divergence(p, q)
-    assert loss == pytest.approx(expected, abs=1e-5)
-
-
-def test_the_saturating_gradient_vanishes_as_the_discriminator_grows_sure():
-    first, last = saturation.measure([0, 40])
-    assert 0.5 < first.non_saturating / first.saturating < 2
-    assert last.probability < 0.1 * first.probability
-    assert last.non_saturating > 10 * last.saturating
-
-
-def test_mixtures_are_counted_about_their_own_centres():
-    found = mixtures.run("gan", "ring8", 0, steps=2, options={"hidden": 8})
-    assert found.samples.shape == (mixtures.SAMPLES, 2) and found.steps == 2
-    assert found.modes.found <= 8
-    for name in ("ring8", "grid25"):
-        centres, std = mixture(name)
-        points = data.load(name).splits["test"]
-        counted = mixtures.modes(points, centres, std=std)
-        assert counted.found == len(centres)
-        assert counted.good == pytest.approx(1 - math.exp(-4.5), abs=0.005)
-    told = mixtures.line("GAN", [found])
-    assert f"modes {found.modes.found}; good {found.modes.good:.1%} to" in told
-    assert "2 steps" in told

@@ -107,6 +107,15 @@ def test_two_processes_train_as_one(tmp_path, server):
     assert_same_state(tmp_path / "whole", tmp_path / "two")
 
 
+def test_learning_rates_fall_to_0_at_the_end(tmp_path):
+    trainer = train(small_config("vae", 4, anneal=0.75), tmp_path)
+    rates = []
+    for trainer.step in range(5):
+        trainer._anneal("model", trainer.optimizers["model"])
+        rates.append(trainer.optimizers["model"].param_groups[0]["lr"] / trainer.config.lr)
+    assert rates == pytest.approx([1, 1, 2 / 3, 1 / 3, 0])
+
+
 def two_steps(out: Path, steps: int = 2) -> list[str]:
     options = ("--steps", steps, "--batch-size", 64, "--set", "hidden=8", "blocks=2")
     return list(map(str, ("train", "pixel_cnn", *options, "--out", out)))

@@ -90,6 +90,28 @@ def test_missing_images_are_named():
     assert "kind='dragan', weight=10.0" in repr(genkern.nn.GradientPenalty("dragan"))
 
 
+WRONG = [
+    (lambda x: None, TypeError, "must return logits, or a list of them; got NoneType"),
+    (lambda x: (x, None), TypeError, "must return logits, .*; got tuple with NoneType"),
+    (lambda x: {"logits": x}, TypeError, "must return logits, or a list of them; got dict"),
+    (lambda x: [], ValueError, "must return logits; got an empty list"),
+    (lambda x: x.detach(), ValueError, "logits that depend on the points; got some that do not"),
+    (lambda x: torch.ones(3, requires_grad=True), ValueError, "that depend on the points; got"),
+    (lambda x: x > 0, TypeError, r"discriminator\(points\) must be one of float32.*; got bool"),
+    (0.5, TypeError, "discriminator must be callable; got float"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "error", "text"), WRONG)
+def test_what_is_no_discriminator_is_named(wrong, error, text):
+    with pytest.raises(error, match=f"^GradientPenalty: .*{text}"):
+        genkern.nn.GradientPenalty("r1")(wrong, images())
+    with pytest.raises(error, match=f"^input_gradient: .*{text}"):
+        genkern.nn.input_gradient(wrong, images())
+    with pytest.raises(ValueError, match=r"real must have shape \(N, \.\.\.\); got \(\)"):
+        genkern.nn.GradientPenalty("dragan")(Discriminator(), torch.tensor(0.5))
+
+
 def test_a_path_length_step_equals_pure_pytorch():
     torch.manual_seed(0)
     G = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 8)).double()

@@ -88,6 +88,10 @@ ERRORS = [
      "SpectralNorm: module must have a weight of two or more dimensions; got ReLU"),
     (lambda: SpectralNorm(nn.Linear(2, 2), layers=["a"]), ValueError,
      "SpectralNorm: layers must name layers with a weight of two or more dimensions; got 'a'"),
+    (lambda: SpectralNorm(nn.Linear(2, 2), layers=[]), ValueError,
+     r"SpectralNorm: layers must name a layer, or be None for all; got \[\]"),
+    (lambda: SpectralNorm(nn.Linear(2, 2), layers="conv"), TypeError,
+     "SpectralNorm: layers must be a list of names, or None for all; got 'conv'"),
     (lambda: SpectralNorm(nn.Linear(2, 2), n_power_iterations=-1), ValueError,
      "SpectralNorm: n_power_iterations must be at least 0; got -1"),
 ]  # fmt: skip

@@ -155,6 +155,25 @@ def test_errors_of_the_compositions_name_the_argument():
     ):
         with pytest.raises(ValueError, match=text):
             call()
+    for call, error, text in (
+        (
+            lambda: modulated_conv2d(x, w.double(), s),
+            RuntimeError,
+            "weight must be float32 like",
+        ),
+        (
+            lambda: modulated_conv2d(x, w, s.half()),
+            RuntimeError,
+            "style must be float32 like input",
+        ),
+        (lambda: modulated_conv2d(x, w, [1.0]), TypeError, "style must be a Tensor; got list"),
+        (lambda: modulated_conv2d(x, w, s, filter=1.0), TypeError, "filter must be a Tensor"),
+        (lambda: modulated_conv2d(x, w, s, filter=x[0, 0]), ValueError, r"filter .*\(taps,\)"),
+        (lambda: modulated_conv2d(x, w, s, filter=x[0, 0, :0]), ValueError, "filter .*elements"),
+        (lambda: modulated_conv2d(x, w, s, eps=-1.0), ValueError, "eps must be at least 0.0"),
+    ):
+        with pytest.raises(error, match=f"^modulated_conv2d: {text}"):
+            call()
     assert math.isfinite(minibatch_stddev(x, group_size=3).sum().item())
 
 
@@ -163,10 +182,18 @@ def test_errors_of_the_compositions_name_the_argument():
     [
         ({"kernel_size": 2}, "kernel_size must be odd"),
         ({"kernel_size": 3, "up": 2, "down": 2}, "up or down must be 1"),
-        ({"kernel_size": 3, "taps": [1, -1]}, "sum that is not 0"),
-        ({"kernel_size": 3, "taps": []}, "sum that is not 0"),
+        ({"taps": [1, -1]}, "sum that is not 0"),
+        ({"taps": []}, "sum that is not 0"),
+        ({"taps": [1, math.inf]}, "a finite sum"),
+        ({"taps": "1331"}, "taps must be a list of numbers; got '1331'"),
+        ({"taps": 4}, "taps must be a list of numbers; got 4"),
+        ({"style_dim": 0}, "style_dim must be at least 1; got 0"),
+        ({"style_dim": 2.0}, "style_dim must be an integer; got 2.0"),
+        ({"up": 2.0}, "up must be an integer; got 2.0"),
+        ({"down": 10**6}, r"down must be in \[1, 65535\]; got 1000000"),
+        ({"eps": "a"}, "eps must be a number; got 'a'"),
     ],
 )
 def test_a_layer_that_cannot_work_is_refused(given, text):
-    with pytest.raises(ValueError, match=text):
-        ModulatedConv2d(3, 4, **given)
+    with pytest.raises((TypeError, ValueError), match=f"ModulatedConv2d: .*{text}"):
+        ModulatedConv2d(3, 4, **{"kernel_size": 3, **given})

@@ -75,6 +75,8 @@ ERRORS = [
      r"upfirdn2d: padding must be in \[-2147483647, 2147483647\]; got 1099511627776"),
     (lambda: call(X, F, padding=2**31 - 1), ValueError,
      r"upfirdn2d: up and padding must make a result of at most 2\^40 pixels; got 4294967296 x "),
+    (lambda: call(X[:1, :1, :1, :1].expand(64, 64, 4, 4), F, up=65535), RuntimeError,
+     r"upfirdn2d: up and padding must make a result that fits into the memory; got \(64, 64, 262"),
     (lambda: call(X, F, padding=(1, 2, 3)), ValueError,
      r"upfirdn2d: padding must be an integer, a pair \(x, y\) or .*; got 3 numbers"),
     (lambda: call(X, F, padding=(1, 2.0)), TypeError,

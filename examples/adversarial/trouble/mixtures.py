@@ -25,8 +25,8 @@ SAMPLES = 10_000
 PLAYERS = {
     "GAN, saturating": ("gan", {"saturating": True, "hidden": 128}),
     "GAN": ("gan", {"hidden": 128}),
+    "WGAN-GP, z normal": ("wgan_gp", {"signs": 0}),
     "WGAN-GP": ("wgan_gp", {}),
-    "SNGAN": ("sngan", {}),
 }
 
 
@@ -59,13 +59,19 @@ def run(model: str, dataset: str, seed: int, **given) -> Run:
     return Run(modes(drawn, centres, std=std), drawn, seconds, trainer.step)
 
 
-def line(name: str, runs: list[Run]) -> str:
-    found = ", ".join(str(r.modes.found) for r in runs)
+def line(name: str, seed: int, found: Run) -> str:
+    return (
+        f"{name:18} seed {seed}: {found.modes}; least {int(found.modes.counts.min())} of "
+        f"{SAMPLES:,} on a mode; {found.steps:,} steps, {found.seconds:.0f} s"
+    )
+
+
+def summary(name: str, runs: list[Run]) -> str:
+    whole = sum(r.modes.found == len(r.modes.counts) for r in runs)
     good = [r.modes.good for r in runs]
     return (
-        f"{name:16} modes {found}; good {min(good):.1%} to {max(good):.1%}; KL "
-        f"{statistics.mean(r.modes.kl for r in runs):.3f} nats; {runs[0].steps:,} steps, "
-        f"{sum(r.seconds for r in runs):.0f} s"
+        f"{name:18} all modes in {whole} of {len(runs)} seeds; good {min(good):.1%} to "
+        f"{max(good):.1%}; KL {statistics.mean(r.modes.kl for r in runs):.3f} nats"
     )
 
 
@@ -78,10 +84,13 @@ def main() -> None:
     given = parser.parse_args()
     chosen = {n: p for n, p in PLAYERS.items() if given.only in (None, n)}
     steps = {} if given.steps is None else {"steps": given.steps}
-    picture, axes = plots.figure(len(chosen), columns=2)
+    picture, axes = plots.figure(len(chosen), columns=min(2, len(chosen)))
     for (name, (model, options)), panel in zip(chosen.items(), axes, strict=True):
-        runs = [run(model, given.data, seed, options=options, **steps) for seed in given.seeds]
-        print(line(name, runs), flush=True)
+        runs = []
+        for seed in given.seeds:
+            runs.append(run(model, given.data, seed, options=options, **steps))
+            print(line(name, seed, runs[-1]), flush=True)
+        print(summary(name, runs), flush=True)
         panel.plot(*runs[0].samples.T.numpy(), ".", markersize=1)
         panel.plot(*mixture(given.data)[0].T.numpy(), "+", color="black", markersize=4)
         panel.set_title(f"{name}: {runs[0].modes.found} modes, {runs[0].modes.good:.1%} good")
