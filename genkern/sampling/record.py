@@ -283,5 +283,5 @@ def _output(graph: Graph, output: Any, sizes: tuple[int, int, int]) -> View:
             f"{type(output).__name__} of shape {tuple(getattr(output, 'shape', ()))}"
         )
     if isinstance(output, _Features):
-        return output.view_
+        return View(output.view_.pieces, output.view_.grid)
     return graph.constant(output.detach(), output.shape[1], (H, W))

@@ -36,9 +36,10 @@ def integrals(mean: float, log_scale: float) -> list[float]:
         low = (-math.inf if v == 0 else 0.5 * v - 5.25 - mean) / sigma
         high = (math.inf if v == LEVELS - 1 else 0.5 * v - 4.75 - mean) / sigma
         peak = min(max(0.0, low), high)
-        ends = max(low, peak - 14), min(high, peak + 14)
+        reach = min(14.0, 45 / abs(peak)) if peak else 14.0
+        ends = max(low - peak, -reach), min(high - peak, reach)
         x = torch.linspace(*ends, 40_001, dtype=torch.float64)
-        y = (-(x**2 - peak**2) / 2).exp()
+        y = (-peak * x - x**2 / 2).exp()
         step = (ends[1] - ends[0]) / 40_000
         total = step / 3 * (y[0] + y[-1] + 4 * y[1::2].sum() + 2 * y[2:-1:2].sum())
         found.append(-(peak**2) / 2 - 0.5 * math.log(2 * math.pi) + total.log().item())

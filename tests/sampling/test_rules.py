@@ -30,12 +30,23 @@ def batch_norm() -> nn.Module:
     return norm
 
 
-def channels_last(layer: nn.Module):
-    return lambda x: layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+class Moved(nn.Module):
+    """A layer over what ``there`` makes of features, and back."""
+
+    def __init__(self, layer, there, back) -> None:
+        super().__init__()
+        self.layer, self.there, self.back = layer, there, back
+
+    def forward(self, x):
+        return self.back(self.layer(self.there(x)), x)
 
 
-def sequence(layer: nn.Module):
-    return lambda x: layer(x.flatten(2).mT).mT.unflatten(2, x.shape[2:])
+def channels_last(layer) -> nn.Module:
+    return Moved(layer, lambda x: x.permute(0, 2, 3, 1), lambda y, x: y.permute(0, 3, 1, 2))
+
+
+def sequence(layer) -> nn.Module:
+    return Moved(layer, lambda x: x.flatten(2).mT, lambda y, x: y.mT.unflatten(2, x.shape[2:]))
 
 
 def bias_act(act: str):

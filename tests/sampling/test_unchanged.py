@@ -90,9 +90,10 @@ class Decides(nn.Module):
     def __init__(self, how) -> None:
         super().__init__()
         self.case, self.how = make("categorical", "vector"), how
+        self.model = self.case.model
 
     def forward(self, x, condition):
-        return self.case.model(x, self.how(condition))
+        return self.model(x, self.how(condition))
 
 
 WAYS = {
@@ -132,7 +133,7 @@ def test_blocks_nest_and_let_go():
 
 
 def test_methods_of_a_module_and_functions_are_models_too(recorded):
-    case = make("categorical")
+    case = make("categorical", dtype=torch.float32)
     for model, subject in ((case.model.forward, case.model), (lambda x: case.model(x), None)):
         with sampling.unchanged(subject or model):
             found = [drawn(case._replace(model=model)) for _ in range(2)]

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from genkern.sampling.elements import Elements, elements_of, settled
+from genkern.sampling.elements import elements_of, of_one_place, settled
 from genkern.sampling.graph import Graph, NoRule, NotCausal, View, identity
 from genkern.sampling.record import register_step
 from genkern.sampling.rules.aten import add, inverse_root, mul, terms_of
@@ -24,14 +24,16 @@ def _weighted(graph: Graph, x: View, weight: torch.Tensor, bias: Any = None) -> 
 
 
 class _Channels:
-    """Features (N, C, H, W) of a tensor, whose dim ``dim`` are the channels."""
+    """Features (N, C, H, W) of a tensor, whose dim ``dim`` are channels of one pixel."""
 
-    def __init__(self, graph: Graph, x: View, dim: int) -> None:
+    def __init__(self, graph: Graph, x: View, dim: int, what: str) -> None:
         own = elements_of(graph, x)
         self.dim = dim % own.codes.ndim
         if own.batch != 0 or self.dim == 0:
             raise NoRule("sampling: sums must be over channels, and the images come first")
         codes = own.codes.movedim(self.dim, 1)
+        if not of_one_place(codes):
+            raise sees_all(f"{what} over pixels")
         self.places, self.graph = codes.shape[2:], graph
         grid = (*self.places, 1, 1)[:2] if len(self.places) <= 2 else (self.places[0], -1)
         self.features = settled(graph, codes.reshape(1, codes.shape[1], *grid), 0)
@@ -48,10 +50,6 @@ class _Channels:
         )  # fmt: skip
 
 
-def _is_features(x: View) -> bool:
-    return not isinstance(x, Elements)
-
-
 def _total(
     graph: Graph, x: View, dims: Sequence[int], keepdim: bool, dtype: Any, what: str
 ) -> View:
@@ -59,9 +57,9 @@ def _total(
         raise NoRule(f"sampling: {what} of features must be float32 or float64; got {dtype}")
     ndim = elements_of(graph, x).codes.ndim
     own = [d % ndim for d in dims or range(ndim)]
-    if len(own) != 1 or (_is_features(x) and own != [1]):
+    if len(own) != 1:
         raise sees_all(f"{what} over pixels")
-    over = _Channels(graph, x, own[0])
+    over = _Channels(graph, x, own[0], what)
     value = 1.0 if what == "a sum" else 1 / over.count
     found = elements_of(graph, over.back(_weighted(graph, over.features, over.full(1, value))))
     codes = found.codes if keepdim else found.codes.squeeze(own[0])
@@ -82,9 +80,9 @@ def sum_(graph: Graph, x: View, dim: Any = None, keepdim: bool = False, *, dtype
 def layer_norm(graph: Graph, x: View, shape: Sequence[int], weight, bias, eps: float):
     """Of the channels of each place, the last dim of what `permute` has moved there: x - mean and
     the variance of it are products."""
-    if len(shape) != 1 or _is_features(x):
+    if len(shape) != 1:
         raise sees_all("layer norm over pixels")
-    over = _Channels(graph, x, -1)
+    over = _Channels(graph, x, -1, "layer norm")
     C = over.count
     even = over.full(C, 1 / C)
     off = _weighted(graph, over.features, torch.eye(C).to(even) - even)

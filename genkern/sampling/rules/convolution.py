@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from genkern.sampling.elements import kinds_of
 from genkern.sampling.graph import Graph, Node, NoRule, Piece, View, identity
+from genkern.sampling.place_products import kinds_of
 from genkern.sampling.record import register_step
 from genkern.sampling.rules.aten import tap, terms_of
 
