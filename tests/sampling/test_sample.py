@@ -284,10 +284,14 @@ def test_levels_beyond_a_byte_are_int32():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_progress_ends_with_all_places_done(method):
-    calls = []
-    drawn(make("categorical"), method=method, progress=lambda *done: calls.append(done))
+    case, calls = make("categorical"), []
+    whole = drawn(case, method=method, progress=lambda *done: calls.append(done))
     assert calls == sorted(calls) and len(calls) > 1
     assert calls[-1][0] == calls[-1][1] and len({total for _, total in calls}) == 1
+    given = (torch.arange(21) < 9).view(3, 7).expand(whole.shape)
+    partial, again = torch.where(given, whole.long(), -1), []
+    found = drawn(case, method=method, partial=partial, progress=lambda *done: again.append(done))
+    assert torch.equal(found, whole) and again == sorted(again) and again[-1] == calls[-1]
 
 
 def test_jacobi_stops_as_soon_as_nothing_changes():
