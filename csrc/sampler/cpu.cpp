@@ -2,6 +2,7 @@
 #include "../bind.h"
 #include "chances.h"
 #include "engine.h"
+#include "normal.h"
 #include "team.h"
 
 namespace genkern::cpu {
@@ -26,9 +27,10 @@ struct Draws {
   const A *noise, *table;  // (N, channels, places), (levels,)
   const int64_t* given;    // (N, C, places), or null
   int64_t* integers;       // (N, C, places)
-  double* log_prob;        // (N,)
+  double* log_prob;        // (N, places of these steps)
   const int32_t *ends, *places, *colours;
   int64_t noise_channels, grid, each;  // places of an image; parameters of a colour
+  int64_t first, count;                // of the places of these steps
 };
 
 template <typename A>
@@ -38,14 +40,16 @@ class Drawer {
 
   void draw(const Worker<A>& worker, int64_t step) {
     const Share& share = worker.share();
-    for (int64_t e = draws_.ends[step]; e < draws_.ends[step + 1]; ++e)
-      for (int64_t n = share.begin + share.rank; n < share.end; n += share.size)
-        draw_place(worker, draws_.places[e], draws_.colours[step], n);
+    const int64_t begin = draws_.ends[step], places = draws_.ends[step + 1] - begin;
+    for (int64_t i = share.rank; i < places * share.images(); i += share.size)
+      draw_place(worker, begin + i / share.images(), draws_.colours[step],
+                 share.begin + i % share.images());
   }
 
  private:
-  void draw_place(const Worker<A>& worker, int64_t place, int64_t colour, int64_t n) {
-    const int64_t colours = int64_t(worker.plan().images.size());
+  // `e`: which of the places of all steps.
+  void draw_place(const Worker<A>& worker, int64_t e, int64_t colour, int64_t n) {
+    const int64_t colours = int64_t(worker.plan().images.size()), place = draws_.places[e];
     read_parameters(worker, place, n);
     const int64_t begin = colour < 0 ? 0 : colour, end = colour < 0 ? colours : colour + 1;
     drawn_.assign(colours, -1), noise_.resize(draws_.noise_channels);
@@ -53,7 +57,7 @@ class Drawer {
       if (draws_.given) drawn_[c] = draws_.given[(n * colours + c) * draws_.grid + place];
     for (int64_t c = 0; c < draws_.noise_channels; ++c)
       noise_[c] = draws_.noise[(n * draws_.noise_channels + c) * draws_.grid + place];
-    draw_colours(begin, end, draws_.log_prob[n]);
+    draw_colours(begin, end, draws_.log_prob[n * draws_.count + e - draws_.first]);
     for (int64_t c = begin; c < end; ++c) {
       draws_.integers[(n * colours + c) * draws_.grid + place] = drawn_[c];
       worker.write(worker.plan().images[c], place, n, 1, draws_.table + drawn_[c]);
@@ -67,6 +71,12 @@ class Drawer {
       const int64_t components = int64_t(parameters_.size()) / each;
       return draw_mixture(d, parameters_.data(), components, colours, noise_.data(), drawn_.data(),
                           log_p, work_);
+    }
+    if (d.kind == Kind::kGaussian) {
+      for (int64_t c = begin; c < end; ++c)
+        drawn_[c] =
+            draw_gaussian(d, parameters_[c], parameters_[end + c], noise_[c], drawn_[c], log_p);
+      return;
     }
     for (int64_t c = begin; c < end; ++c) {
       const A* own = parameters_.data() + c * draws_.each;
@@ -160,25 +170,33 @@ void sampler_draw(const Tensor& numbers, const Tensor& tables, const Tensor& pac
                   const Tensor& constants, const Tensor& cache, const Tensor& noise,
                   const Tensor& table, const std::optional<Tensor>& given, const Tensor& integers,
                   const Tensor& log_prob, int64_t ends, int64_t places, int64_t colours,
-                  int64_t kind, int64_t levels, int64_t top_k, double temperature, int64_t first,
-                  int64_t last) {
+                  int64_t kind, int64_t levels, int64_t top_k, double temperature, double scale,
+                  double offset, bool wants_log_prob, int64_t first, int64_t last) {
   dispatch_accumulate(cache, [&]<typename A>(A) {
     const Plan plan = read_plan<A>(data<const int64_t>(numbers));
     const Memory<A> memory = memory_of<A>(tables, packed, constants, cache);
     const int32_t* at = data<const int32_t>(tables);
-    const Draws<A> draws{{Kind(kind), levels, top_k, temperature},
+    const int64_t begin = at[ends + first], count = at[ends + last] - begin, N = noise.size(0);
+    // One number for each draw: their sum does not depend on who drew what.
+    std::vector<double> chances(N * count);
+    const Draws<A> draws{{Kind(kind), levels, top_k, temperature, scale, offset, wants_log_prob},
                          data<const A>(noise),
                          data<const A>(table),
                          data<const int64_t>(given),
                          data<int64_t>(integers),
-                         data<double>(log_prob),
+                         chances.data(),
                          at + ends,
                          at + places,
                          at + colours,
                          noise.size(1),
                          noise.size(2) * noise.size(3),
-                         Kind(kind) == Kind::kBernoulli ? 1 : levels};
-    run<A>(plan, memory, cache, noise.size(0), first, last, &draws);
+                         Kind(kind) == Kind::kBernoulli ? 1 : levels,
+                         begin,
+                         count};
+    run<A>(plan, memory, cache, N, first, last, &draws);
+    double* total = data<double>(log_prob);
+    for (int64_t n = 0; n < N; ++n)
+      for (int64_t e = 0; e < count; ++e) total[n] += chances[n * count + e];
   });
 }
 

@@ -9,12 +9,14 @@
 
 namespace genkern::core::sampler {
 
-enum class Kind : int64_t { kBernoulli, kCategorical, kMixture };
+enum class Kind : int64_t { kBernoulli, kCategorical, kMixture, kGaussian };
 
 struct Drawing {
   Kind kind;
   int64_t levels, top_k;
   double temperature;
+  double scale, offset;  // the network input of integer v is scale * v + offset
+  bool wants_log_prob;   // of a normal: else log p is NaN or not, and no more
 };
 
 // log(1 + e^x)

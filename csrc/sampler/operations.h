@@ -91,6 +91,10 @@ void operate(const Operation& op, int64_t count, A* registers, int64_t size, A n
       return each([&](int64_t i) {
         return lane_by_lane(load(x + i), [](A v) { return std::nearbyint(v); });
       });
+    case Code::kSqrt:
+      return each([&](int64_t i) { return core::sqrt(load(x + i)); });
+    case Code::kReciprocal:
+      return each([&](int64_t i) { return 1 / load(x + i); });
     case Code::kLoad:
     case Code::kStore:
     case Code::kLookup:

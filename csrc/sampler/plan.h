@@ -86,6 +86,8 @@ enum class Code : int64_t {
   kSelect,
   kTrunc,
   kRound,
+  kSqrt,
+  kReciprocal,
   kLookup
 };
 

@@ -1,15 +1,25 @@
 """Fast exact sampling of autoregressive models of images."""
 
+from genkern.sampling.gaussian import Gaussian
 from genkern.sampling.graph import NoRule, NotCausal
-from genkern.sampling.outputs import Bernoulli, Categorical, LogisticMixture, Output
+from genkern.sampling.kept import unchanged
+from genkern.sampling.methods import METHODS, Report, last_report
+from genkern.sampling.outputs import (
+    Bernoulli,
+    Categorical,
+    LogisticMixture,
+    Output,
+    WrongOutput,
+)
 from genkern.sampling.record import register_step
-from genkern.sampling.request import Step, WrongOutput, draw_noise
-from genkern.sampling.sampler import METHODS, Report, last_report, sample
+from genkern.sampling.request import Step, draw_noise
+from genkern.sampling.sampler import sample
 
 __all__ = [
     "METHODS",
     "Bernoulli",
     "Categorical",
+    "Gaussian",
     "LogisticMixture",
     "NoRule",
     "NotCausal",
@@ -21,4 +31,5 @@ __all__ = [
     "last_report",
     "register_step",
     "sample",
+    "unchanged",
 ]

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from genkern.sampling.execute import Execution
+from genkern.sampling.functions import FUNCTIONS
 from genkern.sampling.fuse import Registers, Stage, is_identity, stages_of
 from genkern.sampling.graph import (
-    FUNCTIONS,
     Constant,
     Lookup,
     Node,
@@ -18,8 +18,9 @@ from genkern.sampling.graph import (
     Product,
 )
 from genkern.sampling.plan import Plan
+from genkern.sampling.stores import Tables, Values
 
-KINDS = ("bernoulli", "categorical", "logistic_mixture")
+KINDS = ("bernoulli", "categorical", "logistic_mixture", "gaussian")
 _LOAD, _STORE = 0, 1
 _CODES = {name: 2 + i for i, name in enumerate(FUNCTIONS)}
 _LOOKUP = 2 + len(FUNCTIONS)
@@ -34,49 +35,12 @@ _library.define(
     "sampler_draw(Tensor numbers, Tensor tables, Tensor packed, Tensor constants, "
     "Tensor(a!) cache, Tensor noise, Tensor table, Tensor? given, Tensor(b!) integers, "
     "Tensor(c!) log_prob, int ends, int places, int colours, int kind, int levels, int top_k, "
-    "float temperature, int first, int last) -> ()"
+    "float temperature, float scale, float offset, bool wants_log_prob, int first, int last) -> ()"
 )
 
 
 def is_available() -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key("genkern::sampler_steps", "CPU")
-
-
-class _Store:
-    """Arrays one after the other; equal ones once."""
-
-    def __init__(self) -> None:
-        self.parts: list[np.ndarray] = []
-        self.known: dict[bytes, int] = {}
-        self.size = 0
-
-    def add(self, array: np.ndarray) -> int:
-        array = np.ascontiguousarray(array, np.int32).ravel()
-        key = array.tobytes()
-        if key not in self.known:
-            self.known[key] = self.size
-            self.parts.append(array)
-            self.size += len(array)
-        return self.known[key]
-
-    def tensor(self) -> torch.Tensor:
-        return torch.from_numpy(np.concatenate([*self.parts, np.zeros(1, np.int32)]))
-
-
-class _Tensors:
-    """Elements of tensors one after the other."""
-
-    def __init__(self, like: torch.Tensor) -> None:
-        self.like, self.parts, self.size = like, [like.new_zeros(1)], 1
-
-    def add(self, tensor: torch.Tensor) -> int:
-        at = self.size
-        self.parts.append(tensor.detach().to(self.like).reshape(-1))
-        self.size += tensor.numel()
-        return at
-
-    def tensor(self) -> torch.Tensor:
-        return torch.cat(self.parts)
 
 
 class Engine(Execution):
@@ -86,21 +50,32 @@ class Engine(Execution):
         self.plan, self.N, self.next = plan, images.shape[0], 0
         self.images = images
         self.stages, self.stored = stages_of(plan)
-        self.tables, self.weights_ = _Store(), _Tensors(images)
-        self.constants = _Tensors(images)
-        self.places: dict[Node, tuple[int, bool]] = {}
+        self.tables, self.weights_ = Tables(), Values(images)
+        self.constants = Values(images)
+        self.places: dict[tuple[Constant, bool], int] = {}
         self._allocate()
-        for c, colour in enumerate(plan.colours):
-            self.caches[colour.node][:-1, :, colour.start] = images[:, c].flatten(1).T
-        numbers = self._numbers()
-        self.numbers = torch.tensor(numbers, dtype=torch.int64, device="cpu")
+        self._read(images)
+        self.numbers = torch.tensor(self._numbers(), dtype=torch.int64, device="cpu")
         self.packed = torch.ops.genkern.sampler_pack(self.numbers, self.weights_.tensor())
         self.draw_at = self._steps_drawn()
         tables = self.tables.tensor().to(images.device)
         self.arguments = (
             self.numbers, tables, self.packed, self.constants.tensor(), self.cache
         )  # fmt: skip
-        self.weights_ = _Tensors(images)
+        self.weights_ = self.constants = Values(images)
+
+    def _read(self, images: torch.Tensor) -> None:
+        for c, colour in enumerate(self.plan.colours):
+            self.caches[colour.node][:-1, :, colour.start] = images[:, c].flatten(1).T
+
+    def restart(self, images: torch.Tensor, constants: dict[Constant, torch.Tensor]) -> None:
+        """From the first step, of other images and with other values of constants."""
+        self.next, memory = 0, self.arguments[3]
+        self._read(images)
+        for (node, everywhere), at in self.places.items():
+            if node in constants:
+                found = _laid_out(node, constants[node], everywhere).reshape(-1)
+                memory[at : at + len(found)] = found
 
     def _allocate(self) -> None:
         """The caches: views of one tensor."""
@@ -146,20 +121,12 @@ class Engine(Execution):
         return [0, self.bases[node], self.N * C, C, piece.start, table, zeros]
 
     def _constant_source(self, node: Constant, piece: Piece) -> list[int]:
-        value = node.value.detach()
-        n, C, h, w = value.shape
+        n, C, h, w = node.value.shape
         everywhere = h == w == 1 and is_identity(piece)
-        if node not in self.places:
-            if not everywhere:
-                value = value.expand(-1, -1, *node.grid)
-            places = value.permute(2, 3, 0, 1).reshape(-1, n, C)
-            places = torch.cat([places, torch.zeros_like(places[:1])])
-            self.places[node] = self.constants.add(places.contiguous()), everywhere
-        base, was_everywhere = self.places[node]
-        if was_everywhere != everywhere:
-            del self.places[node]
-            return self._constant_source(node, piece)
-        image = C if n > 1 else 0
+        key = node, everywhere
+        if key not in self.places:
+            self.places[key] = self.constants.add(_laid_out(node, node.value, everywhere))
+        base, image = self.places[key], C if n > 1 else 0
         if everywhere:
             return [1, base, 0, image, piece.start, -1, -1]
         flat, zeros = piece.table.ravel(), node.grid[0] * node.grid[1]
@@ -285,7 +252,17 @@ class Engine(Execution):
             *self.arguments, noise.to(dtype).contiguous(), table,
             None if given is None else given.long().contiguous(), integers, log_prob,
             *self.draw_at, KINDS.index(draw.kind), draw.levels, draw.top_k, draw.temperature,
-            self.next, last,
+            draw.scale, draw.offset, draw.wants_log_prob, self.next, last,
         )  # fmt: skip
         self.next = last
         return integers, log_prob
+
+
+def _laid_out(node: Constant, value: torch.Tensor, everywhere: bool) -> torch.Tensor:
+    """Of a constant (n, C, h, w): (places, n, C), then zeros, which places of padding read;
+    ``everywhere``: of the one place that stands for all."""
+    n, C = value.shape[:2]
+    if not everywhere:
+        value = value.expand(-1, -1, *node.grid)
+    places = value.detach().permute(2, 3, 0, 1).reshape(-1, n, C)
+    return torch.cat([places, torch.zeros_like(places[:1])])

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
+from genkern.sampling.functions import FUNCTIONS
 from genkern.sampling.graph import (
-    FUNCTIONS,
     Constant,
     Image,
     Lookup,

@@ -9,21 +9,29 @@ reads zeros. Shifts, padding, crops, strides and enlargements are tables and cos
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
 
-class NoRule(ValueError):
-    """A model has an op, or an op an option, that no rule of `register_step` covers."""
+class NoSteps(ValueError):
+    """Why a model is not drawn step by step, or not in an order: it may well be drawn otherwise."""
 
 
-class NotCausal(ValueError):
+class NoRule(NoSteps):
+    """A model has an op, or an op an option, that no rule of `register_step` covers; or it does
+    what a tensor without data does not allow."""
+
+
+class NotCausal(NoSteps):
     """The recorded ops let a pixel see itself or later pixels."""
 
 
+CPU = torch.device("cpu")
+MANY_CONSTANTS = 64  # channels
 Grid = tuple[int, int]
 Table = np.ndarray  # int32, (H, W)
 
@@ -135,34 +143,6 @@ class Lookup(Pointwise):
     rows: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
 
-#: Of values x, y, z, w and a number a.
-FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
-    "copy": lambda a, x: x,
-    "relu": lambda a, x: x.relu(),
-    "leaky_relu": lambda a, x: torch.where(x > 0, x, a * x),
-    "elu": lambda a, x: torch.where(x > 0, x, a * torch.expm1(x)),
-    "elu_of_minus": lambda a, x: torch.where(x < 0, -x, a * torch.expm1(-x)),
-    "tanh": lambda a, x: x.tanh(),
-    "sigmoid": lambda a, x: x.sigmoid(),
-    "silu": lambda a, x: x * x.sigmoid(),
-    "exp": lambda a, x: x.exp(),
-    "add": lambda a, x, y: x + a * y,
-    "mul": lambda a, x, y: x * y,
-    "add_number": lambda a, x: x + a,
-    "mul_number": lambda a, x: x * a,
-    "gated": lambda a, x, y: x.tanh() * y.sigmoid(),
-    "cell": lambda a, f, i, g, c: f.sigmoid() * c + i.sigmoid() * g.tanh(),
-    "state": lambda a, o, c: o.sigmoid() * c.tanh(),
-    "gelu": lambda a, x: torch.nn.functional.gelu(x),
-    "softplus": lambda a, x: torch.where(x > a, x, -torch.nn.functional.logsigmoid(-x)),
-    "at_least": lambda a, x: x.clamp(min=a),
-    "at_most": lambda a, x: x.clamp(max=a),
-    "select": lambda a, x, y, z: torch.where(x > 0, y, z),
-    "trunc": lambda a, x: x.trunc(),
-    "round": lambda a, x: x.round(),
-}  # fmt: skip
-
-
 @functools.cache
 def identity(grid: Grid) -> Table:
     H, W = grid
@@ -221,11 +201,18 @@ class Graph:
         loops: (first, last + 1) of nodes that read each other along the places of an image.
         scans: likewise, of loops whose places in a row are computed one after the other.
         images: how many there are.
+        device: of the model.
+        fault: the exception that a rule raised and that its op would not have.
+        tape, follows: of a graph that is kept, how constants follow from conditions: which value
+            of the tape each one is.
         by_pixels: whether some loop runs along the rows, so that a step has a pixel of each.
     """
 
-    def __init__(self, images: int = 1) -> None:
-        self.images = images
+    def __init__(self, images: int = 1, device: torch.device = CPU) -> None:
+        self.images, self.device = images, device
+        self.fault: Exception | None = None
+        self.tape: Any = None
+        self.follows: dict[Constant, int] = {}
         self.nodes: list[Node] = []
         self.numbered: list[Node] = []
         self._numbers: dict[Node, int] = {}
@@ -257,7 +244,21 @@ class Graph:
     def product(
         self, channels: int, grid: Grid, terms: list[Term], bias: torch.Tensor | None = None
     ) -> View:
-        return self.view(self.add(Product(channels, grid, terms, bias)))
+        return self.view(self.weighted(channels, grid, terms, bias))
+
+    def weighted(
+        self, channels: int, grid: Grid, terms: list[Term], bias: torch.Tensor | None = None
+    ) -> Node:
+        """A product. What it takes of many constants is one of its own, which is known from the
+        start: it is computed for whole rows, with their weights read once."""
+        fixed = [term for term in terms if isinstance(term.piece.node, Constant)]
+        rest = [term for term in terms if not isinstance(term.piece.node, Constant)]
+        if not rest or sum(term.piece.length for term in fixed) < MANY_CONSTANTS:
+            return self.add(Product(channels, grid, terms, bias))
+        first = self.add(Product(channels, grid, fixed, bias))
+        second = self.add(Product(channels, grid, rest))
+        pieces = [Piece(node, 0, channels, identity(grid)) for node in (second, first)]
+        return self.add(Pointwise(channels, grid, "add", pieces, 1.0))
 
     def pointwise(self, function: str, *views: View, number: float = 0.0) -> View:
         """A function of views with equal channels and grids, node by node."""

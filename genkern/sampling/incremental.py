@@ -5,6 +5,7 @@ the model's ops once, on shapes alone, and from then on computes each feature of
 soon as the pixels that it sees are there.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -38,11 +39,14 @@ class Draw(NamedTuple):
     Args:
         kind: "bernoulli": one logit a colour, in the order of the colours. "categorical":
             ``levels`` logits a colour, the levels of a colour side by side. "logistic_mixture": as
-            `genkern.discretized_logistic_mixture_sample` takes them.
+            `genkern.discretized_logistic_mixture_sample` takes them. "gaussian": a mean of each
+            colour, then a log-scale of each, in units of the network inputs.
         levels: values of an integer, 0 ... levels - 1 (2 for "bernoulli").
         table: network inputs of the integers: (levels,), for every colour; a float tensor.
         temperature: divides the logits; of a mixture, scales its logits and its logistics.
         top_k: keeps the likeliest so many levels ("categorical"); 0: all.
+        scale, offset: the network input of integer v is scale * v + offset ("gaussian").
+        wants_log_prob: False: log p of a "gaussian" need not be told, only be NaN where it is.
     """
 
     kind: str
@@ -50,6 +54,9 @@ class Draw(NamedTuple):
     table: torch.Tensor
     temperature: float = 1.0
     top_k: int = 0
+    scale: float = 1.0
+    offset: float = 0.0
+    wants_log_prob: bool = True
 
 
 class Stepper:
@@ -72,6 +79,7 @@ class Stepper:
         order: "raster": a pixel a step; "wavefront": all pixels with equal col + slope * row.
         first: number of leading steps that are not drawn: their places are taken from ``images``.
             A full forward pass over these rows, not step by step.
+        keep: for `restart`, unless `restart_reason` says why there is none.
 
     Attributes:
         steps: of `Step`, every place once (once a colour where these are in order).
@@ -93,12 +101,9 @@ class Stepper:
         *condition: object,
         order: str = "raster",
         first: int = 0,
+        keep: bool = False,
     ) -> None:
-        shape = tuple(images.shape)
-        self._plan = Plan(
-            model, shape, images.dtype, condition, wavefront=order == "wavefront", first=first,
-            device=images.device,
-        )  # fmt: skip
+        self._plan = _plan(model, images, condition, order == "wavefront", first, keep)
         self.slope = self._plan.slope
         self.steps = [Step(places, colour) for places, colour in self._plan.steps]
         if on_gpu.is_available() if images.is_cuda else images.is_cpu and compiled.is_available():
@@ -107,10 +112,36 @@ class Stepper:
             self._engine = Execution(self._plan, images)
         self.cache_bytes = self._engine.cache_bytes
         self._shift = self._plan.order.given - first
+        self._begin()
+
+    def _begin(self) -> None:
+        """The steps that are given."""
         self._computed = False
         with torch.no_grad():
             for _ in range(self._plan.order.given):
                 self._engine.step()
+
+    @property
+    def restart_reason(self) -> str | None:
+        """Why there is no `restart`, or None if there is one."""
+        tape = self._plan.graph.tape
+        if not isinstance(self._engine, compiled.Engine):
+            return "the compiled part of genkern must be there"
+        if tape is None:
+            return "data of conditions must be reached by ops of torch alone"
+        if not tape.is_whole:
+            return "values of conditions must be neither written to nor what the model decides by"
+        return None
+
+    @torch.no_grad()
+    def restart(self, images: torch.Tensor, *condition: object) -> None:
+        """Again from the first step, of other images and conditions of the same shapes."""
+        if not isinstance(self._engine, compiled.Engine) or self.restart_reason is not None:
+            raise RuntimeError(f"Stepper.restart: {self.restart_reason}")
+        graph = self._plan.graph
+        values = graph.tape.replay([c for c in condition if isinstance(c, torch.Tensor)])
+        self._engine.restart(images, {node: values[i] for node, i in graph.follows.items()})
+        self._begin()
 
     @property
     def images(self) -> torch.Tensor:
@@ -184,7 +215,10 @@ class Stepper:
             )
         if self._computed:
             raise RuntimeError("Stepper.run: the step before must be accepted")
-        last = len(self.steps) if last is None else last
+        done, count = self._engine.next - self._shift, len(self.steps)
+        last = count if last is None else last
+        if not done <= last <= count:
+            raise ValueError(f"Stepper.run: last must be in [{done}, {count}]; got {last}")
         return self._engine.draw(draw, noise, given, last + self._shift)
 
 
@@ -198,3 +232,23 @@ def wavefront_reason(
     except ValueError as error:
         return str(error)
     return None
+
+
+def _plan(
+    model: Callable[..., torch.Tensor],
+    images: torch.Tensor,
+    condition: tuple,
+    wavefront: bool,
+    first: int,
+    keep: bool,
+) -> Plan:
+    def plan(keep: bool) -> Plan:
+        return Plan(
+            model, tuple(images.shape), images.dtype, condition, wavefront=wavefront, first=first,
+            device=images.device, keep=keep,
+        )  # fmt: skip
+
+    if keep:
+        with contextlib.suppress(Exception):  # what is no fault of the tape's tensors comes again
+            return plan(True)
+    return plan(False)

@@ -23,4 +23,4 @@ def is_available() -> bool:
 
 def draws(kind: str, levels: int) -> bool:
     """Whether they draw from such an output; else each step is drawn in PyTorch."""
-    return kind != "categorical" or levels <= spec.MOST_DRAWN_LEVELS
+    return kind != "gaussian" and (kind != "categorical" or levels <= spec.MOST_DRAWN_LEVELS)

@@ -21,6 +21,10 @@ _COLDEST = 1e-30
 Inputs = str | tuple[float, float]
 
 
+class WrongOutput(ValueError):
+    """The model returns something else than the output says."""
+
+
 class Output(ABC):
     r"""How a network is fed with integers, and what it returns for the next one.
 

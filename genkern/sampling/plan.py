@@ -6,19 +6,18 @@ import numpy as np
 import torch
 
 from genkern.sampling import rules, schedule
-from genkern.sampling.graph import Constant, Image, Node, NotCausal
+from genkern.sampling.graph import CPU, Constant, Image, Node, NoSteps, NotCausal
 from genkern.sampling.record import record
 
 assert rules.__all__  # they register themselves
 Places = list[tuple[int, int]]
-CPU = torch.device("cpu")
 
 
 class Plan:
     """What a `Stepper` runs.
 
     Attributes:
-        graph, output, colours: as `record` returns them.
+        graph, output, colours: as `record` returns them; ``keep`` as it takes it.
         in_order: whether the colours of a pixel are drawn one after the other.
         slope: of a wavefront, or None.
         steps: the places of each step that is drawn or given, and its colour or None.
@@ -36,6 +35,7 @@ class Plan:
         wavefront: bool = False,
         first: int = 0,
         device: torch.device = CPU,
+        keep: bool = False,
     ) -> None:
         self.grid = (shape[2], shape[3])
         H, W = self.grid
@@ -43,7 +43,7 @@ class Plan:
         raster = np.arange(H * W, dtype=np.int32).reshape(H, W)
         for in_order in (False, True)[: shape[1]]:
             self.graph, self.output, self.colours = record(
-                model, shape, dtype, *condition, together=not in_order, device=device
+                model, shape, dtype, *condition, together=not in_order, device=device, keep=keep
             )
             if self._is_causal(raster, in_order):
                 break
@@ -96,7 +96,7 @@ class Plan:
         rows, columns = np.arange(H, dtype=np.int32)[:, None], np.arange(W)
         number = lambda slope: rows * slope + columns  # noqa: E731
         if high < 1 or not self._is_causal(number(high).astype(np.int32), self.in_order):
-            raise ValueError(
+            raise NoSteps(
                 "sampling: no pixels of different rows are independent, because one sees all of "
                 "the row above it (or the image is too narrow)"
             )

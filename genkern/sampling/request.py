@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from genkern import checks, random
-from genkern.sampling.outputs import Categorical, Output, check_no_nan
+from genkern.sampling.outputs import Categorical, Output, WrongOutput, check_no_nan
 
 Model = Callable[..., torch.Tensor]
 _OP = "sample"
@@ -29,10 +29,6 @@ class Step(NamedTuple):
     rows: torch.Tensor
     cols: torch.Tensor
     colours: range
-
-
-class WrongOutput(ValueError):
-    """The model returns something else than the output says."""
 
 
 Choose = Callable[[torch.Tensor, Step], torch.Tensor]
@@ -60,6 +56,7 @@ class Request:
     top_k: int | None = None
     choose: Choose | None = None
     progress: Progress | None = None
+    wants_log_prob: bool = True
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -1,107 +1,20 @@
 """`sample`: images of an autoregressive model, by the method that suits it."""
 
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, overload
+from collections.abc import Sequence
+from typing import Literal, overload
 
 import torch
 
 from genkern import checks
+from genkern.sampling import methods
 from genkern.sampling import request as requests
-from genkern.sampling.graph import NotCausal
-from genkern.sampling.loops import jacobi, naive
+from genkern.sampling.methods import METHODS
 from genkern.sampling.outputs import Output
 from genkern.sampling.request import Choose, Model, Progress, Request
-from genkern.sampling.stepped import Unsuited, runs_in_engine, stepped
 
-METHODS = ("auto", "naive", "incremental", "wavefront", "jacobi")
 _OP = "sample"
-_last: "Report | None" = None
 
 Partial = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
-
-
-class Report(NamedTuple):
-    """How the last images were drawn.
-
-    Args:
-        method: of `METHODS`, never "auto".
-        steps: one after the other; of "naive" and "jacobi" each is a call of the network.
-        reason: why "auto" took none of the faster ones; empty if it took the fastest, or if the
-            method was named.
-    """
-
-    method: str
-    steps: int
-    reason: str
-
-
-class Drawn(NamedTuple):
-    images: torch.Tensor
-    report: Report
-    log_prob: torch.Tensor | None = None
-
-
-def last_report() -> Report | None:
-    """How the last call of `sample` that ended well drew its images; None before the first."""
-    return _last
-
-
-def _by_jacobi(request: Request) -> Drawn:
-    if request.choose is not None:
-        raise Unsuited("choose would see parameters of images that are not final")
-    images, steps = jacobi(request)
-    return Drawn(images, Report("jacobi", steps, ""))
-
-
-def _by_naive(request: Request) -> Drawn:
-    images, steps = naive(request)
-    return Drawn(images, Report("naive", steps, ""))
-
-
-def _by_steps(request: Request, method: str) -> Drawn:
-    images, steps, log_prob = stepped(request, method)
-    return Drawn(images, Report(method, steps, ""), log_prob)
-
-
-_BY: dict[str, Callable[[Request], Drawn]] = {
-    "incremental": lambda request: _by_steps(request, "incremental"),
-    "wavefront": lambda request: _by_steps(request, "wavefront"),
-    "jacobi": _by_jacobi,
-    "naive": _by_naive,
-}
-
-
-def _draw(request: Request, method: str) -> Drawn:
-    if not len(request.values):
-        return _by_naive(request)
-    if method == "auto":
-        return _automatic(request)
-    try:
-        return _BY[method](request)
-    except Unsuited as error:
-        raise ValueError(f"{_OP}: method must not be {method!r} here: {error}") from error
-
-
-def _automatic(request: Request) -> Drawn:
-    """From the fastest to the one that always works.
-
-    In C++ single pixels are faster at every batch measured (`python -m benchmarks.sampling`), and a
-    GPU takes the same order; where each step calls Python, fewer steps are.
-    """
-    steps = ("incremental", "wavefront")
-    reasons: list[str] = []
-    for name in (*(steps if runs_in_engine(request) else steps[::-1]), "jacobi", "naive"):
-        try:
-            drawn = _BY[name](request)
-        except Unsuited as error:
-            reasons.append(f"{name}: {error}")
-            if isinstance(error.__cause__, NotCausal) and name == "incremental":
-                warnings.warn(f"{_OP}: images follow p(x) of a causal model alone: {error}; "
-                              "genkern.testing.assert_causal tells", stacklevel=5)  # fmt: skip
-        else:
-            return drawn._replace(report=drawn.report._replace(reason="; ".join(reasons)))
-    raise AssertionError("naive has no reason not to work")
 
 
 @overload
@@ -153,7 +66,8 @@ def sample(
     ``model`` for each place, on what has been drawn so far.
 
     While it draws, the model is in eval mode (no dropout, running statistics), and afterwards in
-    the modes in which it was. It may be in training: nothing is kept of its weights between calls.
+    the modes in which it was. It may be in training: nothing is kept of its weights between calls
+    but in a block of `unchanged`.
 
     Args:
         model: nn.Module or function of network inputs (num_samples, C, H, W), and of ``condition``
@@ -162,8 +76,8 @@ def sample(
             dtype and on the device of its parameters.
         num_samples: images N.
         shape: (C, H, W) of one image.
-        output: `Bernoulli`, `Categorical` or `LogisticMixture`: what the parameters mean, and how
-            integers become network inputs.
+        output: `Bernoulli`, `Categorical`, `LogisticMixture` or `Gaussian`: what the parameters
+            mean, and how integers become network inputs.
         condition: labels (N,), vectors or maps (N, C', H, W): handed to the model as they are.
         partial: what is given and kept: integers (N, C, H, W) with -1 where to draw; or (integers,
             bool mask of what is given). Images follow p(rest | given) where what is given comes
@@ -179,7 +93,8 @@ def sample(
             a time, or one after the other. "jacobi" draws all places at once from the last image
             until no integer changes; any causal model. "naive", the definition. "auto": the first
             of these that works, wavefronts first where ``choose`` is called in each step;
-            `last_report` says which, and why none before it.
+            `last_report` says which, and why none before it, and a warning, once for a class of
+            models, that no steps could be taken.
         choose: called once a step in place of drawing, ``choose(params, step)``: parameters
             (N, K', P) of the P pixels of a `Step`, of one colour (K' = levels or 1) or of all, and
             returns their integers (N, len(step.colours), P). It sees each place once, what it
@@ -200,18 +115,18 @@ def sample(
     Source: van den Oord et al. 2016, "Pixel recurrent neural networks", sec. 2; Song et al. 2021,
     "Accelerating feedforward computation via parallel nonlinear equation solving" (jacobi).
     """
-    global _last
     checks.check_option(_OP, "method", method, METHODS)
     checks.check_bool(_OP, "return_log_prob", return_log_prob)
     request = _request(
         model, num_samples, shape, output, condition, partial, temperature, top_k, choose, progress
     )
     request.noise = _noise(request, generator, noise)
+    request.wants_log_prob = return_log_prob
     with requests.evaluating(model):
-        images, report, log_prob = _draw(request, method)
+        images, report, log_prob = methods.draw(request, method)
         if return_log_prob:
             log_prob = _log_prob(request, images, log_prob)
-    _last = report
+    methods.remember(report)
     images = images.to(torch.uint8 if output.levels <= 256 else torch.int32)
     return (images, log_prob) if return_log_prob and log_prob is not None else images
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from genkern.sampling.graph import Constant, Graph, Image, Node, View, identity
+from genkern.sampling.graph import Constant, Graph, Image, Node, NoSteps, View, identity
 
 NEVER = np.iinfo(np.int32).max
 Times = dict[Node, np.ndarray]  # of each place, flat; of what a table does not name, -1, at the end
@@ -125,7 +125,7 @@ def _by_rows(node: Node, times: np.ndarray, known: np.ndarray) -> None:
     soonest, earliest = times[:-1].reshape(node.grid), known[:-1].reshape(node.grid)
     used = soonest != NEVER
     if (earliest > soonest)[used].any():
-        raise ValueError("sampling: the parameters of a pixel depend on pixels drawn after it")
+        raise NoSteps("sampling: the parameters of a pixel depend on pixels drawn after it")
     first = soonest.min(axis=1, initial=NEVER)
     whole = np.where(used, earliest, 0).max(axis=1, initial=0) <= first
     soonest[:] = np.where(used & whole[:, None], first[:, None], soonest)

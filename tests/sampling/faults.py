@@ -5,6 +5,8 @@ from tests.mutants.fault import Fault
 STEPPER, SAMPLE = "tests/sampling/test_stepper.py", "tests/sampling/test_sample.py"
 RULES = "tests/sampling/test_rules.py"
 TRITON = "tests/sampling/triton.py"
+RECORD, UNCHANGED = "tests/sampling/test_record.py", "tests/sampling/test_unchanged.py"
+GAUSSIAN = "tests/sampling/test_gaussian.py"
 
 FAULTS = [
     Fault(
@@ -44,9 +46,9 @@ FAULTS = [
     ),
     Fault(
         "log p of a softmax is of the last place alone",
-        "csrc/sampler/draw.h",
-        "  log_p += double(l[x] - largest)",
-        "  log_p = double(l[x] - largest)",
+        "csrc/sampler/cpu.cpp",
+        "total[n] += chances[n * count + e];",
+        "total[n] = chances[n * count + e];",
         SAMPLE,
         "log_prob_is_minus_the_nll",
     ),
@@ -81,5 +83,82 @@ FAULTS = [
         "tl.store(p_step, step)",
         TRITON,
         "launched_then_captured",
+    ),
+    Fault(
+        "log p of all images is that of the first",
+        "csrc/sampler/cpu.cpp",
+        "draws_.log_prob[n * draws_.count + e - draws_.first]",
+        "draws_.log_prob[e - draws_.first]",
+        SAMPLE,
+        "log_prob_is_minus_the_nll",
+    ),
+    Fault(
+        "a normal is drawn at temperature 1",
+        "csrc/sampler/normal.h",
+        "d.temperature * sigma * z",
+        "sigma * z",
+        GAUSSIAN,
+        "draws_and_tells",
+    ),
+    Fault(
+        "chances of an upper tail are a difference of what is nearly 1",
+        "csrc/sampler/normal.h",
+        "if (low + high > 0) {",
+        "if (low + high > 1e9) {",
+        GAUSSIAN,
+        "draws_and_tells",
+    ),
+    Fault(
+        "a narrow bin is as wide as the density says at its middle",
+        "csrc/sampler/normal.h",
+        "(middle * middle - 1) * width * width / 24",
+        "0",
+        GAUSSIAN,
+        "draws_and_tells",
+    ),
+    Fault(
+        "a layer norm adds nothing to the variance",
+        "genkern/sampling/rules/channels.py",
+        "over.full(1, eps)[0]",
+        "over.full(1, 0.0)[0]",
+        RULES,
+        "ops_of_public_models",
+        "",
+    ),
+    Fault(
+        "a plan that is kept keeps its condition",
+        "genkern/sampling/compiled.py",
+        "            if node in constants:",
+        "            if not constants:",
+        UNCHANGED,
+        "with_one_recording",
+        "",
+    ),
+    Fault(
+        "a plan is kept whatever happens to the weights",
+        "genkern/sampling/kept.py",
+        "if state != self.state:",
+        "if self.state is None:",
+        UNCHANGED,
+        "written_to_are_seen",
+        "",
+    ),
+    Fault(
+        "a fault of a rule counts as an op without one",
+        "genkern/sampling/record.py",
+        "    graph.fault = error\n",
+        "    graph.fault = None\n",
+        RECORD,
+        "fault_of_a_rule",
+        "",
+    ),
+    Fault(
+        "colours that do not see each other take the parameters of the first",
+        "genkern/sampling/stepped.py",
+        "output.at(params, step.colours.start)",
+        "output.at(params, 0)",
+        RECORD,
+        "do_not_see_each_other",
+        "",
     ),
 ]

@@ -42,6 +42,7 @@ OUTPUTS = {
     "categorical-rgb": ((3, 3, 4), sampling.Categorical(4, inputs="index")),
     "mixture": ((1, 3, 5), sampling.LogisticMixture(16, 2)),
     "mixture-rgb": ((3, 3, 3), sampling.LogisticMixture(256, 2)),
+    "gaussian": ((2, 3, 4), sampling.Gaussian(9, inputs=(0.5, -2.0))),
 }
 CONDITIONS = ("", "vector", "map")
 N = 5

@@ -8,6 +8,7 @@ from torch import nn
 
 import genkern
 from genkern import sampling
+from genkern.sampling import methods
 from tests.sampling.nets import N, drawn, make, noise
 
 CASE = make("categorical")
@@ -74,6 +75,7 @@ def test_outputs_refuse_wrong_options():
         (lambda: sampling.Categorical(5, inputs="symetric"), "did you mean 'symmetric'"),
         (lambda: sampling.Bernoulli(inputs=(float("nan"), 0.0)), "Bernoulli: inputs must be in"),
         (lambda: sampling.LogisticMixture(256, 0), "num_mixtures must be at least 1; got 0"),
+        (lambda: sampling.Gaussian(9, inputs=(-1.0, 0.0)), "Gaussian: inputs must have a positive"),
     ):
         with pytest.raises(ValueError, match=text):
             make_output()
@@ -84,7 +86,7 @@ def test_top_k_of_what_has_no_softmax_is_refused():
         drawn(make("bernoulli"), top_k=1)
 
 
-@pytest.mark.parametrize("kind", ["bernoulli", "categorical", "mixture"])
+@pytest.mark.parametrize("kind", ["bernoulli", "categorical", "mixture", "gaussian"])
 @pytest.mark.parametrize("method", ["naive", "jacobi", "incremental", "wavefront"])
 def test_nan_is_an_error_and_no_level(kind, method):
     case = make(kind)
@@ -101,7 +103,8 @@ def test_who_chooses_gets_no_nan(method):
         drawn(case, method=method, choose=lambda params, step: params[:, :1].long())
 
 
-def test_auto_says_that_a_model_sees_later_pixels():
+def test_auto_says_that_a_model_sees_later_pixels(monkeypatch):
+    monkeypatch.setattr(methods, "_told", set())
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 6, 3, padding=1))
     with pytest.warns(UserWarning, match="causal model alone: the output at a pixel must not see"):
         drawn(CASE._replace(model=model, shape=(1, 3, 7), output=sampling.Categorical(6)))

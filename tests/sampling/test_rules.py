@@ -14,7 +14,7 @@ from examples.model import DataSpec
 from genkern import sampling
 from genkern.nn import MaskedConv2d
 from genkern.ops.bias_act import ACTIVATIONS
-from genkern.sampling import chances, incremental
+from genkern.sampling import chances, incremental, methods
 from genkern.sampling.incremental import Stepper
 from tests.sampling.test_stepper import forced
 
@@ -30,8 +30,23 @@ def batch_norm() -> nn.Module:
     return norm
 
 
-def channels_last(layer: nn.Module):
-    return lambda x: layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+class Moved(nn.Module):
+    """A layer over what ``there`` makes of features, and back."""
+
+    def __init__(self, layer, there, back) -> None:
+        super().__init__()
+        self.layer, self.there, self.back = layer, there, back
+
+    def forward(self, x):
+        return self.back(self.layer(self.there(x)), x)
+
+
+def channels_last(layer) -> nn.Module:
+    return Moved(layer, lambda x: x.permute(0, 2, 3, 1), lambda y, x: y.permute(0, 3, 1, 2))
+
+
+def sequence(layer) -> nn.Module:
+    return Moved(layer, lambda x: x.flatten(2).mT, lambda y, x: y.mT.unflatten(2, x.shape[2:]))
 
 
 def bias_act(act: str):
@@ -60,6 +75,13 @@ OPS = {
     "round": lambda: lambda x: (8 * x).round() / 8 + x.trunc(),
     "permute": lambda: channels_last(lambda x: x * torch.linspace(-1, 1, C).double().to(x)),
     "stack": lambda: lambda x: torch.stack(x.unbind(1)[::-1], 1) + x.flip(3).flip(3)[:, ::1],
+    "layer_norm": lambda: channels_last(nn.LayerNorm(C)),
+    "layer_norm_of_rows": lambda: sequence(nn.LayerNorm(C, 0.1, elementwise_affine=False)),
+    "mean": lambda: lambda x: (
+        x.mean(1, keepdim=True) / (x.square().sum(1) + 1)[:, None].sqrt() - x[:, :, :1]
+    ),
+    "rms": lambda: channels_last(lambda x: x * (x.square().mean(-1, keepdim=True) + 0.1).rsqrt()),
+    "repeated": lambda: lambda x: x / (2 + x[:, :1]) + torch.ones(C, 1, 1) / (2 + x[:, 1:2].tanh()),
     "index": lambda: lambda x: x[:, torch.arange(C).flip(0)].flatten(1).unflatten(1, (C, H, W)),
 }
 OPS |= {f"bias_act_{act}": lambda act=act: bias_act(act) for act in ACTIVATIONS}
@@ -205,6 +227,9 @@ class Features(nn.Module):
 REFUSED = {
     "group_norm": (lambda: nn.GroupNorm(2, C), "group norm must not be part of a causal model"),
     "instance_norm": (lambda: nn.InstanceNorm2d(C), "norm, which does not, is not causal"),
+    "layer_norm": (lambda: nn.LayerNorm([C, H, W]), "layer norm over pixels must not be part"),
+    "sum": (lambda: lambda x: x / x.sum(), "a sum over pixels must not"),
+    "row_mean": (lambda: lambda x: x - x.mean(3, keepdim=True), "a mean over pixels must not"),
     "training": (lambda: lambda x: F.batch_norm(x, None, None, training=True), "of the batch"),
     "mean": (lambda: lambda x: x - x.mean((2, 3), keepdim=True), "a mean over pixels must not"),
     "dropout": (lambda: F.dropout, r"dropout must be off; call F.dropout\(x, training="),
@@ -223,7 +248,8 @@ def test_what_has_no_rule_is_refused_by_name(name):
         Stepper(Net(make()).eval(), torch.zeros(N, 1, H, W))
 
 
-def test_auto_warns_of_group_norm():
+def test_auto_warns_of_group_norm(monkeypatch):
+    monkeypatch.setattr(methods, "_told", set())
     output = sampling.Categorical(LEVELS)
     with pytest.warns(UserWarning, match="causal model alone: group norm must not be part"):
         sampling.sample(Net(nn.GroupNorm(2, C)).eval(), 1, shape=(1, H, W), output=output)

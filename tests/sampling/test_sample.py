@@ -115,8 +115,10 @@ def test_log_prob_is_minus_the_nll_of_the_model(kind, method):
     options = {"temperature": 0.7, "partial": partial}
     found, log_prob = drawn(case, method=method, return_log_prob=True, **options)
     params = case.model(case.output.to_inputs(found, torch.float64))
-    levels, mixture = case.output.levels, not case.output.by_colour
-    if mixture:
+    levels = case.output.levels
+    if kind == "gaussian":
+        expected = gaussian_log_prob(case, params, found)
+    elif kind.startswith("mixture"):
         expected = mixture_log_prob(case, params, found)
     elif kind.startswith("bernoulli"):
         spread = nn.functional.binary_cross_entropy_with_logits(
@@ -134,6 +136,15 @@ def mixture_log_prob(case, params, found):
     from genkern.reference import discretized_logistic_mixture as reference
 
     return -reference.nll(params, found, case.output.levels)
+
+
+def gaussian_log_prob(case, params, found):
+    mean, log_scale = params.chunk(2, 1)
+    normal = torch.distributions.Normal(mean, log_scale.exp())
+    value, half = case.output.to_inputs(found, torch.float64), case.output.scale / 2
+    high = normal.cdf(value + half).where(found < case.output.levels - 1, torch.ones(()).double())
+    low = normal.cdf(value - half).where(found > 0, torch.zeros(()).double())
+    return (high - low).log().flatten(1).sum(1)
 
 
 class Constant(nn.Module):
@@ -273,10 +284,14 @@ def test_levels_beyond_a_byte_are_int32():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_progress_ends_with_all_places_done(method):
-    calls = []
-    drawn(make("categorical"), method=method, progress=lambda *done: calls.append(done))
+    case, calls = make("categorical"), []
+    whole = drawn(case, method=method, progress=lambda *done: calls.append(done))
     assert calls == sorted(calls) and len(calls) > 1
     assert calls[-1][0] == calls[-1][1] and len({total for _, total in calls}) == 1
+    given = (torch.arange(21) < 9).view(3, 7).expand(whole.shape)
+    partial, again = torch.where(given, whole.long(), -1), []
+    found = drawn(case, method=method, partial=partial, progress=lambda *done: again.append(done))
+    assert torch.equal(found, whole) and again == sorted(again) and again[-1] == calls[-1]
 
 
 def test_jacobi_stops_as_soon_as_nothing_changes():

@@ -65,8 +65,9 @@ CASES += [(name, GREY, "wavefront") for name in DEEP]
 
 
 ENGINES = [(*case, False) for case in CASES]
-ENGINES += [(*case, True) for case in CASES if case[1:] == (GREY, "raster")]
-ENGINES += [("pixel_cnn", RGB, "wavefront", True)]
+PLAIN = [(*case, True) for case in CASES if case[1:] == (GREY, "raster")]
+PLAIN += [("pixel_cnn", RGB, "wavefront", True)]
+ENGINES += [pytest.param(*case, marks=pytest.mark.deep) for case in PLAIN]
 
 
 @pytest.mark.parametrize("name, spec, order, plain", ENGINES)

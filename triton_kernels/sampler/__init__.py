@@ -17,7 +17,7 @@ from genkern.triton_kernels.sampler.draw import (
 )
 from genkern.triton_kernels.sampler.kernels import sampler_stage_kernel
 from genkern.triton_kernels.sampler.mixture import sampler_mixture_kernel
-from genkern.triton_kernels.sampler.plan import MIXTURE
+from genkern.triton_kernels.sampler.plan import BERNOULLI, MIXTURE
 from genkern.triton_kernels.sampler.runner import OP, Drawing, Runner
 
 KERNELS = (
@@ -29,8 +29,10 @@ _DTYPES = (torch.float32, torch.float64)
 _runners: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
-def unsupported(cache: torch.Tensor, levels: int = 2) -> str | None:
+def unsupported(cache: torch.Tensor, levels: int = 2, kind: int = BERNOULLI) -> str | None:
     """Why the kernels cannot take these arguments, or None."""
+    if kind > MIXTURE:
+        return f"{OP}: kind must be at most {MIXTURE}: no kernel draws from a normal; got {kind}"
     if cache.dtype not in _DTYPES:
         got = spec.dtype_name(cache.dtype)
         return f"{OP}: the model must be in float32 or float64; got {got}"
@@ -84,10 +86,13 @@ def draw(
     levels: int,
     top_k: int,
     temperature: float,
+    scale: float,
+    offset: float,
+    wants_log_prob: bool,
     first: int,
     last: int,
 ) -> None:
-    launch.require(unsupported(cache, 2 if kind == MIXTURE else levels))
+    launch.require(unsupported(cache, 2 if kind >= MIXTURE else levels, kind))
     if not len(noise):
         return
     drawing = Drawing(ends, places, colours, kind, levels, top_k, temperature)

@@ -5,7 +5,14 @@ from collections.abc import Iterator
 
 import torch
 
-from genkern.triton_kernels.sampler.kernels import ADD, CELL, COPY, GATED, ROUND, STATE
+from genkern.triton_kernels.sampler.kernels import (
+    ADD,
+    CELL,
+    COPY,
+    GATED,
+    RECIPROCAL,
+    STATE,
+)
 from genkern.triton_kernels.sampler.plan import (
     BERNOULLI,
     CATEGORICAL,
@@ -19,7 +26,7 @@ from genkern.triton_kernels.sampler.plan import (
 _TABLES = [0, 1, 0, 0, -1]
 _ENDS, _PLACE, _WAVE, _COLOUR = 0, 2, 3, 4
 _ADD, _GATED, _CELL, _STATE = (code.value for code in (ADD, GATED, CELL, STATE))
-_FUNCTIONS = range(COPY.value, ROUND.value + 1)
+_FUNCTIONS = range(COPY.value, RECIPROCAL.value + 1)
 _FIRST_REGISTER = 4  # those before it are for what is loaded
 
 
@@ -112,7 +119,7 @@ def _draw(
     table = torch.empty(levels, dtype=dtype, device="meta")
     return "sampler_draw", (
         numbers, *_tensors(dtype), noise, table, integers if given else None, integers, log_prob,
-        _ENDS, _PLACE, _COLOUR, kind, levels, top_k, temperature, 0, 1,
+        _ENDS, _PLACE, _COLOUR, kind, levels, top_k, temperature, 1.0, 0.0, True, 0, 1,
     )  # fmt: skip
 
 

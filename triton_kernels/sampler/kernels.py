@@ -24,7 +24,8 @@ from genkern.triton_kernels.core.lstm import sigmoid, tanh
 # As in csrc/sampler/plan.h.
 LOAD, STORE, COPY, RELU, LEAKY_RELU, ELU, ELU_OF_MINUS, TANH, SIGMOID = map(tl.constexpr, range(9))
 SILU, EXP, ADD, MUL, ADD_NUMBER, MUL_NUMBER, GATED, CELL, STATE = map(tl.constexpr, range(9, 18))
-GELU, SOFTPLUS, AT_LEAST, AT_MOST, SELECT, TRUNC, ROUND, LOOKUP = map(tl.constexpr, range(18, 26))
+GELU, SOFTPLUS, AT_LEAST, AT_MOST, SELECT, TRUNC, ROUND = map(tl.constexpr, range(18, 25))
+SQRT, RECIPROCAL, LOOKUP = map(tl.constexpr, range(25, 28))
 # Numbers of the plan: of a stage before its products, of a product, of an operation.
 HEAD, OF_PRODUCT, OF_OPERATION = tl.constexpr(4), tl.constexpr(4), tl.constexpr(7)
 
@@ -161,9 +162,13 @@ def _function(values, a, WHICH: tl.constexpr, F: tl.constexpr):
         return tl.where(x > 0.0, y, z)
     elif CODE == TRUNC:
         return _to_integers(x, False)
-    else:
-        tl.static_assert(CODE == ROUND)
+    elif CODE == ROUND:
         return _to_integers(x, True)
+    elif CODE == SQRT:
+        return tl.sqrt(x)
+    else:
+        tl.static_assert(CODE == RECIPROCAL)
+        return 1.0 / x
 
 
 @triton.jit

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import triton.language as tl
 
-LOAD, STORE, LOOKUP = 0, 1, 25
+LOAD, STORE, LOOKUP = 0, 1, 27
 BERNOULLI, CATEGORICAL, MIXTURE = range(3)  # as csrc/sampler/draw.h
 
 

@@ -1,7 +1,9 @@
 """How each op is computed place by place: a file for each family, one for those of torch."""
 
+from genkern.sampling.record import own_rules
 from genkern.sampling.rules import (
     aten,
+    channels,
     concat_elu,
     convolution,
     diagonal_lstm,
@@ -16,6 +18,7 @@ from genkern.sampling.rules import (
 
 __all__ = [
     "aten",
+    "channels",
     "concat_elu",
     "convolution",
     "diagonal_lstm",
@@ -27,3 +30,4 @@ __all__ = [
     "pointwise",
     "row_lstm",
 ]
+own_rules()

@@ -1,24 +1,42 @@
 """How ops of torch are computed place by place."""
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from genkern.sampling.graph import Graph, NoRule, Table, Term, View, concatenated, identity
+from genkern.sampling.graph import Graph, Grid, NoRule, Table, Term, View, concatenated, identity
 from genkern.sampling.record import register_step
 
 
-def as_view(graph: Graph, value: Any, like: View) -> View:
-    """A view of the channels and the grid of ``like``: of a constant, or repeated."""
-    if hasattr(like, "codes") or hasattr(value, "codes"):  # `Elements` are made alike later
-        return value
+def aligned(graph: Graph, *values: Any) -> list[Any]:
+    """Views of one shape, of constants too: what has one channel, row or column is repeated."""
+    if any(hasattr(value, "codes") for value in values):  # `Elements` are made alike later
+        return list(values)
+    channels, H, W = torch.broadcast_shapes((1, 1, 1), *(_size(graph, v) for v in values))
+    return [_repeated(graph, value, channels, (H, W)) for value in values]
+
+
+def _size(graph: Graph, value: Any) -> tuple[int, ...]:
+    if isinstance(value, View):
+        return value.channels, *value.grid
+    if value.ndim > 4 or (value.ndim == 4 and value.shape[0] not in (1, graph.images)):
+        got = tuple(value.shape)
+        raise NoRule(f"sampling: a constant beside features must fit (N, C, H, W); got {got}")
+    return tuple(value.shape[-3:])
+
+
+def _repeated(graph: Graph, value: Any, channels: int, grid: Grid) -> View:
     if isinstance(value, torch.Tensor):
-        return graph.constant(value, like.channels, like.grid)
-    if value.channels == 1 and like.channels > 1:
-        return concatenated([value] * like.channels)
+        return graph.constant(value, channels, grid)
+    if value.grid != grid:
+        value = value.moved(np.ascontiguousarray(np.broadcast_to(identity(value.grid), grid)))
+    if value.channels != channels:  # one: a product is one node for all
+        ones = torch.ones(channels, 1, dtype=torch.float64, device=graph.device)
+        return graph.product(channels, grid, terms_of(value, identity(grid), ones))
     return value
 
 
@@ -31,6 +49,9 @@ for _op in ("relu", "tanh", "sigmoid", "silu", "exp"):
 _unary("neg", "mul_number", -1.0)
 _unary("trunc", "trunc")
 _unary("round", "round")
+_unary("sqrt", "sqrt")
+_unary("reciprocal", "reciprocal")
+register_step("aten::rsqrt", lambda graph, x: inverse_root(graph, x))
 for _op in ("clone", "detach", "alias", "contiguous", "lift_fresh"):
     register_step(f"aten::{_op}", lambda graph, x, *ignored, **also: x)
 
@@ -73,8 +94,7 @@ def _sum(graph: Graph, x: Any, y: Any, factor: float) -> View:
         x, y = y, x
     if isinstance(y, (int, float)):
         return graph.pointwise("add_number", x, number=factor * float(y))
-    x, y = as_view(graph, x, y) if isinstance(y, View) else x, as_view(graph, y, x)
-    return graph.pointwise("add", x, y, number=float(factor))
+    return graph.pointwise("add", *aligned(graph, x, y), number=float(factor))
 
 
 @register_step("aten::add")
@@ -98,15 +118,18 @@ def mul(graph: Graph, x: Any, y: Any):
         x, y = y, x
     if isinstance(y, (int, float)):
         return graph.pointwise("mul_number", x, number=float(y))
-    x = as_view(graph, x, y) if isinstance(y, View) else x
-    return graph.pointwise("mul", x, as_view(graph, y, x))
+    return graph.pointwise("mul", *aligned(graph, x, y))
 
 
 @register_step("aten::div")
-def div(graph: Graph, x: View, y: Any):
-    if not isinstance(x, View) or isinstance(y, View):
-        raise NoRule("sampling: a division must be by a constant")
-    return mul(graph, x, 1 / y)
+def div(graph: Graph, x: Any, y: Any):
+    if isinstance(y, View):
+        return mul(graph, graph.pointwise("reciprocal", y), x)
+    return mul(graph, x, 1 / y if isinstance(y, torch.Tensor) or y else math.inf)
+
+
+def inverse_root(graph: Graph, x: View) -> View:
+    return graph.pointwise("reciprocal", graph.pointwise("sqrt", x))
 
 
 # ---- moves -----------------------------------------------------------------------------------

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from genkern.sampling.elements import kinds_of
-from genkern.sampling.graph import Graph, NoRule, Piece, Product, View, identity
+from genkern.sampling.graph import Graph, Node, NoRule, Piece, View, identity
+from genkern.sampling.place_products import kinds_of
 from genkern.sampling.record import register_step
 from genkern.sampling.rules.aten import tap, terms_of
 
@@ -35,7 +35,7 @@ def convolution(graph, x, weight, bias, stride, padding, dilation, transposed, e
             for term in terms_of(x.narrow(begin, end - begin), table, weight[rows, begin:end, u, v])
         ]
         own = None if bias is None else bias[rows]
-        node = graph.add(Product(len(rows), (size[0], size[1]), terms, own))
+        node = graph.weighted(len(rows), (size[0], size[1]), terms, own)
         for i, row in enumerate(rows.tolist()):
             found[row] = node, i
     return _in_order(found.tolist(), (size[0], size[1]))
@@ -59,7 +59,7 @@ def _runs(live: np.ndarray) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
 
 
-def _in_order(channels: list[tuple[Product, int]], grid: tuple[int, int]) -> View:
+def _in_order(channels: list[tuple[Node, int]], grid: tuple[int, int]) -> View:
     """A view of channels of nodes, those side by side as one piece."""
     pieces: list[Piece] = []
     for node, i in channels:

@@ -9,15 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from genkern.sampling.elements import (
-    Elements,
-    elements_of,
-    kinds_of,
-    place_product,
-    running_sum,
-    settled,
-)
+from genkern.sampling.elements import Elements, elements_of, settled
 from genkern.sampling.graph import Graph, NoRule, View
+from genkern.sampling.place_products import kinds_of, place_product, running_sum
 from genkern.sampling.record import register_step
 from genkern.sampling.rules import aten
 

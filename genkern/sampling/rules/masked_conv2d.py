@@ -3,7 +3,7 @@
 import torch
 
 from genkern.ops.masked_conv2d import MASK_TYPES, anchor, colours, has_centre
-from genkern.sampling.graph import Graph, Piece, Product, Term, View, identity
+from genkern.sampling.graph import Graph, Piece, Term, View, identity
 from genkern.sampling.record import register_step
 from genkern.sampling.rules.aten import tap, terms_of
 
@@ -42,8 +42,7 @@ def _by_colour(graph: Graph, x: View, weight, bias, mask_type, data_channels, pa
         own = blocks[colour::data_channels]
         rows = torch.cat([torch.arange(start, end) for start, end, _ in own])
         terms = _terms(x, weight[rows], mask_type, dilation, own[0][2])
-        node = Product(len(rows), x.grid, terms, None if bias is None else bias[rows])
-        graph.add(node)
+        node = graph.weighted(len(rows), x.grid, terms, None if bias is None else bias[rows])
         at = 0
         for start, end, _ in own:
             pieces[start] = Piece(node, at, end - start, identity(x.grid))

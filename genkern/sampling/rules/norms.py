@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import torch
 
-from genkern.sampling.graph import Graph, NoRule, NotCausal, View
+from genkern.sampling.graph import Graph, NoRule, View
 from genkern.sampling.record import register_step
 from genkern.sampling.rules.aten import add, mul
+from genkern.sampling.rules.channels import sees_all
 
 
 def _normalised(graph: Graph, x: View, weight, bias, mean, variance, eps: float) -> list[View]:
@@ -27,28 +28,19 @@ def batch_norm_of_running(graph: Graph, x: View, weight, bias, mean, variance, m
 @register_step("aten::native_batch_norm")
 def batch_norm(graph: Graph, x: View, weight, bias, mean, variance, training, momentum, eps):
     if training or mean is None:
-        raise _sees_all("a norm by the statistics of the batch or of an image")
+        raise sees_all("a norm by the statistics of the batch or of an image")
     return _normalised(graph, x, weight, bias, mean, variance, eps)
-
-
-def _sees_all(what: str) -> NotCausal:
-    return NotCausal(
-        f"sampling: {what} must not be part of a causal model: it sees all pixels of an image, "
-        "later ones too (batch norm in eval mode does not)"
-    )
 
 
 def _refused(what: str) -> Callable[..., View]:
     def rule(*ignored, **also) -> View:
-        raise _sees_all(what)
+        raise sees_all(what)
 
     return rule
 
 
 for _op, _name in (
     ("native_group_norm", "group norm"),
-    ("native_layer_norm", "layer norm of whole images"),
-    ("mean", "a mean over pixels"),
     ("adaptive_avg_pool2d", "a mean over pixels"),
     ("_adaptive_avg_pool2d", "a mean over pixels"),
 ):

@@ -8,7 +8,7 @@ import torch
 from genkern.ops.bias_act import ACTIVATIONS
 from genkern.sampling.graph import Graph, NoRule, View
 from genkern.sampling.record import register_step
-from genkern.sampling.rules.aten import add, as_view, elu, mul
+from genkern.sampling.rules.aten import add, aligned, elu, mul
 
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
@@ -63,9 +63,8 @@ def where(graph: Graph, condition: Any, x: Any, y: Any) -> View:
     """Of a condition that does not depend on the images."""
     if isinstance(condition, View):
         raise NoRule("sampling: the condition of where must not depend on the images")
-    like = x if isinstance(x, View) else y
     parts = (condition.to(torch.get_default_dtype()), x, y)
-    return graph.pointwise("select", *(as_view(graph, part, like) for part in parts))
+    return graph.pointwise("select", *aligned(graph, *parts))
 
 
 @register_step("aten::masked_fill")
