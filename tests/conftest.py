@@ -1,3 +1,4 @@
+import gc
 import os
 import time
 
@@ -44,6 +45,13 @@ def pytest_collection_modifyitems(items):
     """The longest tests start first, so that no worker is left alone with one of them."""
     order = {name: i for i, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(LONGEST)))
+
+
+def pytest_collection_finish(session):
+    """What is there now stays: no collection of garbage, which compilers and benchmarks ask for,
+    looks through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionstart(session):

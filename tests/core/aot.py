@@ -8,7 +8,8 @@ launching: what is checked is what would be launched. --quick takes the first co
 kernel: compiled for bfloat16, which tensor cores take, lowered to Triton's IR, where types do not
 fit or they do, for float32 and float64, and left out for float16, whose code is that of bfloat16
 but for the conversions. A package that takes no half precision names what is compiled instead, as
-`COMPILED`. Prints one JSON object: capability, op, what was found.
+`COMPILED`. It also counts the variants that calls of different sizes need. Prints one JSON
+object: capability, op, what was found.
 """
 
 import collections
@@ -25,6 +26,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from unittest import mock
 
 import torch
@@ -35,6 +37,8 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
+# 1, multiples of 16 and others, which are what Triton tells apart.
+SIZES = (*range(1, 18), 31, 32, 33, 47, 48, 49, 50)
 TENSOR_CORES = ("mma", "wgmma", "tcgen05")
 COMPILED = "*bf16"
 
@@ -155,8 +159,24 @@ def storage_dtype(signature: dict) -> str:
     return next(t for t in ("*bf16", "*fp16", "*fp32", "*fp64") if t in dtypes_of(signature))
 
 
+def variants(module: ModuleType, capability: int) -> dict[str, int]:
+    """How many variants of each kernel calls ask for in which every size, batch and annealed number
+    differs."""
+    found: set[tuple] = set()
+
+    def specialise_only(function, key, signature, compiled):
+        found.add((function.__name__, key))
+
+    with compiling(capability, specialise_only):
+        for n in SIZES:
+            for name, arguments in module.variants(n):
+                module.LAUNCHERS[name](*arguments)
+    return dict(collections.Counter(name for name, _ in found))
+
+
 def compile_all(op: str, capability: int, quick: bool) -> dict:
     module = importlib.import_module(f"genkern.triton_kernels.{op}")
+    counts = variants(module, capability) if quick else {}  # before any of them is compiled
     seen: set[tuple] = set()
     lowered: list[tuple[str, str]] = []
     chosen = getattr(module, "COMPILED", COMPILED)
@@ -190,6 +210,7 @@ def compile_all(op: str, capability: int, quick: bool) -> dict:
         "kernels": found,
         "lowered": lowered,
         "launches": launches,
+        "variants": counts,
         "declared": [n for n in declared if n.endswith("_kernel")],
     }
 

@@ -1,4 +1,5 @@
-"""The checks of all families in one process: `python -m tests.core.levels EXAMPLES TURN [DTYPE]`.
+"""The checks of all families in one process: `python -m tests.core.levels EXAMPLES TURN`, or of one
+dtype and of a few: `python -m tests.core.levels EXAMPLES TURN DTYPE FAMILY ...`.
 
 The environment says which instruction-set level the process loads, and how bfloat16 is multiplied.
 Without examples it leaves out the tests that a session of pytest has run on this level itself.
@@ -77,7 +78,7 @@ def check_family(stem: str, dtypes: tuple[torch.dtype, ...], turn: str, everywhe
     return {"failures": failures, "seconds": time.perf_counter() - start}
 
 
-def main(examples: str, turn: str, only: str | None = None) -> None:
+def main(examples: str, turn: str, only: str | None = None, *stems: str) -> None:
     settings.register_profile(
         "level",
         max_examples=max(1, int(examples)),
@@ -96,7 +97,8 @@ def main(examples: str, turn: str, only: str | None = None) -> None:
     compiled = library.compiled
     everywhere = int(examples) > 0
     families = {
-        stem: check_family(stem, strategies.DTYPES, turn, everywhere) for stem in samples.stems()
+        stem: check_family(stem, strategies.DTYPES, turn, everywhere)
+        for stem in stems or samples.stems()
     }
     found = {"isa": compiled.isa, "bf16_pairs": compiled.bf16_pairs, "families": families}
     print(json.dumps(found))

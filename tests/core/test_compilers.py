@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.core.contract import F64, compiled_part, each_family, each_sample, of_each_sample
 from tests.core.helpers import run
-from tests.core.samples import declared, load
+from tests.core.samples import declared, load, stems
 
 # ---- the ops as torch sees them --------------------------------------------------------------
 
@@ -134,13 +134,34 @@ def check_compiled(sample, backend, dynamic):
     torch.testing.assert_close(results[0], results[1])
 
 
-@each_family
-def test_compiles_to_one_graph_with_inductor(stem):
-    check_compiled(load(stem).samples[0], "inductor", dynamic=False)
+class Together:
+    """A call of every family, as one sample: a compiler takes its time for each graph."""
+
+    def __init__(self, samples):
+        self.samples, self.counts = samples, [len(s.make()[0]) for s in samples]
+
+    def make(self):
+        made = [sample.make() for sample in self.samples]
+        return [[t for part in parts for t in part] for parts in zip(*made, strict=True)]
+
+    def call(self, *tensors):
+        found = []
+        for sample, count in zip(self.samples, self.counts, strict=True):
+            given, tensors = tensors[:count], tensors[count:]
+            outputs = sample.call(*given)
+            found += [outputs] if isinstance(outputs, torch.Tensor) else outputs
+        return tuple(found)
+
+
+def test_all_families_compile_to_one_graph_with_inductor():
+    samples = [load(stem).samples[0] for stem in stems()]
+    assert not any(sample.noise for sample in samples)  # a compiler draws noise of its own
+    check_compiled(Together(samples), "inductor", dynamic=False)
 
 
 @of_each_sample(quick=2)
 def test_compiles_to_one_graph_with_dynamic_shapes(stem, sample):
+    """Of the first one inductor makes a graph, and opcheck one of dynamic shapes."""
     check_compiled(sample, "aot_eager", dynamic=True)
 
 

@@ -76,11 +76,14 @@ def check_all(found: dict[int, dict], record_property) -> None:
             record_property("triton_aot", (op, capability, summary(of_op)))
 
 
-def test_every_kernel_compiles_within_its_budget(record_property):
+def test_every_kernel_compiles_within_its_budget_and_once_for_all_sizes(record_property):
     found = compiled("--quick", ",".join(modules()), "90")
     check_all(found, record_property)
     for op, of_op in found[90].items():
         module = importlib.import_module(f"genkern.triton_kernels.{op}")
+        allowed = getattr(module, "VARIANTS", {})
+        counts = of_op["variants"]
+        assert counts and counts == {name: allowed.get(name, 1) for name in counts}, op
         chosen = getattr(module, "COMPILED", "*bf16")
         assert {k["dtype"] for k in of_op["kernels"]} == {chosen}, op
         lowered, others = sorted(map(tuple, of_op["lowered"])), set(LOWERED) - {chosen}

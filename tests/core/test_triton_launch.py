@@ -2,13 +2,10 @@
 
 import importlib
 import inspect
-import json
 from types import SimpleNamespace
 
 import pytest
 import torch
-
-from tests.core.helpers import probe
 
 pytest.importorskip("triton")
 from genkern.triton_kernels.core import launch
@@ -24,66 +21,6 @@ def test_modules_have_the_same_interface(op):
         schema = getattr(torch.ops.genkern, name).default._schema
         wanted = [argument.name for argument in schema.arguments]
         assert list(inspect.signature(launcher).parameters) == wanted, name
-
-
-def test_a_missing_triton_is_one_sentence_and_only_for_cuda_tensors():
-    op = modules()[0]
-    code = f"""
-import sys, warnings
-sys.path.insert(0, ".")
-from tests.core.samples import load
-sys.modules["triton"] = None  # as if it were not installed
-warnings.simplefilter("error")
-sample = load({op!r}).samples[0]
-sample.outputs(*sample.make()[0])
-print(genkern.library.triton_reason({op!r}))
-warnings.simplefilter("always")
-with warnings.catch_warnings(record=True) as caught:
-    on_gpu = type("OnGpu", (), {{"device": torch.device("cuda"), "is_cpu": False}})()
-    for _ in range(2):
-        print(genkern.library.choose({op!r}, on_gpu))
-print(*(w.message for w in caught))
-"""
-    assert probe(code).splitlines() == [
-        "the package 'triton' is not installed",
-        "reference",
-        "reference",
-        f"genkern: {op} runs on its PyTorch reference: the package 'triton' is not installed",
-    ]
-
-
-VARIANTS = """
-import importlib, json, sys
-sys.path.insert(0, ".")
-from tests.core import aot
-from triton.runtime import driver
-from triton.runtime.jit import JITFunction
-driver.set_active(aot.NamedChip(90))
-found = set()
-def specialise_only(self, key, *_):
-    found.add((self.__name__, str(key)))
-JITFunction._do_compile = specialise_only
-counts, allowed = {}, {}
-for op in sys.argv[1].split():
-    module = importlib.import_module(f"genkern.triton_kernels.{op}")
-    found.clear()
-    for n in range(1, 51):
-        for name, arguments in module.variants(n):
-            module.LAUNCHERS[name](*arguments)
-    names = [name for name, _ in found]
-    counts |= {name: names.count(name) for name in names}
-    allowed |= {name: getattr(module, "VARIANTS", {}).get(name, 1) for name in names}
-    assert names, op
-print(json.dumps([counts, allowed]))
-"""
-
-
-def test_sizes_and_options_do_not_compile_new_variants():
-    """Fifty calls of each op: every size, batch and annealed number differs."""
-    environment = {"TRITON_INTERPRET": "0"}
-    code = f"import sys\nsys.argv = ['', '{' '.join(modules())}']\n" + VARIANTS
-    counts, allowed = json.loads(probe(code, environment=environment))
-    assert counts == allowed
 
 
 def test_more_programs_than_a_grid_has_is_an_error():

@@ -5,14 +5,17 @@ tests count programs. Shapes are small, and where tiles matter, so are the tiles
 """
 
 import contextlib
+import dataclasses
 import importlib
 import importlib.util
+import os
 from collections.abc import Callable, Iterator
 from unittest import mock
 
 import numpy as np
 import torch
 import triton.language as tl
+from triton.language.semantic import TritonSemantic
 from triton.runtime import interpreter
 from triton.runtime.interpreter import GridExecutor, TensorHandle, interpreter_builder
 
@@ -36,8 +39,37 @@ def search_once() -> None:
     interpreter._patch_lang = search_new
 
 
+def spare_checks() -> None:
+    """Leaves out what takes two fifths of the time and changes nothing.
+
+    Sums and products of integers are formed again in int64, for an assertion that is off; blocks of
+    one shape are broadcast to that shape; the table of dtypes is built at each look into it.
+    """
+    options = dataclasses.replace(interpreter_builder.options, sanitize_overflow=False)
+    assert not options.debug  # else the assertion is on
+    interpreter_builder.options = options
+    broadcast = TritonSemantic.broadcast_impl_value
+
+    def broadcast_others(self: TritonSemantic, lhs: tl.tensor, rhs: tl.tensor) -> tuple:
+        if lhs.type.is_block() and rhs.type.is_block() and lhs.type.shape == rhs.type.shape:
+            return lhs, rhs
+        return broadcast(self, lhs, rhs)
+
+    TritonSemantic.broadcast_impl_value = broadcast_others
+    look, known = interpreter._get_np_dtype, {}
+
+    def look_once(dtype: tl.dtype) -> np.dtype:
+        if dtype.name not in known:  # two of one name are equal
+            known[dtype.name] = look(dtype)
+        return known[dtype.name]
+
+    interpreter._get_np_dtype = look_once
+
+
 if hasattr(interpreter, "_patch_lang"):  # of Triton 3.6 and 3.7
     search_once()
+    if os.environ.get("TRITON_INTERPRET") == "1":  # what compiles stays as it is
+        spare_checks()
 
 # Of what all families together draw, the share of an interpreted kernel.
 few_examples = examples(0.25)

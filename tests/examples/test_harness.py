@@ -1,5 +1,6 @@
 """The training harness: exact resume, checkpoints, data order, players, processes."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from examples.harness.config import TrainConfig
 from examples.harness.runlog import read_log
 from examples.harness.trainer import Trainer
 from examples.paths import CHECKPOINT
+from tests.examples.few import few_digits
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,9 +34,12 @@ def small_config(name: str, steps: int, **overrides) -> TrainConfig:
     )
 
 
-def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Trainer:
+def train(
+    config: TrainConfig, out: Path, *, resume: bool = False, dataset: Dataset | None = None
+) -> Trainer:
     state = checkpoint.load(out / CHECKPOINT) if resume else None
-    trainer = Trainer(config, data.load("digits"), out, resume_from=state, quiet=True)
+    dataset = data.load("digits") if dataset is None else dataset
+    trainer = Trainer(config, dataset, out, resume_from=state, quiet=True)
     trainer.train()
     return trainer
 
@@ -52,12 +57,12 @@ def assert_same_state(first: Path, second: Path) -> None:
 
 @pytest.mark.parametrize("name", registry.MODELS)
 def test_resumed_run_is_bitwise_the_uninterrupted_run(tmp_path, name):
-    """12 steps of 2 or 3 batches an epoch, of two players 24 and more batches of 19; the stop at 7
-    is inside an epoch."""
-    size = 64 if registry.entry(name).path.startswith("examples.adversarial") else 512
-    train(small_config(name, 12, batch_size=size), tmp_path / "whole")
-    train(small_config(name, 7, batch_size=size), tmp_path / "halves")
-    train(small_config(name, 12, batch_size=size), tmp_path / "halves", resume=True)
+    """7 steps of one to three batches, four of which are an epoch: the stop at 5 is inside of one,
+    between two validations."""
+    config = functools.partial(small_config, name, batch_size=32, eval_every=3)
+    train(config(7), tmp_path / "whole", dataset=few_digits())
+    train(config(5), tmp_path / "halves", dataset=few_digits())
+    train(config(7), tmp_path / "halves", resume=True, dataset=few_digits())
     assert read_log(tmp_path / "whole") == read_log(tmp_path / "halves")
     assert_same_state(tmp_path / "whole", tmp_path / "halves")
 

@@ -53,7 +53,7 @@ def test_distance_is_zero_for_equal_distributions_and_grows_with_the_shift():
         last = value + half
 
 
-def test_table_writes_a_row_a_model_and_keeps_earlier_rows(tmp_path, capsys):
+def test_table_writes_a_row_a_model_and_keeps_earlier_rows(tmp_path, capsys, few):
     given = ["--steps", "2", "--out", str(tmp_path / "runs"), "--page", str(tmp_path / "page")]
     assert main(["table", "gan", *given]) == 0
     assert main(["table", "vae", *given]) == 0
@@ -78,7 +78,7 @@ def test_table_writes_a_row_a_model_and_keeps_earlier_rows(tmp_path, capsys):
     assert page.count("\n| ") == 1 + len(rows)
 
 
-def test_a_finished_run_is_measured_again_and_one_of_other_options_trained(tmp_path, capsys):
+def test_a_finished_run_is_measured_again_and_one_of_other_options_trained(tmp_path, capsys, few):
     runs, page = tmp_path / "runs", tmp_path / "page"
     given = ["--out", str(runs), "--page", str(page), "--resume"]
 

@@ -57,12 +57,8 @@ def test_a_wrong_tensor_for_a_floor_is_refused(value, error, text):
         genkern.gaussian_kl(x, x, free_bits=value)
 
 
-def test_a_schedule_does_not_compile_again_at_each_step():
+def test_numbers_of_samples_do_not_compile_again_each():
     mu, logvar = leaves(2, 3, 4)
-    steps = [0.01 * step for step in range(20)]
-    floor = lambda m, v: genkern.gaussian_kl(m, logvar, free_bits=v)  # noqa: E731
-    assert compilations(floor, mu, steps) <= 2
-    assert compilations(floor, mu, [torch.tensor(s) for s in steps]) == 1
     draws = lambda m, n: genkern.gaussian_rsample(m, logvar, num_samples=n)  # noqa: E731
     assert compilations(draws, mu, range(1, 21)) <= 2
 

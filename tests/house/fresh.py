@@ -47,6 +47,25 @@ def started_threads(call, threads: int) -> int | None:
     return len(os.listdir(folder)) - before
 
 
+def without_triton(family: str, call) -> dict:
+    """What is said where triton is not installed: nothing, before a CUDA tensor comes."""
+    import torch
+
+    from genkern import library
+
+    sys.modules["triton"] = None  # type: ignore[assignment]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        call()
+        reason = library.triton_reason(family)
+    on_gpu = type("OnGpu", (), {"device": torch.device("cuda"), "is_cpu": False})()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        chosen = [library.choose(family, on_gpu) for _ in range(2)]
+    del sys.modules["triton"], library._triton_state[family]
+    return {"reason": reason, "chosen": chosen, "warnings": [str(w.message) for w in caught]}
+
+
 def without_compiled_part(call) -> dict:
     """What a call, and the report, say where no library of the ops is there."""
     import genkern.__main__
@@ -88,6 +107,7 @@ def main(family: str) -> None:
     found["backend"] = genkern.last_backend(family)
     # Only one thread so far: the op is the first that could start others.
     found["threads"] = [started_threads(call, n) for n in (1, 3)]
+    found["without triton"] = without_triton(family, call)
     found["without"] = without_compiled_part(call)
     found["without"]["backend"] = genkern.last_backend(family)
     print(json.dumps(found))

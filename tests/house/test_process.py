@@ -25,7 +25,7 @@ def python(*arguments: str, **environment: str) -> str:
     return result.stdout
 
 
-def test_import_is_quiet_and_a_missing_compiled_part_is_one_warning():
+def test_import_is_quiet_and_what_is_missing_is_one_sentence():
     family = stems()[0]
     found = json.loads(python("tests.house.fresh", family))
     levels, backends = "baseline, avx2, avx512", "reference, cpu, triton, cuda"
@@ -35,6 +35,12 @@ def test_import_is_quiet_and_a_missing_compiled_part_is_one_warning():
     ]
     assert found["settings kept"]  # generator, threads, default dtype
     assert found["modules of triton"] == [] and not found["CUDA initialised"]
+    reason = "the package 'triton' is not installed"
+    assert found["without triton"] == {
+        "reason": reason,
+        "chosen": ["reference", "reference"],
+        "warnings": [f"genkern: {family} runs on its PyTorch reference: {reason}"],
+    }
     if found["compiled"]:
         assert found["backend"] == "cpu"
         assert found["threads"] == ([0, 2] if Path("/proc/self/task").exists() else [None, None])

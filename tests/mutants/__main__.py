@@ -2,7 +2,8 @@
 
 Each one is compiled into a copy under build/mutants: the objects that its file goes into, linked
 with the other objects of the last build, which GENKERN_BUILD_LEVELS=all must have made. Words
-choose faults by their names. Prints a line a fault; exits with 1 if any survives.
+choose faults by their names, or by the folder of their tests. Prints a line a fault; exits with 1
+if any survives.
 """
 
 import os
@@ -138,8 +139,12 @@ def survives(fault: Fault) -> str:
             shutil.copy(ROOT / f"genkern/_ops_{fault.level}.so", COPY / "genkern")
 
 
+def chosen_by(word: str, fault: Fault) -> bool:
+    return word in fault.name or fault.path.startswith(f"tests/{word}/")
+
+
 def main(words: list[str]) -> int:
-    chosen = [f for f in all_faults() if not words or any(word in f.name for word in words)]
+    chosen = [f for f in all_faults() if not words or any(chosen_by(word, f) for word in words)]
     copy_tree()
     bad = 0
     for level in sorted({f.level for f in chosen}):

@@ -19,7 +19,7 @@ from genkern.sampling.incremental import Stepper
 from tests.sampling.test_stepper import forced
 
 C, H, W, LEVELS, N = 6, 3, 4, 4, 3
-METHODS = ("incremental", "wavefront", "jacobi")
+METHODS = ("incremental", "wavefront")  # which have a rule for each op; jacobi calls the model
 
 
 def batch_norm() -> nn.Module:
@@ -160,7 +160,8 @@ def check(model, shape=(1, H, W), inputs="symmetric", methods=METHODS) -> None:
 @pytest.mark.parametrize("name", OPS)
 def test_ops_of_public_models(name):
     torch.manual_seed(3)
-    check(randomised(Net(OPS[name]())))
+    pointwise = name.startswith("bias_act")  # one rule for all of them
+    check(randomised(Net(OPS[name]())), methods=METHODS[:1] if pointwise else METHODS)
 
 
 def test_embedding_of_integers():

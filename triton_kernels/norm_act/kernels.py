@@ -11,6 +11,14 @@ from genkern.triton_kernels.core.activation import jet
 
 
 @triton.jit
+def _place(blocks):
+    """The tile of planes and the block of elements of a program, in 32 bits, as their number is: a
+    division of 64 bits is a call, which spills."""
+    i, count = tl.program_id(0), blocks.to(tl.int32)
+    return (i // count).to(tl.int64), (i % count).to(tl.int64)
+
+
+@triton.jit
 def _tile(i_tile, i_block, planes, S, BP: tl.constexpr, BS: tl.constexpr):
     """The planes, their mask, the offsets of the elements and their mask."""
     o_p = i_tile * BP + tl.arange(0, BP)
@@ -68,9 +76,9 @@ def norm_act_forward_kernel(
     ACT: tl.constexpr, DTYPE: tl.constexpr, BP: tl.constexpr, BS: tl.constexpr,
 ):  # fmt: skip
     """p_planes (3, planes): mean, scale, shift."""
-    i = tl.program_id(0).to(tl.int64)
+    i_tile, i_block = _place(blocks)
     negative = tl.full((1, 1), alpha, DTYPE)
-    o_p, m_p, o, m = _tile(i // blocks, i % blocks, planes, S, BP, BS)
+    o_p, m_p, o, m = _tile(i_tile, i_block, planes, S, BP, BS)
     _, y, _, _ = _at(p_x, p_planes, planes, o_p, m_p, o, m, negative, ACT, DTYPE)
     tl.store(p_y + o, y.to(p_y.dtype.element_ty), m)
 
@@ -135,9 +143,9 @@ def norm_act_backward_kernel(
 ):  # fmt: skip
     """p_terms holds, by row, the factors of q, c and 1 in d_x; of the second order, those of g, c
     and 1 in v, and of e, q, g, c and 1 in d_x."""
-    i = tl.program_id(0).to(tl.int64)
+    i_tile, i_block = _place(blocks)
     negative = tl.full((1, 1), alpha, DTYPE)
-    o_p, m_p, o, m = _tile(i // blocks, i % blocks, planes, S, BP, BS)
+    o_p, m_p, o, m = _tile(i_tile, i_block, planes, S, BP, BS)
     c, _, slope, bend = _at(p_x, p_planes, planes, o_p, m_p, o, m, negative, ACT, DTYPE)
     d = tl.load(p_d + o, m, 0.0).to(DTYPE)
     if SECOND:
