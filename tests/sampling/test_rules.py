@@ -77,8 +77,8 @@ OPS = {
     "stack": lambda: lambda x: torch.stack(x.unbind(1)[::-1], 1) + x.flip(3).flip(3)[:, ::1],
     "layer_norm": lambda: channels_last(nn.LayerNorm(C)),
     "layer_norm_of_rows": lambda: sequence(nn.LayerNorm(C, 0.1, elementwise_affine=False)),
-    "mean": lambda: lambda x: (
-        x.mean(1, keepdim=True) / (x.square().sum(1) + 1)[:, None].sqrt() - x[:, :, :1]
+    "mean": lambda: (
+        lambda x: x.mean(1, keepdim=True) / (x.square().sum(1) + 1)[:, None].sqrt() - x[:, :, :1]
     ),
     "rms": lambda: channels_last(lambda x: x * (x.square().mean(-1, keepdim=True) + 0.1).rsqrt()),
     "repeated": lambda: lambda x: x / (2 + x[:, :1]) + torch.ones(C, 1, 1) / (2 + x[:, 1:2].tanh()),
