@@ -130,7 +130,7 @@ MODELS = {
         ema_decay=0.995,
         needs="anything",
         points={
-            "steps": 4000,
+            "steps": 5000,
             "lr": 1e-3,
             "batch_size": 256,
             "beta1": 0.5,
@@ -142,7 +142,6 @@ MODELS = {
                 "signs": 8,
                 "channels": 32,
                 "weight": 1.0,
-                "one_sided": True,
                 "k": 1,
             },
         },

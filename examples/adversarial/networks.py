@@ -132,7 +132,7 @@ def width(spec: DataSpec, channels: int) -> int:
 def discriminator(spec: DataSpec, channels: int, *, norm: bool = False) -> nn.Module:
     """Items to logits: `features` and one convolution over the whole of their maps."""
     if not spec.is_image:
-        return nn.Sequential(perceptron(spec.dims, 4 * channels, 1, Waves(4, 0.5)), nn.Flatten(0))
+        return nn.Sequential(perceptron(spec.dims, 4 * channels, 1, Waves(3, 0.5)), nn.Flatten(0))
     head = nn.Conv2d(width(spec, channels), 1, sizes(spec)[0])
     return nn.Sequential(features(spec, channels, norm=norm), head, nn.Flatten(0))
 
