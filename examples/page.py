@@ -107,9 +107,7 @@ of the encoder; AIS: 8 chains of 100 temperatures, 4 leapfrogs each (`genkern.me
 `pixel_vae`, where a gradient goes through convolutions, 25 and 2. The gap, AIS - ELBO, is what the
 encoder loses: KL(q(z|x) to p(z|x)). Active: dimensions of z that follow x. Effective: of the 64
 samples and of the 8 chains, the median image. `ppca` is linear, its log p(x) known; its nats are of
-a density.|x) to p(z|x)). Active: dimensions of z that follow x.
-Effective: of the 64 samples and of the 8 chains, the median image. `ppca` is linear, its log p(x)
-known; its nats are of a density.
+a density.
 
 """
 BOUNDS = ("ELBO", "IWAE-64", "AIS", "exact", "gap", "over images", "bits/dim (AIS)")
