@@ -11,6 +11,7 @@ import genkern
 from examples.autoregressive.pixel_rnn import PixelRNN
 from examples.autoregressive.raster import Place, RasterModel
 from examples.model import DataSpec
+from genkern import sampling
 from genkern.nn import MaskedConv2d
 
 
@@ -125,6 +126,32 @@ class MultiScalePixelRNN(RasterModel):
             rows = slice(0, row + 1)
             found = self.others(self.spec.scale(images[:, :, rows], like), condition[:, :, rows])
             yield (row, col, colour), found.unflatten(1, (C, -1))[:, colour, :, row, col]
+
+    def draw_images(
+        self,
+        images: torch.Tensor,
+        generator: torch.Generator,
+        temperature: float,
+        given: torch.Tensor | None,
+    ) -> None:
+        """S by the first network, then the others by the second, to which S is given."""
+        options = {
+            "output": self.distribution,
+            "temperature": temperature,
+            "generator": generator,
+        }
+        s, shape = self.scale, self.small.spec.shape
+        part = sampling.sample(self.small.features, len(images), shape=shape, **options)
+        partial = torch.full(images.shape, -1, dtype=torch.int64, device=images.device)
+        partial[:, :, ::s, ::s] = part
+        images[:] = sampling.sample(
+            self.others,
+            len(images),
+            shape=self.spec.shape,
+            condition=self.condition_of(self.spec.scale(part, next(self.parameters()))),
+            partial=partial,
+            **options,
+        )
 
     def spread(self, small: torch.Tensor) -> torch.Tensor:
         """Each pixel of the subsampled image in place of the s x s ones that it stands for."""

@@ -8,6 +8,7 @@ from examples import data
 from examples.errors import UsageError
 from examples.harness.config import build_model
 from examples.model import DataSpec
+from genkern import sampling
 from genkern.testing import assert_causal, dependencies
 from tests.examples.test_examples import DIGITS, all_images, make, noise
 
@@ -43,6 +44,17 @@ def test_the_small_image_guides_every_pixel_of_the_large_one():
     given = given.flatten()
     assert found[1, given].sum() >= 4  # by two convolutions
     assert not found[given][:, ~given].any()
+
+
+@torch.no_grad()
+def test_the_two_scales_are_drawn_by_the_engine_as_place_by_place():
+    spec = DataSpec((3, 5, 4), 5)
+    model = make("multi_scale", spec).double().eval()
+    drawn = model.sample(2, noise(), temperature=0.0)
+    assert sampling.last_report().method == "incremental"
+    expected = torch.zeros_like(drawn)
+    model.fill(expected, model.steps(expected), noise(), 0.0)
+    assert torch.equal(drawn, expected) and len(drawn.unique()) > 1
 
 
 @pytest.mark.parametrize("spec", [DataSpec((1, 3, 3), 17), DataSpec((3, 2, 3), 5)], ids=str)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from examples import data
-from examples.adversarial.trouble import dirac, mixtures, optimum, saturation
+from examples.adversarial.trouble import collapse, dirac, mixtures, optimum, saturation
 from examples.data.synthetic import mixture
 
 
@@ -52,3 +52,15 @@ def test_mixtures_are_counted_about_their_own_centres():
     whole = mixtures.Run(mixtures.modes(centres, centres, std=std), centres, 0.0, 2)
     assert "all modes in 1 of 2 seeds; good 0." in mixtures.summary("GAN", [found, whole])
     assert "% to 100.0%; KL" in mixtures.summary("GAN", [found, whole])
+
+
+def test_collapse_is_counted_on_the_modes_that_have_a_hundredth_of_the_samples():
+    alone, calm = collapse.play(0.0, 4, 2), collapse.play(1.0, 4, 2)
+    assert [shot.step for shot in alone] == [2, 4]
+    assert not torch.equal(alone[0].samples, calm[0].samples)
+    torch.testing.assert_close(collapse.play(0.0, 2, 1)[0].samples, alone[0].samples)
+    centres, std = mixture("ring8")
+    at = torch.cat([torch.zeros(9_850, dtype=torch.int64), torch.ones(100), torch.full((50,), 2)])
+    samples = centres[at.long()]
+    counted = collapse.Shot(1, mixtures.modes(samples, centres, std=std), samples)
+    assert counted.covered == 2 and counted.modes.found == 3
