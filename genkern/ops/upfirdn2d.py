@@ -92,7 +92,7 @@ def upfirdn2d(
         (input,) = checks.admit(_OP, checks.PRODUCT, {"input": input})
     filter = checks.check_filter(_OP, "filter", filter, input)
     up, down = checks.check_factor(_OP, "up", up), checks.check_factor(_OP, "down", down)
-    if type(gain) is not float:
+    if type(gain) is not float or gain != gain:
         gain = checks.check_number(_OP, "gain", gain, minimum=-math.inf)
     sides = checks.four_sides(_OP, padding)
     shape = input.shape

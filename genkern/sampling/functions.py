@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import torch
 
+from genkern import checks
+
 #: Of values x, y, z, w and a number a.
 FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "copy": lambda a, x: x,
@@ -32,3 +34,20 @@ FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "sqrt": lambda a, x: x.sqrt(),
     "reciprocal": lambda a, x: x.reciprocal(),
 }  # fmt: skip
+
+#: Those whose number has no value that would go without saying.
+NUMBERED = frozenset(
+    {"leaky_relu", "elu", "elu_of_minus", "add", "add_number", "mul_number", "softplus"}
+    | {"at_least", "at_most"}
+)
+
+
+def check_function(function: str, views: int, number: float | None) -> None:
+    """What a rule asks of `Graph.pointwise`."""
+    name = "graph.pointwise"
+    checks.check_option(name, "function", function, tuple(FUNCTIONS))
+    takes = FUNCTIONS[function].__code__.co_argcount - 1
+    if views != takes:
+        raise ValueError(f"{name}: {function} must be of {takes} views; got {views}")
+    if number is None and function in NUMBERED:
+        raise ValueError(f"{name}: {function} must have a number; got None")

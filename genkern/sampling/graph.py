@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from genkern.sampling.functions import check_function
+
 
 class NoSteps(ValueError):
     """Why a model is not drawn step by step, or not in an order: it may well be drawn otherwise."""
@@ -251,6 +253,7 @@ class Graph:
     ) -> Node:
         """A product. What it takes of many constants is one of its own, which is known from the
         start: it is computed for whole rows, with their weights read once."""
+        _check_product(channels, terms, bias)
         fixed = [term for term in terms if isinstance(term.piece.node, Constant)]
         rest = [term for term in terms if not isinstance(term.piece.node, Constant)]
         if not rest or sum(term.piece.length for term in fixed) < MANY_CONSTANTS:
@@ -260,11 +263,22 @@ class Graph:
         pieces = [Piece(node, 0, channels, identity(grid)) for node in (second, first)]
         return self.add(Pointwise(channels, grid, "add", pieces, 1.0))
 
-    def pointwise(self, function: str, *views: View, number: float = 0.0) -> View:
-        """A function of views with equal channels and grids, node by node."""
+    def pointwise(self, function: str, *views: View, number: float | None = None) -> View:
+        """A function of views with equal channels and grids, node by node.
+
+        Raises:
+            ValueError: the function is unknown, takes another number of views, or needs ``number``.
+        """
+        check_function(function, len(views), number)
+        number = 0.0 if number is None else number
         for view in views:
             if hasattr(view, "pointwise"):  # `Elements`
                 return view.pointwise(self, function, views, number)
+        if len({(view.channels, view.grid) for view in views}) > 1:
+            got = ", ".join(f"({view.channels}, {view.grid})" for view in views)
+            raise ValueError(
+                f"graph.pointwise: views must have equal channels and grids; got {got}"
+            )
         ends = sorted({end for view in views for end in view.ends()})
         found = []
         for begin, end in zip([0, *ends[:-1]], ends, strict=True):
@@ -272,3 +286,15 @@ class Graph:
             node = Pointwise(end - begin, views[0].grid, function, pieces, number)
             found.append(self.view(self.add(node)))
         return concatenated(found)
+
+
+def _check_product(channels: int, terms: list[Term], bias: torch.Tensor | None) -> None:
+    """A weight of another shape would read memory that is not its own."""
+    for i, term in enumerate(terms):
+        shape, expected = tuple(term.weight.shape), (channels, term.piece.length)
+        if shape != expected:
+            text = f"graph.product: the weight of term {i} must have shape {expected}"
+            raise ValueError(f"{text}; got {shape}")
+    if bias is not None and tuple(bias.shape) != (channels,):
+        text = f"graph.product: bias must have shape ({channels},)"
+        raise ValueError(f"{text}; got {tuple(bias.shape)}")

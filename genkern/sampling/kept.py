@@ -14,7 +14,7 @@ _lock = threading.Lock()
 class _Kept:
     """Of one model, while at least one block says that it is unchanged."""
 
-    def __init__(self, subject: object) -> None:
+    def __init__(self, subject: torch.nn.Module) -> None:
         self.subject, self.blocks, self.told = subject, 0, False
         self.state: tuple | None = None
         self.steps: dict[Hashable, Any] = {}
@@ -43,10 +43,8 @@ def _subject(model: object) -> object:
     return getattr(model, "__self__", model)
 
 
-def _state(subject: object) -> tuple:
+def _state(subject: torch.nn.Module) -> tuple:
     """Where the weights are, and how often they have been written to."""
-    if not isinstance(subject, torch.nn.Module):
-        return ()
     tensors = [*subject.parameters(), *subject.buffers()]
     return tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
 
@@ -60,20 +58,23 @@ def unchanged(model: Any) -> Iterator[None]:
             for condition in conditions:
                 images = sampling.sample(model, len(condition), condition=condition, ...)
 
-    Conditions may differ from call to call. Weights that are written to in the block through torch
-    (a step of an optimiser, `load_state_dict`) are seen, and the model is recorded anew; what is
-    written through ``.data``, and attributes of Python, are not. What is kept has caches until
-    the end of the block.
+    Conditions may differ from call to call. Parameters and buffers that are written to in the block
+    through torch all the same (a step of an optimiser, `load_state_dict`) are seen, and the model
+    is recorded anew. Not seen are writes through ``.data``, steps of optimisers with
+    ``fused=True``, which torch does not count, and tensors that are neither parameters nor buffers
+    of the module. What is kept has caches until the end of the block.
 
     Args:
-        model: as given to `sample`, or the module of its method.
+        model: the module that is given to `sample`, or whose method is.
 
     Raises:
-        TypeError: ``model`` is not callable.
+        TypeError: ``model`` is neither a module nor a method of one: of a function nobody can tell
+            which tensors it computes with.
     """
-    if not callable(model):
-        raise TypeError(f"unchanged: model must be callable; got {type(model).__name__}")
     subject = _subject(model)
+    if not isinstance(subject, torch.nn.Module):
+        got = type(model).__name__
+        raise TypeError(f"unchanged: model must be a Module or a method of one; got {got}")
     with _lock:
         kept = _models.setdefault(id(subject), _Kept(subject))
         kept.blocks += 1

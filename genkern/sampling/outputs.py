@@ -73,7 +73,8 @@ class Output(ABC):
 
     def to_inputs(self, values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Integers (N, C, H, W) as the network takes them."""
-        return values.to(dtype) * self.scale + self.offset
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        return (values.to(wide) * self.scale + self.offset).to(dtype)  # rounded once
 
     def at(self, params: torch.Tensor, colour: int) -> torch.Tensor:
         """The channels (dim 1) of ``params`` that speak of a colour."""
@@ -101,7 +102,8 @@ class Output(ABC):
 
     @abstractmethod
     def log_prob(self, params: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """log p (N,), nats, of integers (N, C, H, W) under parameters (N, K, H, W)."""
+        """log p (N,), nats, of integers (N, C, H, W) under parameters (N, K, H, W): float64 where
+        the parameters are, otherwise float32."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.levels}, inputs=({self.scale:g}, {self.offset:g}))"
@@ -181,7 +183,7 @@ class Categorical(Output):
         return _wide(params).transpose(1, 2).softmax(2).transpose(1, 2)
 
     def log_prob(self, params: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        return -pixel_cross_entropy(params, values, data_channels=values.shape[1])
+        return -pixel_cross_entropy(_wide(params), values, data_channels=values.shape[1])
 
 
 class LogisticMixture(Output):
@@ -239,7 +241,7 @@ class LogisticMixture(Output):
         return found.view(N, P, self.levels).transpose(1, 2)
 
     def log_prob(self, params: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        return -discretized_logistic_mixture_nll(params, values, levels=self.levels)
+        return -discretized_logistic_mixture_nll(_wide(params), values, levels=self.levels)
 
 
 def _wide(params: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from torch import nn
 import genkern
 from genkern import sampling
 from genkern.sampling import methods, record
-from genkern.sampling.graph import NoRule
+from genkern.sampling.graph import Graph, NoRule, Term
 from genkern.sampling.incremental import Stepper
 
 OPTIONS = {"shape": (1, 3, 4), "output": sampling.Categorical(4)}
@@ -238,3 +238,34 @@ def test_what_the_page_shows_runs(monkeypatch):
 def test_a_stepper_names_the_module_too():
     with pytest.raises(NoRule, match=r"aten::cos.*; in inner \(Op\)"):
         Stepper(Net(Op(torch.cos)), torch.zeros(1, 1, 3, 4))
+
+
+def _graph():
+    graph = Graph(2)
+    return graph, *(graph.constant(torch.randn(n, 1, 1), n, (3, 3)) for n in (8, 8, 4))
+
+
+@pytest.mark.parametrize(
+    ("ask", "text"),
+    [
+        (lambda g, x, y, z: g.pointwise("add", x, y), "add must have a number; got None"),
+        (lambda g, x, y, z: g.pointwise("add", x, number=1.0), "add must be of 2 views; got 1"),
+        (lambda g, x, y, z: g.pointwise("tanh", x, y), "tanh must be of 1 views; got 2"),
+        (lambda g, x, y, z: g.pointwise("erf", x), "function must be one of .*relu.*'erf'"),
+        (lambda g, x, y, z: g.pointwise("mul", x, z), "equal channels and grids; got .8, .*4, "),
+        (lambda g, x, y, z: _product(g, x, torch.ones(2, 8)), r"must have shape \(8, 8\); got"),
+        (lambda g, x, y, z: _product(g, x, torch.ones(8, 9)), r"must have shape \(8, 8\); got"),
+        (
+            lambda g, x, y, z: _product(g, x, torch.ones(8, 8), torch.ones(1)),
+            r"bias must have shape \(8,\); got \(1,\)",
+        ),
+    ],
+)
+def test_what_a_rule_asks_of_the_graph_is_checked(ask, text):
+    """A weight of another shape would read memory that is not its own."""
+    with pytest.raises(ValueError, match=text):
+        ask(*_graph())
+
+
+def _product(graph, x, weight, bias=None):
+    return graph.product(8, (3, 3), [Term(x.pieces[0], weight)], bias)

@@ -330,3 +330,19 @@ def test_probabilities_of_all_levels_sum_to_one_and_are_those_of_the_likelihood(
         torch.testing.assert_close(chances.sum(1), torch.ones_like(chances[:, 0]))
         total += chances.gather(1, values[:, c : c + 1]).log().flatten(1).sum(1)
     torch.testing.assert_close(total, log_prob, rtol=1e-10, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_inputs_in_half_precision_are_rounded_once_and_log_p_is_in_single(dtype):
+    values = torch.arange(256)[None, None, None]
+    categorical = sampling.Categorical(256)
+    expected = categorical.to_inputs(values, torch.float32).to(dtype)
+    assert torch.equal(categorical.to_inputs(values, dtype), expected)
+    for output in (categorical, sampling.LogisticMixture(256, 2), sampling.Bernoulli()):
+        params = torch.randn(1, output.channels(1), 2, 2)
+        found = output.log_prob(params.to(dtype), torch.ones(1, 1, 2, 2, dtype=torch.int64))
+        exact = output.log_prob(
+            params.to(dtype).double(), torch.ones(1, 1, 2, 2, dtype=torch.int64)
+        )
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-4)

@@ -128,14 +128,20 @@ def test_blocks_nest_and_let_go():
         del steps
     gc.collect()
     assert ref() is None and not kept._models
-    with pytest.raises(TypeError, match="model must be callable; got int"), sampling.unchanged(3):
+
+
+@pytest.mark.parametrize("model", [3, lambda x: x], ids=["int", "function"])
+def test_only_modules_are_kept(model):
+    text = f"unchanged: model must be a Module .*got {type(model).__name__}"
+    with pytest.raises(TypeError, match=text), sampling.unchanged(model):
         pass
 
 
-def test_methods_of_a_module_and_functions_are_models_too(recorded):
+def test_a_method_of_a_module_is_a_model_too(recorded):
     case = make("categorical", dtype=torch.float32)
-    for model, subject in ((case.model.forward, case.model), (lambda x: case.model(x), None)):
-        with sampling.unchanged(subject or model):
-            found = [drawn(case._replace(model=model)) for _ in range(2)]
+    method = case.model.forward
+    for subject in (case.model, method):
+        with sampling.unchanged(subject):
+            found = [drawn(case._replace(model=method)) for _ in range(2)]
         assert torch.equal(*found)
     assert len(recorded) == 2

@@ -1,6 +1,7 @@
 """What the shared tests need of upfirdn2d."""
 
 import functools
+import math
 
 import torch
 
@@ -63,6 +64,8 @@ ERRORS = [
      r"upfirdn2d: filter must have shape \(taps,\) or \(height, width\), and elements; got "),
     (lambda: call(X, F.clone().requires_grad_()), ValueError,
      "upfirdn2d: filter must be a constant; got one that requires grad"),
+    (lambda: call(X, F, gain=math.nan), ValueError,
+     "upfirdn2d: gain must be a number that is not NaN; got nan"),
     (lambda: call(X, F.to("meta")), RuntimeError,
      "upfirdn2d: filter must be on cpu like input; got meta"),
     (lambda: call(X, torch.ones(7), padding=1), ValueError,
