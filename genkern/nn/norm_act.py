@@ -154,6 +154,9 @@ class ConditionalBatchNorm2d(nn.Module):
         self.register_buffer("running_var", torch.ones(num_features))
 
     def forward(self, input: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if not isinstance(labels, torch.Tensor):
+            got = type(labels).__name__
+            raise TypeError(f"ConditionalBatchNorm2d: labels must be a Tensor; got {got}")
         synchronised = self.training and self.sync and distributed.is_initialized()
         if synchronised and distributed.get_world_size() > 1:
             return self._synchronised(input, labels)

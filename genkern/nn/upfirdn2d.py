@@ -69,7 +69,8 @@ def modulated_conv2d(
         weight: (O, I, k, k), k odd; zero "same" padding.
         style: (N, I).
         demodulate: whether d is applied; without it d = 1.
-        up: the image becomes so many times as large: zeros, the convolution, and then ``filter``.
+        up: the image becomes so many times as large: zeros, the full convolution (k - 1 pixels
+            more, so that nothing is lost at the border), and then ``filter``, which crops it.
         down: of the filtered image every so many-th pixel is convolved. One of both is 1.
         filter: (K,), separable, of the resampling; None for the binomial (1, 3, 3, 1) / 8.
         eps: added to the squared norm.

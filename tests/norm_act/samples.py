@@ -108,6 +108,8 @@ ERRORS = [
      "InstanceNormAct: eps must be at least 0.0; got -1.0"),
     (lambda: genkern.nn.InstanceNormAct(3, alpha="a"), TypeError,
      "InstanceNormAct: alpha must be a number; got 'a'"),
+    (lambda: genkern.nn.ConditionalBatchNorm2d(3, 2)(torch.randn(2, 3, 4, 4), None), TypeError,
+     "ConditionalBatchNorm2d: labels must be a Tensor; got NoneType"),
     (lambda: genkern.nn.ConditionalBatchNorm2d(3, 0), ValueError,
      "ConditionalBatchNorm2d: num_classes must be at least 1; got 0"),
     (lambda: genkern.nn.ConditionalBatchNorm2d(3, 2, momentum=None), TypeError,
