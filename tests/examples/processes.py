@@ -153,6 +153,7 @@ def _child(order: Order, out: Path, err: Path) -> None:
         os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup has ignored
         os.environ.update(order.environment)
         os.chdir(order.cwd)
         if order.largest_file is not None:
