@@ -44,7 +44,7 @@ def test_loss_of_every_player_falls_within_a_few_steps(name):
                 module.train()  # its vectors follow the weights
         optimizer = torch.optim.Adam(model.players[player].parameters(), 1e-2)
         losses = []
-        for _ in range(20):
+        for _ in range(30):
             optimizer.zero_grad()
             loss = model(batch, noise(), player)["loss"]
             loss.backward()
