@@ -90,7 +90,16 @@ class _Features(torch.Tensor):
 
 
 def _features_in(*trees: Any) -> list[_Features]:
-    return [leaf for leaf in pytree.tree_leaves(trees) if isinstance(leaf, _Features)]
+    """Of the arguments of an op: lists in lists at most, which needs none of torch's trees."""
+    found = []
+    for tree in trees:
+        if isinstance(tree, _Features):
+            found.append(tree)
+        elif isinstance(tree, (list, tuple)):
+            found += _features_in(*tree)
+        elif isinstance(tree, dict):
+            found += _features_in(*tree.values())
+    return found
 
 
 def _recorded(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -135,7 +144,13 @@ def _rule(name: str) -> Rule:
 
 
 def _views(tree: Any) -> Any:
-    return pytree.tree_map_only(_Features, lambda features: features.view_, tree)
+    if isinstance(tree, _Features):
+        return tree.view_
+    if isinstance(tree, (list, tuple)):
+        return type(tree)([_views(branch) for branch in tree])
+    if isinstance(tree, dict):
+        return {name: _views(branch) for name, branch in tree.items()}
+    return tree
 
 
 def _check(views: Any, func: Any, args: tuple, kwargs: dict[str, Any]) -> None:
