@@ -95,10 +95,8 @@ def _features_in(*trees: Any) -> list[_Features]:
     for tree in trees:
         if isinstance(tree, _Features):
             found.append(tree)
-        elif isinstance(tree, (list, tuple)):
-            found += _features_in(*tree)
-        elif isinstance(tree, dict):
-            found += _features_in(*tree.values())
+        elif isinstance(tree, (list, tuple, dict)):
+            found += _features_in(*(tree.values() if isinstance(tree, dict) else tree))
     return found
 
 
@@ -144,13 +142,11 @@ def _rule(name: str) -> Rule:
 
 
 def _views(tree: Any) -> Any:
-    if isinstance(tree, _Features):
-        return tree.view_
     if isinstance(tree, (list, tuple)):
         return type(tree)([_views(branch) for branch in tree])
     if isinstance(tree, dict):
         return {name: _views(branch) for name, branch in tree.items()}
-    return tree
+    return tree.view_ if isinstance(tree, _Features) else tree
 
 
 def _check(views: Any, func: Any, args: tuple, kwargs: dict[str, Any]) -> None:
