@@ -40,7 +40,7 @@ class PPCA(LatentModel):
             self.encoder.weight /= self.input_scale
         self.logvar_z = nn.Parameter(torch.zeros(latent))
         self.linear = nn.Linear(latent, spec.dims)
-        self.logvar = nn.Parameter(torch.zeros(1))
+        self.logvar = nn.Parameter(torch.full((1,), -1.0))  # about that of pixels in [-1, 1]
 
     def prepare(self, items: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Levels with their noise, scaled to [-1, 1]."""

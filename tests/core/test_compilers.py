@@ -161,7 +161,6 @@ def test_all_families_compile_to_one_graph_with_inductor():
 
 @of_each_sample(quick=2)
 def test_compiles_to_one_graph_with_dynamic_shapes(stem, sample):
-    """Of the first one inductor makes a graph, and opcheck one of dynamic shapes."""
     check_compiled(sample, "aot_eager", dynamic=True)
 
 
