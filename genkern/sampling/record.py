@@ -180,7 +180,7 @@ def _settle(error: Exception, func: Any, args: tuple, kwargs: dict[str, Any]) ->
     try:
         _without_data(func, args, kwargs)
     except NotImplementedError:
-        pass
+        pass  # torch has no form of this op without data: it says nothing of whose the error is
     except Exception as own:
         raise own from error
     known, options = _views((args, kwargs))
