@@ -46,7 +46,9 @@ def test_two_processes_have_the_losses_of_one_with_the_same_batch(tmp_path, serv
     """Of a network without batch normalisation; the relativistic means are those of all items.
 
     The mean logits of "rabce" are not compared: its loss does not depend on the last bias, whose
-    gradient is rounding, and Adam makes steps of the learning rate of it.
+    gradient is rounding, and Adam makes steps of the learning rate of it. Means of each process by
+    itself change these losses by 4e-6 to 2e-5; with larger steps than these the game amplifies
+    rounding to more than that.
     """
     given = ["train", "sngan", "--data", "grid25", "--steps", 4, "--batch-size", 64]
     given += ["--lr", 0.01, "--set", f"kind={kind}", "channels=4", "latent=4", "--out"]
@@ -57,7 +59,7 @@ def test_two_processes_have_the_losses_of_one_with_the_same_batch(tmp_path, serv
     assert [r["step"] for r in two] == [1, 2, 3, 4]
     for a, b in zip(one, two, strict=True):
         for player in ("discriminator loss", "generator loss"):
-            assert a[player] == pytest.approx(b[player], rel=1e-5, abs=1e-5)
+            assert a[player] == pytest.approx(b[player], rel=0, abs=2e-6), player
     losses = [r["generator loss"] for r in one]
     assert abs(losses[-1] - losses[0]) > 1e-2  # the steps between them were taken
 
