@@ -13,7 +13,8 @@ from torch import nn
 
 from examples.data.dataset import Dataset
 from examples.errors import wrong
-from examples.latent.uses.report import Report, interval
+from examples.harness.scores import interval
+from examples.latent.uses.report import Report
 from examples.latent.uses.runs import Coded, coded
 
 SEEDS = 5

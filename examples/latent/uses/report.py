@@ -1,22 +1,11 @@
 """What a use has to say: lines, printed as they come, and pictures with a word on each."""
 
-import math
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from examples.harness import checkpoint
 from examples.paths import CHECKPOINT
-
-#: The 97.5 % point of Student's t distribution, by the number of seeds.
-STUDENT = {3: 4.303, 5: 2.776}
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean over the seeds, and half its 95 % interval."""
-    half = STUDENT[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
-    return statistics.mean(values), half
 
 
 class Report:

@@ -20,9 +20,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from examples.errors import wrong
 from examples.harness.batches import Batches
+from examples.harness.scores import interval
 from examples.latent.base import LatentModel
 from examples.latent.iaf_vae import IAFVAE, OPEN
-from examples.latent.uses.report import Report, interval
+from examples.latent.uses.report import Report
 from examples.latent.uses.runs import coded
 from examples.latent.vae import VAE
 from genkern.metrics import Estimate, log_likelihood
