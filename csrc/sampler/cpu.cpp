@@ -1,4 +1,6 @@
 // The sampling engine: packing of weights, and the loop over the steps. What is computed: plan.h.
+#include <unordered_map>
+
 #include "../bind.h"
 #include "chances.h"
 #include "engine.h"
@@ -140,14 +142,41 @@ Memory<A> memory_of(const Tensor& tables, const Tensor& packed, const Tensor& co
 
 }  // namespace
 
-Tensor sampler_pack(const Tensor& numbers, const Tensor& weights) {
-  return dispatch_accumulate(weights, [&]<typename A>(A) {
+// What the numbers of a plan call an element of the weights is the first one of some `columns`.
+template <typename A>
+std::unordered_map<int64_t, const Columns<A>*> by_first(const std::vector<int64_t>& columns,
+                                                        const std::vector<Tensor>& weights,
+                                                        std::vector<Columns<A>>& all) {
+  for (const Tensor& w : weights) {
+    const bool is_bias = w.dim() == 1;
+    all.push_back(
+        {data<const A>(w), w.stride(0), is_bias ? 0 : w.stride(1), is_bias ? 1 : w.size(1)});
+  }
+  std::unordered_map<int64_t, const Columns<A>*> found;
+  size_t at = 0;
+  int64_t element = 0;
+  for (const int64_t count : columns) {
+    found[element] = &all[at];
+    for (const size_t last = at + count; at < last; ++at) element += weights[at].numel();
+  }
+  return found;
+}
+
+// `weights`: (channels, factors) or a bias; `columns`: how many of them side by side form each one.
+Tensor sampler_pack(const Tensor& numbers, const std::vector<Tensor>& weights,
+                    const std::vector<int64_t>& columns) {
+  return dispatch_accumulate(weights[0], [&]<typename A>(A) {
     const Plan plan = read_plan<A>(data<const int64_t>(numbers));
-    Tensor packed = new_large(weights, {plan.packed + 4 * core::kLanes<A>});
+    std::vector<Columns<A>> all;
+    const auto first = by_first<A>(columns, weights, all);
+    const auto columns_at = [&](int64_t element) {
+      return element < 0 ? nullptr : first.at(element);
+    };
+    Tensor packed = new_large(weights[0], {plan.packed + 4 * core::kLanes<A>});
     parallel_units(int64_t(plan.stages.size()), 1, [&](Units units) {
       for (const int64_t unit : units)
-        for (const Product& product : plan.stages[unit].products)
-          pack(plan.stages[unit], product, data<const A>(weights), data<A>(packed));
+        for (const Product& p : plan.stages[unit].products)
+          pack(plan.stages[unit], p, columns_at(p.weight), columns_at(p.bias), data<A>(packed));
     });
     return packed;
   });

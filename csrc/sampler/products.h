@@ -25,19 +25,33 @@ struct Run {
   int64_t begin, weight, length;
 };
 
+// Some columns of a matrix of weights, or a bias: where they are in memory.
 template <typename A>
-void pack(const Stage& stage, const Product& p, const A* weights, A* packed) {
+struct Columns {
+  const A* from;
+  int64_t row, column, count;
+};
+
+template <typename A>
+void pack(const Stage& stage, const Product& p, const Columns<A>* weight, const Columns<A>* bias,
+          A* packed) {
   A* to = packed + p.packed;
   const int64_t channels = p.parts * stage.units, all = p.places * stage.blocks * p.parts;
   for (int64_t i = 0; i < all; ++i) {
     const int64_t part = i % p.parts, first = i / p.parts % stage.blocks * stage.width;
     const int64_t row = i / (p.parts * stage.blocks) * channels + part * stage.units + first;
     const int64_t valid = std::min(stage.width, stage.units - first);
-    for (int64_t u = 0; u < stage.width; ++u)
-      *to++ = u < valid && p.bias >= 0 ? weights[p.bias + row + u] : A{};
-    for (int64_t k = 0; k < p.length; ++k)
-      for (int64_t u = 0; u < stage.width; ++u)
-        *to++ = u < valid ? weights[p.weight + (row + u) * p.length + k] : A{};
+    const auto put = [&](const Columns<A>& own, int64_t k) {
+      const A* from = own.from + row * own.row + k * own.column;
+      for (int64_t u = 0; u < stage.width; ++u) *to++ = u < valid ? from[u * own.row] : A{};
+    };
+    if (bias)
+      put(*bias, 0);
+    else
+      to = std::fill_n(to, stage.width, A{});
+    const Columns<A>* own = weight;
+    for (int64_t done = 0; done < p.length; done += own++->count)
+      for (int64_t k = 0; k < own->count; ++k) put(*own, k);
   }
 }
 

@@ -26,7 +26,7 @@ _CODES = {name: 2 + i for i, name in enumerate(FUNCTIONS)}
 _LOOKUP = 2 + len(FUNCTIONS)
 _NOWHERE = [0, 0, 0, 0, 0, -1, -1]
 _library = torch.library.Library("genkern", "FRAGMENT")
-_library.define("sampler_pack(Tensor numbers, Tensor weights) -> Tensor")
+_library.define("sampler_pack(Tensor numbers, Tensor[] weights, int[] columns) -> Tensor")
 _library.define(
     "sampler_steps(Tensor numbers, Tensor tables, Tensor packed, Tensor constants, "
     "Tensor(a!) cache, int images, int first, int last) -> ()"
@@ -56,7 +56,8 @@ class Engine(Execution):
         self._allocate()
         self._read(images)
         self.numbers = torch.tensor(self._numbers(), dtype=torch.int64, device="cpu")
-        self.packed = torch.ops.genkern.sampler_pack(self.numbers, self.weights_.tensor())
+        weights = self.weights_
+        self.packed = torch.ops.genkern.sampler_pack(self.numbers, weights.tensors, weights.columns)
         self.draw_at = self._steps_drawn()
         tables = self.tables.tensor().to(images.device)
         self.arguments = (
@@ -163,9 +164,9 @@ class Engine(Execution):
         length = sum(term.piece.length for term in node.terms)
         weight = bias = -1
         if node.terms:
-            weight = self.weights_.add(torch.cat([term.weight for term in node.terms], dim=1))
+            weight = self.weights_.add(*(term.weight for term in node.terms))
         if node.bias is not None:
-            bias = self.weights_.add(node.bias)
+            bias = self.weights_.add(node.bias.flatten())
         found = [node.channels // units, length, weight, bias, first, 1, len(node.terms)]
         for term in node.terms:
             found += [*self._source(term.piece), term.piece.length, 1]
@@ -173,8 +174,8 @@ class Engine(Execution):
 
     def _place_product(self, node: PlaceProduct, units: int, first: int) -> list[int]:
         places, length = node.grid[0], node.weight.shape[2]
-        weight = self.weights_.add(node.weight) if length else -1
-        bias = -1 if node.bias is None else self.weights_.add(node.bias)
+        weight = self.weights_.add(node.weight.flatten(0, 1)) if length else -1
+        bias = -1 if node.bias is None else self.weights_.add(node.bias.flatten())
         head = [node.channels // units, length, weight, bias, first, places]
         found = [*head, len(node.reaches)]
         for reach in node.reaches:

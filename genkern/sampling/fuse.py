@@ -64,12 +64,12 @@ class _Fusion:
     def _units(self) -> dict[Node, int]:
         """Channels of a register of each node: what is taken of it begins and ends at registers."""
         found = {node: node.channels for members in self.plan.stages for node in members}
-        for node in found:
+        for node in reversed(found):  # a gate's halves, then the sum that it reads, then its terms
             if isinstance(node, Pointwise):
                 for piece in node.pieces:
                     if piece.node in found and is_identity(piece):
-                        units = gcd(found[piece.node], piece.start, piece.length)
-                        found[piece.node] = units
+                        own = gcd(piece.start, piece.length, found[node])
+                        found[piece.node] = gcd(found[piece.node], own)
         for node, units in found.items():
             if node.channels // units > MOST_PARTS:
                 found[node] = node.channels

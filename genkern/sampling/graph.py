@@ -9,6 +9,7 @@ reads zeros. Shifts, padding, crops, strides and enlargements are tables and cos
 """
 
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -188,7 +189,7 @@ class View:
         return View(found, (table.shape[0], table.shape[1]))
 
     def ends(self) -> list[int]:
-        return np.cumsum([piece.length for piece in self.pieces]).tolist()
+        return list(itertools.accumulate(piece.length for piece in self.pieces))
 
 
 def concatenated(views: Sequence[View]) -> View:
@@ -276,9 +277,8 @@ class Graph:
                 return view.pointwise(self, function, views, number)
         if len({(view.channels, view.grid) for view in views}) > 1:
             got = ", ".join(f"({view.channels}, {view.grid})" for view in views)
-            raise ValueError(
-                f"graph.pointwise: views must have equal channels and grids; got {got}"
-            )
+            text = "graph.pointwise: views must have equal channels and grids"
+            raise ValueError(f"{text}; got {got}")
         ends = sorted({end for view in views for end in view.ends()})
         found = []
         for begin, end in zip([0, *ends[:-1]], ends, strict=True):

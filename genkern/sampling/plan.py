@@ -1,6 +1,7 @@
 """The plan of a model: its graph, the steps, and when and where everything is computed."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Hashable
 
 import numpy as np
 import torch
@@ -130,9 +131,9 @@ class Plan:
         self.steps: list[tuple[Places, int | None]] = []
         places = np.argsort(number, axis=None, kind="stable")
         ends = np.searchsorted(number.ravel()[places], np.arange(len(kinds) + 1))
-        for k in range(len(kinds)):
-            own = [(int(p) // W, int(p) % W) for p in places[ends[k] : ends[k + 1]]]
-            self.steps += [(own, c if self.in_order else None) for c in range(C)]
+        named = [divmod(place, W) for place in places.tolist()]
+        for begin, end in itertools.pairwise(ends.tolist()):
+            self.steps += [(named[begin:end], c if self.in_order else None) for c in range(C)]
 
     # ---- when and where
 
@@ -147,7 +148,7 @@ class Plan:
         self.uses = uses
         self.batches: dict[Node, schedule.Batches] = {}
         self.stages: list[list[Node]] = []
-        self._slots: dict[Node, schedule.Slots] = {}
+        self._slots: dict[Hashable, schedule.Slots] = {}
         alike: dict[bytes, schedule.Batches] = {}
         for first, last, is_scan in schedule.parts(self.graph):
             members = [
@@ -165,10 +166,11 @@ class Plan:
 
     def slots(self, node: Node) -> schedule.Slots:
         """Where a node is kept."""
-        if node not in self._slots:
-            times, batches = self.times[node], self.batches[node]
-            self._slots[node] = schedule.slots_of(node, times, self.uses[node], batches)
-        return self._slots[node]
+        batches, uses = self.batches[node], self.uses[node]
+        key = node.grid, id(batches), uses.tobytes()
+        if key not in self._slots:
+            self._slots[key] = schedule.slots_of(node, self.times[node], uses, batches)
+        return self._slots[key]
 
     def slots_read(self, node: Node, table: np.ndarray) -> np.ndarray:
         """Where the places that a table names are kept."""

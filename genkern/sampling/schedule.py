@@ -123,12 +123,12 @@ def _by_rows(node: Node, times: np.ndarray, known: np.ndarray) -> None:
     """Takes the rows together that can be; refuses what cannot be known in time."""
     times[-1] = NEVER
     soonest, earliest = times[:-1].reshape(node.grid), known[:-1].reshape(node.grid)
-    used = soonest != NEVER
-    if (earliest > soonest)[used].any():
+    if (earliest > soonest).any():
         raise NoSteps("sampling: the parameters of a pixel depend on pixels drawn after it")
-    first = soonest.min(axis=1, initial=NEVER)
+    used, first = soonest != NEVER, soonest.min(axis=1, initial=NEVER)
     whole = np.where(used, earliest, 0).max(axis=1, initial=0) <= first
-    soonest[:] = np.where(used & whole[:, None], first[:, None], soonest)
+    if whole.any():
+        np.copyto(soonest, first[:, None], where=used & whole[:, None])
 
 
 class Batches:

@@ -29,13 +29,17 @@ class Values:
     """Elements of tensors one after the other."""
 
     def __init__(self, like: torch.Tensor) -> None:
-        self.like, self.parts, self.size = like, [like.new_zeros(1)], 1
+        self.like, self.size = like, 1
+        self.tensors, self.columns = [like.new_zeros(1)], [1]
 
-    def add(self, tensor: torch.Tensor) -> int:
+    def add(self, *columns: torch.Tensor) -> int:
+        """Of a tensor, or of one whose last dim several have side by side."""
         at = self.size
-        self.parts.append(tensor.detach().to(self.like).reshape(-1))
-        self.size += tensor.numel()
+        self.tensors += [tensor.detach().to(self.like) for tensor in columns]
+        self.columns.append(len(columns))
+        self.size += sum(tensor.numel() for tensor in columns)
         return at
 
     def tensor(self) -> torch.Tensor:
-        return torch.cat(self.parts)
+        """All elements, where each tensor stands for itself."""
+        return torch.cat([tensor.reshape(-1) for tensor in self.tensors])

@@ -53,6 +53,14 @@ FAULTS = [
         "log_prob_is_minus_the_nll",
     ),
     Fault(
+        "the columns of every weight are taken for its rows' neighbours",
+        "csrc/sampler/products.h",
+        "row * own.row + k * own.column",
+        "row * own.row + k",
+        STEPPER,
+        "are_those_of_a_full_forward_pass",
+    ),
+    Fault(
         "all places take the weights of the first",
         "csrc/sampler/engine.h",
         "product.places > 1 ? place_[0] : 0",

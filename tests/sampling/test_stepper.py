@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.sampling import Layer, Net
 from examples.autoregressive.gated_pixel_cnn import ClassGatedPixelCNN, GatedPixelCNN
 from examples.autoregressive.pixel_cnn import PixelCNN
 from examples.autoregressive.pixel_cnn_pp import PixelCNNPP
@@ -13,7 +14,8 @@ from examples.autoregressive.pixel_rnn import DiagonalPixelRNN, PixelRNN
 from examples.model import DataSpec
 from genkern.sampling import incremental
 from genkern.sampling.execute import Execution
-from genkern.sampling.graph import NoRule
+from genkern.sampling.fuse import stages_of
+from genkern.sampling.graph import NoRule, Product
 from genkern.sampling.incremental import Draw, Stepper, wavefront_reason
 
 GREY, RGB = DataSpec((1, 5, 7), 4, 3), DataSpec((3, 4, 5), 4, 3)
@@ -231,3 +233,13 @@ def test_caches_hold_few_rows():
     assert isinstance(stepper._engine, Execution)
     full = sum(c for c in (1, 12, *[6, 6, 12] * 2, 12, 4)) * 35 * 3 * 8
     assert stepper.cache_bytes < full / 2
+
+
+def test_a_gate_behind_a_sum_is_in_the_stage_of_the_last_product():
+    """Without a pass of its own over memory, nor one more wait of the threads at each pixel."""
+    net = Net(Layer, hidden=4, layers=2).double()
+    stages, _ = stages_of(Stepper(net, torch.zeros(1, 1, 5, 7, dtype=torch.float64))._plan)
+    hosts = [stage.nodes[0] for stage in stages
+             if any(getattr(node, "function", "") == "gated" for node in stage.nodes)]  # fmt: skip
+    assert hosts
+    assert all(isinstance(node, Product) for node in hosts)

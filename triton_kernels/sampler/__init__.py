@@ -48,9 +48,11 @@ def _runner(numbers, tables, packed, constants, cache, images: int) -> Runner:
     return found
 
 
-def pack(numbers: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def pack(numbers: torch.Tensor, weights: list[torch.Tensor], columns: list[int]) -> torch.Tensor:
     """The kernels read the weights as they are: (channels, factors) of each product."""
-    return weights.clone()
+    own = iter(weights)
+    whole = [torch.cat([next(own) for _ in range(count)], dim=-1) for count in columns]
+    return torch.cat([tensor.reshape(-1) for tensor in whole])
 
 
 def steps(

@@ -16,7 +16,7 @@ def aligned(graph: Graph, *values: Any) -> list[Any]:
     """Views of one shape, of constants too: what has one channel, row or column is repeated."""
     if any(hasattr(value, "codes") for value in values):  # `Elements` are made alike later
         return list(values)
-    channels, H, W = torch.broadcast_shapes((1, 1, 1), *(_size(graph, v) for v in values))
+    channels, H, W = np.broadcast_shapes((1, 1, 1), *(_size(graph, v) for v in values))
     return [_repeated(graph, value, channels, (H, W)) for value in values]
 
 

@@ -20,54 +20,59 @@ def convolution(graph, x, weight, bias, stride, padding, dilation, transposed, e
     if transposed:
         return _transposed(graph, x, weight, bias, stride, padding, dilation, extra)
     (step, _), (apart, _) = stride, dilation
-    C_out, _, kh, kw = weight.shape
+    kh, kw = weight.shape[2:]
     reach = [(apart * (k - 1)) for k in (kh, kw)]
     size = [(g + 2 * p - r - 1) // step + 1 for g, p, r in zip(x.grid, padding, reach, strict=True)]
     at = {(u, v): (u * apart - padding[0], v * apart - padding[1])
           for u in range(kh) for v in range(kw)}  # fmt: skip
     tables = {tap_: tap(x.grid, (size[0], size[1]), *off, step) for tap_, off in at.items()}
-    found = np.empty(C_out, object)
-    for rows, live in _kinds(weight):
+    nodes = []
+    kinds, which = _kinds(weight)
+    for k, live in enumerate(kinds):
+        rows = slice(None) if len(kinds) == 1 else torch.from_numpy((which == k).nonzero()[0])
+        of, own = weight[rows], None if bias is None else bias[rows]
         terms = [
             term
             for (u, v), table in tables.items()
             for begin, end in _runs(live[:, u, v])
-            for term in terms_of(x.narrow(begin, end - begin), table, weight[rows, begin:end, u, v])
+            for term in terms_of(x.narrow(begin, end - begin), table, of[:, begin:end, u, v])
         ]
-        own = None if bias is None else bias[rows]
-        node = graph.weighted(len(rows), (size[0], size[1]), terms, own)
-        for i, row in enumerate(rows.tolist()):
-            found[row] = node, i
-    return _in_order(found.tolist(), (size[0], size[1]))
+        nodes.append(graph.weighted(len(of), (size[0], size[1]), terms, own))
+    return _in_order(nodes, which, (size[0], size[1]))
 
 
-def _kinds(weight: torch.Tensor) -> list[tuple[torch.Tensor, np.ndarray]]:
-    """Outputs, and the (C_in, kh, kw) that they see: what a mask has set to 0 is not seen."""
+def _kinds(weight: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The different (C_in, kh, kw) that outputs see, and which of them each output does: what a
+    mask has set to 0 is not seen."""
+    every, shape = np.zeros(len(weight), np.int64), tuple(weight.shape[1:])
+    if weight.all():
+        return np.ones((1, *shape), bool), every
     live = (weight != 0).cpu().numpy()
     kinds, which = kinds_of(live.reshape(len(live), -1))
     if len(kinds) > _MOST_KINDS:
-        return [(torch.arange(len(live)), np.broadcast_to(live.any((0, 1)), live.shape[1:]))]
-    return [
-        (torch.from_numpy((which == k).nonzero()[0]), kind.reshape(live.shape[1:]))
-        for k, kind in enumerate(kinds)
-    ]
+        return np.broadcast_to(live.any((0, 1)), (1, *shape)), every
+    return kinds.reshape(-1, *shape), which
 
 
 def _runs(live: np.ndarray) -> list[tuple[int, int]]:
     """The ranges of what is True."""
+    if live.all():
+        return [(0, len(live))]
     edges = np.flatnonzero(np.diff(np.concatenate([[False], live, [False]])))
     return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
 
 
-def _in_order(channels: list[tuple[Node, int]], grid: tuple[int, int]) -> View:
-    """A view of channels of nodes, those side by side as one piece."""
-    pieces: list[Piece] = []
-    for node, i in channels:
-        last = pieces[-1] if pieces else None
-        if last is not None and last.node is node and last.start + last.length == i:
-            last.length += 1
-        else:
-            pieces.append(Piece(node, i, 1, identity(grid)))
+def _in_order(nodes: list[Node], which: np.ndarray, grid: tuple[int, int]) -> View:
+    """Outputs that are the next channels of the node which[output], those side by side as one
+    piece."""
+    if len(nodes) == 1:
+        return View([Piece(nodes[0], 0, len(which), identity(grid))], grid)
+    pieces, taken = [], [0] * len(nodes)
+    ends = np.flatnonzero(np.diff(which, append=-1)) + 1
+    for begin, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True):
+        k, length = which[begin], end - begin
+        pieces.append(Piece(nodes[k], taken[k], length, identity(grid)))
+        taken[k] += length
     return View(pieces, grid)
 
 
