@@ -78,9 +78,11 @@ class TrainConfig:
 
     @classmethod
     def read(cls, found: dict[str, Any]) -> "TrainConfig":
-        """The configuration in a checkpoint."""
-        names = [f.name for f in dataclasses.fields(cls)]
-        if set(found) != set(names):
+        """The configuration in a checkpoint; of an older one, defaults stand for newer options."""
+        fields = dataclasses.fields(cls)
+        names = [f.name for f in fields]
+        newer = {f.name for f in fields if f.default is not dataclasses.MISSING}
+        if not set(names) - newer <= set(found) <= set(names):
             raise wrong("config", ", ".join(names), ", ".join(map(str, found)))
         if not isinstance(found["model"], str):
             raise wrong("config.model", "a name", found["model"])

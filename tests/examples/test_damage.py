@@ -1,5 +1,6 @@
 """Single-byte damage: every damaged file is refused in one sentence, or gives what was written."""
 
+import dataclasses
 import io
 import os
 import pickle
@@ -199,6 +200,7 @@ STRANGE = [
     ("spec", {"shape": 3, "levels": 17, "classes": 10}),
     ("config", {}),
     ("config", {"model": 3}),
+    ("config.newer", 1),
     ("config.lr", "fast"),
     ("config.steps", 2.5),
     ("config.model", "transformer"),
@@ -227,3 +229,11 @@ def test_a_sealed_state_of_wrong_types_is_one_sentence(finished, tmp_path, capsy
     message = capsys.readouterr().err
     assert message.startswith("error: ") and message.count("\n") == 1
     assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_a_checkpoint_from_before_an_option_has_its_default(finished):
+    state = checkpoint.load(finished / CHECKPOINT)
+    given = dataclasses.asdict(state["config"])
+    assert TrainConfig.read({k: v for k, v in given.items() if k != "anneal"}) == state["config"]
+    with pytest.raises(UsageError, match=r"config takes .*anneal"):
+        TrainConfig.read({k: v for k, v in given.items() if k != "lr"})
