@@ -108,7 +108,7 @@ inline void for_vectors(int64_t count, F&& body) {
          [=](A* p, Vec<A> v) { store_partial(p + i, v, count - i); });
 }
 
-// All vectors of a V.
+// As many vectors as V, a vector, a twin or more, is of.
 template <typename V, typename A>
 inline V load_all(const A* p) {
   if constexpr (std::is_same_v<V, Vec<A>>) {
@@ -145,9 +145,10 @@ inline void store_up_to(A* p, Twin<V> v, int64_t count) {
 }
 }  // namespace detail
 
-// The same, by a V: several vectors at a time.
-template <typename V, typename A, typename F>
-inline void for_all_of(int64_t count, F&& body) {
+// The same, by Four<A>: steps of four vectors, of which no one waits for another.
+template <typename A, typename F>
+inline void for_fours(int64_t count, F&& body) {
+  using V = Four<A>;
   constexpr int64_t kStep = sizeof(V) / sizeof(A);
   int64_t i = 0;
   for (; i + kStep <= count; i += kStep)
@@ -156,14 +157,6 @@ inline void for_all_of(int64_t count, F&& body) {
   if (const int64_t rest = count - i; rest > 0)
     body([=](const A* p) { return detail::load_up_to<V>(p + i, rest); },
          [=](A* p, V v) { detail::store_up_to(p + i, v, rest); });
-}
-template <typename A, typename F>
-inline void for_twins(int64_t count, F&& body) {
-  for_all_of<Two<A>, A>(count, body);
-}
-template <typename A, typename F>
-inline void for_fours(int64_t count, F&& body) {
-  for_all_of<Four<A>, A>(count, body);
 }
 
 // y[i] = f(x[i]...)

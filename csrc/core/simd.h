@@ -69,8 +69,9 @@ inline Vec<T> splat(T x) {
   return x - Vec<T>{};
 }
 
-// Two vectors that run side by side. Steps of a long chain wait for each other, and the processor
-// looks ahead less far than such a chain is long: here every other instruction is independent.
+// Two vectors that run side by side, and four as a twin of twins. Steps of a long chain wait for
+// each other, and the processor looks ahead less far than such a chain is long: here the next one,
+// or the next three, are independent.
 template <typename V>
 struct Twin {
   V a, b;
@@ -101,13 +102,11 @@ GENKERN_TWIN(<<)
 GENKERN_TWIN(>>)
 #undef GENKERN_TWIN
 
-// What is worked on side by side where speed counts; double serves no speed.
-template <typename A>
-using Two = std::conditional_t<std::is_same_v<A, float>, Twin<Vec<A>>, Vec<A>>;
+// What loops of long chains work on at a time; double, which serves no speed, one by one.
 template <typename A>
 using Four = std::conditional_t<std::is_same_v<A, float>, Twin<Twin<Vec<A>>>, Vec<A>>;
 
-// Of a vector or a twin: f of each vector, and the twin of what comes out.
+// Of a vector, a twin or a twin of twins: f of each vector, and what comes out in the same form.
 template <typename F, typename V, typename... More>
 inline auto by_vector(const F& f, V x, More... more) {
   return f(x, more...);

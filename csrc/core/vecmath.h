@@ -156,9 +156,10 @@ struct Exponentials {
 // All from one reduction, x = 2 n ln 2 + r with |r| <= ln 2, without cancellation around 0:
 //   q = e^{r/2} - 1 = r / 2 + t,  h = 2^{n - 1},  s = 2^{2n - 1}
 //   e^{x/2} = 2 h (1 + q),  (e^x - 1) / 2 = s (2 q + q^2) + (s - 1/2),
-//   (e^x - 1 - x) / 2 = s (2 t + q^2) + (s - 1/2) (1 + r) - n ln 2
-// where n = 0, the last one is s (2 t + q^2), a sum of what is positive. 1, 2 and 6 ulp; a root
-// below 2^-125.5 is 0. What is not used, the compiler leaves out.
+//   (e^x - 1 - x) / 2 = s (2 t + q^2) + (s r + (s - 1/2) - x / 2)
+// s r and x / 2 are exact, and so are their sums where they cancel, beside +-ln 2; where n = 0, all
+// of it is s (2 t + q^2), a sum of what is positive. 1, 2 and 5 ulp; a root below 2^-125.5 is 0.
+// What is not used, the compiler leaves out.
 template <typename V>
 inline Exponentials<V> exponentials(V x) {
   using namespace detail;
