@@ -108,10 +108,27 @@ inline void for_vectors(int64_t count, F&& body) {
          [=](A* p, Vec<A> v) { store_partial(p + i, v, count - i); });
 }
 
+// As many vectors as V, a vector, a twin or more, is of.
+template <typename V, typename A>
+inline V load_all(const A* p) {
+  if constexpr (std::is_same_v<V, Vec<A>>) {
+    return load(p);
+  } else {
+    using Half = decltype(V::a);
+    return {load_all<Half>(p), load_all<Half>(p + sizeof(Half) / sizeof(A))};
+  }
+}
+
 namespace detail {
-template <typename A>
-inline Vec<A> load_up_to(const A* p, int64_t count) {
-  return count >= kLanes<A> ? load(p) : load_partial(p, count);
+template <typename V, typename A>
+inline V load_up_to(const A* p, int64_t count) {
+  if constexpr (std::is_same_v<V, Vec<A>>) {
+    return count >= kLanes<A> ? load(p) : load_partial(p, count);
+  } else {
+    using Half = decltype(V::a);
+    constexpr int64_t kHalf = sizeof(Half) / sizeof(A);
+    return {load_up_to<Half>(p, count), load_up_to<Half>(p + kHalf, count - kHalf)};
+  }
 }
 template <typename A>
 inline void store_up_to(A* p, Vec<A> v, int64_t count) {
@@ -120,35 +137,26 @@ inline void store_up_to(A* p, Vec<A> v, int64_t count) {
   else
     for (int i = 0; i < kLanes<A> && i < count; ++i) p[i] = v[i];
 }
+template <typename A, typename V>
+inline void store_up_to(A* p, Twin<V> v, int64_t count) {
+  constexpr int64_t kHalf = sizeof(V) / sizeof(A);
+  store_up_to(p, v.a, count);
+  store_up_to(p + kHalf, v.b, count - kHalf);
+}
 }  // namespace detail
 
-// The same, two vectors at a time: `body` works on Twin<Vec<A>>, and on Vec<A> in double, which
-// serves no speed.
+// The same, by Four<A>: steps of four vectors, of which no one waits for another.
 template <typename A, typename F>
-  requires std::is_same_v<A, double>
-inline void for_twins(int64_t count, F&& body) {
-  for_vectors<A>(count, body);
-}
-template <typename A, typename F>
-  requires std::is_same_v<A, float>
-inline void for_twins(int64_t count, F&& body) {
-  constexpr int kStep = kLanes<A>;
-  using Both = Twin<Vec<A>>;
+inline void for_fours(int64_t count, F&& body) {
+  using V = Four<A>;
+  constexpr int64_t kStep = sizeof(V) / sizeof(A);
   int64_t i = 0;
-  for (; i + 2 * kStep <= count; i += 2 * kStep)
-    body([i](const A* p) { return Both{load(p + i), load(p + i + kStep)}; },
-         [i](A* p, Both v) { store(p + i, v.a), store(p + i + kStep, v.b); });
-  const int64_t rest = count - i;
-  if (rest == 0) return;
-  body(
-      [=](const A* p) {
-        return Both{detail::load_up_to(p + i, rest),
-                    detail::load_up_to(p + i + kStep, rest - kStep)};
-      },
-      [=](A* p, Both v) {
-        detail::store_up_to(p + i, v.a, rest);
-        detail::store_up_to(p + i + kStep, v.b, rest - kStep);
-      });
+  for (; i + kStep <= count; i += kStep)
+    body([i](const A* p) { return load_all<V>(p + i); },
+         [i](A* p, V v) { detail::store_up_to(p + i, v, kStep); });
+  if (const int64_t rest = count - i; rest > 0)
+    body([=](const A* p) { return detail::load_up_to<V>(p + i, rest); },
+         [=](A* p, V v) { detail::store_up_to(p + i, v, rest); });
 }
 
 // y[i] = f(x[i]...)

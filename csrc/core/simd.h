@@ -69,8 +69,9 @@ inline Vec<T> splat(T x) {
   return x - Vec<T>{};
 }
 
-// Two vectors that run side by side. Steps of a long chain wait for each other, and the processor
-// looks ahead less far than such a chain is long: here every other instruction is independent.
+// Two vectors that run side by side, and four as a twin of twins. Steps of a long chain wait for
+// each other, and the processor looks ahead less far than such a chain is long: here the next one,
+// or the next three, are independent.
 template <typename V>
 struct Twin {
   V a, b;
@@ -101,22 +102,35 @@ GENKERN_TWIN(<<)
 GENKERN_TWIN(>>)
 #undef GENKERN_TWIN
 
-// Of a vector or a twin: f of each vector, and the twin of what comes out.
+// What loops of long chains work on at a time; double, which serves no speed, one by one.
+template <typename A>
+using Four = std::conditional_t<std::is_same_v<A, float>, Twin<Twin<Vec<A>>>, Vec<A>>;
+
+// Of a vector, a twin or a twin of twins: f of each vector, and what comes out in the same form.
 template <typename F, typename V, typename... More>
 inline auto by_vector(const F& f, V x, More... more) {
   return f(x, more...);
 }
 template <typename F, typename V, typename... More>
 inline auto by_vector(const F& f, Twin<V> x, More... more) {
-  return Twin<decltype(f(x.a, more.a...))>{f(x.a, more.a...), f(x.b, more.b...)};
+  return Twin{by_vector(f, x.a, more.a...), by_vector(f, x.b, more.b...)};
 }
 
 inline VecI bits_of(VecF x) { return bit_cast<VecI>(x); }
 inline VecF float_of_bits(VecI x) { return bit_cast<VecF>(x); }
 inline VecF to_float(VecI x) { return __builtin_convertvector(x, VecF); }
-inline Twin<VecI> bits_of(Twin<VecF> x) { return {bits_of(x.a), bits_of(x.b)}; }
-inline Twin<VecF> float_of_bits(Twin<VecI> x) { return {float_of_bits(x.a), float_of_bits(x.b)}; }
-inline Twin<VecF> to_float(Twin<VecI> x) { return {to_float(x.a), to_float(x.b)}; }
+template <typename V>
+inline auto bits_of(Twin<V> x) {
+  return Twin{bits_of(x.a), bits_of(x.b)};
+}
+template <typename V>
+inline auto float_of_bits(Twin<V> x) {
+  return Twin{float_of_bits(x.a), float_of_bits(x.b)};
+}
+template <typename V>
+inline auto to_float(Twin<V> x) {
+  return Twin{to_float(x.a), to_float(x.b)};
+}
 
 // ---- scalar conversions --------------------------------------------------------------------
 

@@ -49,7 +49,8 @@ inline VecF min(VecF x, VecF bound) { return VecF(_mm_min_ps(__m128(bound), __m1
 
 // x within [low, high]; NaN stays.
 inline VecF clamp(VecF x, float low, float high) { return min(max(x, splat(low)), splat(high)); }
-inline Twin<VecF> clamp(Twin<VecF> x, float low, float high) {
+template <typename V>
+inline Twin<V> clamp(Twin<V> x, float low, float high) {
   return {clamp(x.a, low, high), clamp(x.b, low, high)};
 }
 // The absolute value of x, the sign of y.
@@ -155,9 +156,10 @@ struct Exponentials {
 // All from one reduction, x = 2 n ln 2 + r with |r| <= ln 2, without cancellation around 0:
 //   q = e^{r/2} - 1 = r / 2 + t,  h = 2^{n - 1},  s = 2^{2n - 1}
 //   e^{x/2} = 2 h (1 + q),  (e^x - 1) / 2 = s (2 q + q^2) + (s - 1/2),
-//   (e^x - 1 - x) / 2 = s (2 t + q^2) + (s - 1/2) (1 + r) - n ln 2
-// where n = 0, the last one is s (2 t + q^2), a sum of what is positive. 1, 2 and 6 ulp; a root
-// below 2^-125.5 is 0. What is not used, the compiler leaves out.
+//   (e^x - 1 - x) / 2 = s (2 t + q^2) + (s r + (s - 1/2) - x / 2)
+// s r and x / 2 are exact, and so are their sums where they cancel, beside +-ln 2; where n = 0, all
+// of it is s (2 t + q^2), a sum of what is positive. 1, 2 and 5 ulp; a root below 2^-125.5 is 0.
+// What is not used, the compiler leaves out.
 template <typename V>
 inline Exponentials<V> exponentials(V x) {
   using namespace detail;
@@ -172,7 +174,7 @@ inline Exponentials<V> exponentials(V x) {
   const V h = float_of_bits(bits_of(shifted) << 23), half = h * (1.0f + q);
   const V s = h * (h + h), d = s - 0.5f;
   const V expm1 = (q * q + (q + q)) * s + d;
-  const V minus_x = (d * r + (q * q + (t + t)) * s) + ((bounded - x) * 0.5f + (d - n * kLn2));
+  const V minus_x = (q * q + (t + t)) * s + ((s * r + d) - x * 0.5f);
   // From here on e^x / 2 is beyond the range, and the parts are inf - inf.
   constexpr float kLargest = 89.41f;
   return {half + half, infinite_above(kLargest, x, expm1), infinite_above(kLargest, x, minus_x)};
@@ -227,18 +229,19 @@ inline Vec<double> log1p_nonnegative(Vec<double> x) {
 // e^-|x|, 1 ulp, subnormal results included. Two thirds of the instructions of exp: a result of at
 // most 1 leaves room to carry 2^64 in the factor 2^n and 2^-64 in the polynomial, so that neither
 // leaves the normal numbers, and the exponent comes out of the rounding constant ready to use.
-inline VecF exp_minus_abs(VecF x) {
+template <typename V>
+inline V exp_minus_abs(V x) {
   using namespace detail;
   constexpr float kBias = kRound + 127 + 64, kSmall = 0x1p-64f;
-  x = max(bit_cast<VecF>(bit_cast<VecU>(x) | 0x80000000u), splat(-104.0f));
-  const VecF shifted = x * kLog2e + kBias;
-  const VecF n = shifted - kBias;
-  const VecF r = (x - n * kLn2High) - n * kLn2Low, r2 = r * r;
-  const VecF a = kSmall * 1.9875691500e-4f * r + kSmall * 1.3981999507e-3f;
-  const VecF b = kSmall * 8.3334519073e-3f * r + kSmall * 4.1665795894e-2f;
-  const VecF c = kSmall * 1.6666665459e-1f * r + kSmall * 5.0000001201e-1f;
-  const VecF p = ((a * r2 + b) * r2 + c) * r2 + (kSmall * r + kSmall);
-  return p * bit_cast<VecF>(bit_cast<VecI>(shifted) << 23);
+  const auto negative = [](auto u) { return bit_cast<VecF>(bit_cast<VecU>(u) | 0x80000000u); };
+  x = at_least(by_vector(negative, x), -104.0f);
+  const V shifted = x * kLog2e + kBias, n = shifted - kBias;
+  const V r = (x - n * kLn2High) - n * kLn2Low, r2 = r * r;
+  const V a = kSmall * 1.9875691500e-4f * r + kSmall * 1.3981999507e-3f;
+  const V b = kSmall * 8.3334519073e-3f * r + kSmall * 4.1665795894e-2f;
+  const V c = kSmall * 1.6666665459e-1f * r + kSmall * 5.0000001201e-1f;
+  const V p = ((a * r2 + b) * r2 + c) * r2 + (kSmall * r + kSmall);
+  return p * float_of_bits(bits_of(shifted) << 23);
 }
 inline Vec<double> exp_minus_abs(Vec<double> x) { return exp(-abs(x)); }
 
@@ -257,6 +260,18 @@ inline VecF log1p_finite(VecF x) {
   return f + ((p * f - 0.5f) * f2 + n * (0x1p-23f * kLn2Low)) + n * (0x1p-23f * kLn2High);
 }
 inline Vec<double> log1p_finite(Vec<double> x) { return log1p_nonnegative(x); }
+
+// For one logarithm of vectors that stand side by side, since log(1 + a) + log(1 + b) =
+// log(1 + (a + b + a b)), in which no small a is lost.
+template <typename V>
+inline V joint(V e) {
+  return e;
+}
+template <typename V>
+inline auto joint(Twin<V> e) {
+  const auto a = joint(e.a), b = joint(e.b);
+  return a + b + a * b;
+}
 
 template <typename V>
 inline V sigmoid(V x) {

@@ -112,27 +112,22 @@ inline double sum_values(int64_t count, const A* x, A shift, const Term& term) {
   return sum<A>(count, [=](Vec<A> v) { return term.value(v - shift); }, x);
 }
 
-// The sum of log(1 + e^-|v|) + tail(v), v = x[i] - shift. Four vectors share one logarithm, since
-// log(1 + a) + log(1 + b) = log(1 + (a + b + a b)), in which no small a is lost; it is taken one
-// step later, beside the exponentials that do not wait for it. Tails are added as quarters, so that
-// four large ones stay finite.
+// The sum of log(1 + e^-|v|) + tail(v), v = x[i] - shift. Four vectors share one logarithm; it is
+// taken one step later, beside the exponentials that do not wait for it. Tails are added as
+// quarters, so that four large ones stay finite.
 template <typename A, typename Tail>
 inline double sum_softplus(int64_t count, const A* x, A shift, Tail tail) {
   using V = Vec<A>;
-  constexpr int kStep = kLanes<A>;
+  constexpr int64_t kStep = sizeof(Four<A>) / sizeof(A);
   WideSum logs, quarters;
   V product{};
   int64_t i = 0;
-  for (; i + 4 * kStep <= count; i += 4 * kStep) {
+  for (; i + kStep <= count; i += kStep) {
     const V log = log1p_finite(product);
-    V e[4], tails{};
-    for (int u = 0; u < 4; ++u) {
-      const V v = load(x + i + u * kStep) - shift;
-      e[u] = exp_minus_abs(v);
-      tails += A(0.25) * tail(v);
-    }
-    const V ab = e[0] + e[1] + e[0] * e[1], cd = e[2] + e[3] + e[2] * e[3];
-    product = ab + cd + ab * cd;
+    product = joint(exp_minus_abs(load_all<Four<A>>(x + i) - shift));
+    V tails{};
+    for (int64_t at = i; at < i + kStep; at += kLanes<A>)
+      tails += A(0.25) * tail(load(x + at) - shift);
     logs.add(log);
     quarters.add(tails);
   }

@@ -132,7 +132,7 @@ struct GatedChunk {
 template <typename A>
 [[gnu::flatten]] void gated_chunk(int64_t count, const GatedChunk<A>& x, A* y) {
   x.with_shift([&](auto add) {
-    for_twins<A>(count, [=](auto load, auto store) {
+    for_fours<A>(count, [=](auto load, auto store) {
       store(y, gated(add(load(x.a), x.shift_a), add(load(x.b), x.shift_b)));
     });
   });
@@ -141,7 +141,7 @@ template <typename A>
 [[gnu::flatten]] void gated_backward_chunk(int64_t count, const GatedChunk<A>& x, const A* d_y,
                                            A* d_a, A* d_b) {
   x.with_shift([&](auto add) {
-    for_twins<A>(count, [=](auto load, auto store) {
+    for_fours<A>(count, [=](auto load, auto store) {
       const auto slope = gated_slopes(add(load(x.a), x.shift_a), add(load(x.b), x.shift_b));
       const auto d = load(d_y);
       store(d_a, d * slope.a), store(d_b, d * slope.b);

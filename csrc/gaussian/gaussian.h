@@ -60,7 +60,7 @@ template <bool kKl, bool kSample, bool kPrior, typename A>
 [[gnu::flatten]] void gaussian_chunk(const GaussianChunk<A>& q, A free_bits, const A* eps, A* terms,
                                      A* z, int64_t count) {
   const A floor = free_bits > 0 ? free_bits : -std::numeric_limits<A>::infinity();
-  for_twins<A>(count, [=](auto load, auto store) {
+  for_fours<A>(count, [=](auto load, auto store) {
     const auto mu = load(q.mu), l = load(q.logvar);
     using V = std::remove_const_t<decltype(mu)>;
     if (kSample) store(z, mu + exponentials(l).root * load(eps));
@@ -87,7 +87,7 @@ template <bool kKl, bool kSample, bool kPrior, typename A>
                                               const A* eps, const A* d_z,
                                               const GaussianGradients<A>& grad, A* d_eps,
                                               int64_t count) {
-  for_twins<A>(count, [=](auto load, auto store) {
+  for_fours<A>(count, [=](auto load, auto store) {
     const auto l = load(q.logvar);
     using V = std::remove_const_t<decltype(l)>;
     V d_mu{}, d_logvar{};

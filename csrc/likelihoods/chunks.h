@@ -176,7 +176,7 @@ class Chunks {
       map(count, to.scale, product, kept.scale, g);
     } else {
       const Elements<A> of = at(first, count, work);
-      if (kind_ == Likelihood::kBernoulli) bernoulli_slopes<EventNormaliser>(of, count, g, to);
+      if (kind_ == Likelihood::kBernoulli) event_slopes(of, count, g, to);
       if (kind_ == Likelihood::kContinuousBernoulli)
         bernoulli_slopes<DensityNormaliser>(of, count, g, to);
       if (kind_ == Likelihood::kGaussian)

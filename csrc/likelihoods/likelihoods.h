@@ -43,7 +43,10 @@ struct EventNormaliser {
   }
   template <typename V>
   static V slope(V a, V x) {
-    const V e = exp_minus_abs(a);
+    return slope(a, x, exp_minus_abs(a));
+  }
+  template <typename V>
+  static V slope(V a, V x, V e) {
     return (a > 0 ? (1 - x) - x * e : (1 - x) * e - x) / (1 + e);
   }
 };
@@ -103,29 +106,36 @@ template <typename Normaliser, typename A>
   });
 }
 
-// Terms whose sum is that of the events of one row. Four vectors share one logarithm, since
-// log(1 + a) + log(1 + b) = log(1 + (a + b + a b)), in which no small a is lost; it is taken one
-// step later, beside the exponentials that do not wait for it.
+// Terms whose sum is that of the events of one row. Four vectors share one logarithm; it is taken
+// one step later, beside the exponentials that do not wait for it.
 template <typename A>
 [[gnu::flatten]] void event_row_terms(const A* logits, const A* target, int64_t count, A* terms) {
   using V = Vec<A>;
-  constexpr int kStep = kLanes<A>;
+  constexpr int64_t kStep = sizeof(Four<A>) / sizeof(A);
   V product{};
   int64_t i = 0;
-  for (; i + 4 * kStep <= count; i += 4 * kStep) {
-    V e[4], tail = log1p_finite(product);
-    for (int u = 0; u < 4; ++u) {
-      const V a = load(logits + i + u * kStep);
-      e[u] = exp_minus_abs(a);
-      tail = (u == 0 ? tail : V{}) + wrong_side(a, load(target + i + u * kStep));
-      store(terms + i + u * kStep, tail);
+  for (; i + kStep <= count; i += kStep) {
+    V nats = log1p_finite(product);
+    product = joint(exp_minus_abs(load_all<Four<A>>(logits + i)));
+    for (int64_t at = i; at < i + kStep; at += kLanes<A>) {
+      store(terms + at, nats + wrong_side(load(logits + at), load(target + at)));
+      nats = V{};
     }
-    const V ab = e[0] + e[1] + e[0] * e[1], cd = e[2] + e[3] + e[2] * e[3];
-    product = ab + cd + ab * cd;
   }
   if (i > 0) store(terms, load(terms) + log1p_finite(product));
   const Elements<A> rest{logits + i, nullptr, target + i, 0};
   bernoulli_terms<EventNormaliser>(rest, count - i, terms + i);
+}
+
+template <typename A>
+[[gnu::flatten]] void event_slopes(const Elements<A>& of, int64_t count, const A* upstream,
+                                   const Slopes<A>& to) {
+  for_fours<A>(count, [=](auto load, auto store) {
+    const auto slope = [](auto a, auto x, auto e) { return EventNormaliser::slope(a, x, e); };
+    const auto a = load(of.location), e = exp_minus_abs(a), g = load(upstream);
+    store(to.location, g * by_vector(slope, a, load(of.target), e));
+    if (to.target) store(to.target, A(-1) * g * a);
+  });
 }
 
 template <typename Normaliser, typename A>
@@ -160,7 +170,7 @@ Inverse<kShared, A> inverse_of(const Elements<A>& of) {
 template <bool kShared, typename A>
 [[gnu::flatten]] void gaussian_terms(const Elements<A>& of, int64_t count, A* terms) {
   const Inverse<kShared, A> inverse = inverse_of<kShared>(of);
-  for_twins<A>(count, [=](auto load, auto store) {
+  for_fours<A>(count, [=](auto load, auto store) {
     constexpr A kLog2Pi = A(1.83787706640934548356);
     const auto d = load(of.target) - load(of.location);
     using V = std::remove_const_t<decltype(d)>;
@@ -175,7 +185,7 @@ template <bool kShared, typename A>
 [[gnu::flatten]] void gaussian_slopes(const Elements<A>& of, int64_t count, const A* upstream,
                                       const Slopes<A>& to) {
   const Inverse<kShared, A> inverse = inverse_of<kShared>(of);
-  for_twins<A>(count, [=](auto load, auto store) {
+  for_fours<A>(count, [=](auto load, auto store) {
     const auto d = load(of.target) - load(of.location);
     using V = std::remove_const_t<decltype(d)>;
     const V g = load(upstream);
