@@ -189,8 +189,7 @@ def backward_backward(
     S = rows // N if d_target is not None else 1
     R = rows // S
     options = _options(location, scale, D, kind)
-    if location.dtype == torch.float64:
-        options["num_warps"] = 2 * _WARPS  # by 4 it spills
+    options["num_warps"] = 2 * _WARPS  # by 4 it spills
     tiles, sums = triton.cdiv(D, options["BC"]), spec.accumulation(location.dtype)
     programs = launch.programs(op, triton.cdiv(R, options["BR"]) * tiles)
     shared = d_scale is not None and options["SHARED"]
