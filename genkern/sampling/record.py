@@ -34,11 +34,10 @@ def register_step(op: str, rule: Rule | None = None) -> Any:
         rule: from a `Graph` and the arguments of the op, where a `View` stands for what depends on
             the images, to a `View` or a list of them; it adds nodes to the graph. What it cannot
             do it refuses by raising `NoRule`; another exception of it ends the call of `sample`.
-            None: to be used as a decorator.
+            None: a decorator.
 
     Raises:
-        TypeError: an argument has another type.
-        ValueError: ``op`` is no such name.
+        TypeError, ValueError: an argument has another type; ``op`` is no such name, or not there.
     """
     if not isinstance(op, str):
         raise TypeError(f"register_step: op must be a str; got {type(op).__name__}")
@@ -47,6 +46,9 @@ def register_step(op: str, rule: Rule | None = None) -> Any:
             'register_step: op must be "namespace::name", without an overload or a last "_"; got '
             f"{op!r}"
         )
+    space, name = op.split("::")
+    if _own and not hasattr(getattr(torch.ops, space), name):  # genkern's own ops come later
+        raise ValueError(f"register_step: op must be defined in torch before its rule; got {op!r}")
     if rule is None:
         return lambda function: register_step(op, function)
     if not callable(rule):

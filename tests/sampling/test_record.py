@@ -188,6 +188,8 @@ WRONG = [
     (("relu", None), ValueError, "\"namespace::name\".*got 'relu'"),
     (("aten::add.Tensor", None), ValueError, "without an overload"),
     (("aten::relu_", None), ValueError, 'or a last "_"'),
+    (("aten::rleu", None), ValueError, "defined in torch before its rule.*got 'aten::rleu'"),
+    (("no_such::relu", None), ValueError, "defined in torch before its rule"),
     (("aten::cos", 3), TypeError, "rule must be callable or None; got int"),
 ]
 

@@ -237,6 +237,16 @@ REFUSED = {
     "cos": (lambda: torch.cos, r"aten::cos .*register_step\('aten::cos', rule\)"),
     "groups": (lambda: nn.Conv2d(C, C, 1, groups=2), "a convolution must have one group"),
     "batch": (lambda: lambda x: x.flatten(0, 1).unflatten(0, (-1, C)), "keep the images a dim"),
+    "linear": (
+        lambda: channels_last(nn.Linear(C, C)),
+        rf"aten::view of features \({N}, {H}, {W}, {C}\) with the images in dim 0 must keep the "
+        rf"images .*got sizes \({N * H * W}, {C}\) \(of a linear layer .*a 1x1 convolution.*"
+        r"in .*\(Linear\)",
+    ),
+    "einsum": (
+        lambda: lambda x: torch.einsum("nchw,dc->ndhw", x, torch.ones(C, C)),
+        "images in dim 0 must keep the images .*of a linear layer or einsum",
+    ),
     "condition": (lambda: lambda x: torch.where(x > 0, x, 0.1), "aten::gt"),
     "power": (lambda: lambda x: x**3, "the exponent of pow must be 2; got 3"),
 }

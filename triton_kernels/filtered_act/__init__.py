@@ -22,6 +22,8 @@ from genkern.triton_kernels.filtered_act.kernels import (
 
 _OP = "filtered_act"
 _TILE, _WARPS = (8, 32), 4
+# Of a thread, at most: left to itself, the compiler spills in float64 so that more programs fit.
+_REGISTERS = 128
 
 
 def unsupported(input: torch.Tensor, **others: torch.Tensor | None) -> str | None:
@@ -77,7 +79,7 @@ class _Call:
                 _shift(self.d, down_pads, self.taps[1]), float(self.u * self.u), *self.numbers,
                 ALONG=second is not None, **self.act, UP_SEPARABLE=self.filters[0].ndim == 1,
                 DOWN_SEPARABLE=self.filters[1].ndim == 1, DTYPE=accumulator(x.dtype), BH=_TILE[0],
-                BW=_TILE[1], num_warps=_WARPS,
+                BW=_TILE[1], num_warps=_WARPS, maxnreg=_REGISTERS,
             )  # fmt: skip
         return tall
 

@@ -18,6 +18,9 @@ from genkern.triton_kernels.gradient_penalty.kernels import (
 
 _OP = "gradient_penalty"
 _TILE, _ITEMS, _WARPS = 1024, 128, 4
+# Of a thread of the one program over all items: left to itself, the compiler spills to stay at 32,
+# so that more programs fit beside it.
+_REGISTERS = 64
 _PROGRAMS, _MAX_SPLITS = 8, 64  # of a processor, before rows are split; of a row
 _MEAN = 1
 
@@ -80,7 +83,7 @@ def forward(
         gradient_penalty_items_kernel[(1,)](
             sums, norms, annealed, out, None, N, splits, target, weight, _share(N, reduction),
             SECOND=False, REDUCES=reduction > 0, **_kind(kind, one_sided), B=_ITEMS,
-            num_warps=_WARPS,
+            num_warps=_WARPS, maxnreg=_REGISTERS,
         )  # fmt: skip
     return out, norms if save else norms[:0]
 
@@ -147,7 +150,7 @@ def backward_backward(
         gradient_penalty_items_kernel[(1,)](
             sums, norms, annealed, d_u if second_needs_upstream_0 else None, products, N, splits,
             target, weight, _share(N, reduction), SECOND=True, REDUCES=reduction > 0,
-            **_kind(kind, one_sided), B=_ITEMS, num_warps=_WARPS,
+            **_kind(kind, one_sided), B=_ITEMS, num_warps=_WARPS, maxnreg=_REGISTERS,
         )  # fmt: skip
     if second_needs_gradient:
         options = (kind, target, weight, one_sided, reduction)

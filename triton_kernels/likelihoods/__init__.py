@@ -44,10 +44,12 @@ def _is_shared(location: torch.Tensor, scale: torch.Tensor | None) -> bool:
 def _options(location, scale, D: int, kind: int) -> dict[str, Any]:
     """Tile and specialisations."""
     tile = 512 if location.dtype == torch.float64 else 1024
+    warps = 2 * _WARPS if kind == _LOGISTIC and tile == 1024 else _WARPS  # else it spills
     width = next((w for w in (16, 128) if 2 * w >= D), tile)
     return {
         "KIND": kind, "SHARED": _is_shared(location, scale), "DTYPE": accumulator(location.dtype),
-        "BR": tile // width, "BC": width, "num_warps": _WARPS,
+        "BR": tile // width, "BC": width, "num_warps": warps,
+        "maxnreg": 255,  # else the compiler spills so that more programs fit
     }  # fmt: skip
 
 
@@ -187,6 +189,7 @@ def backward_backward(
     S = rows // N if d_target is not None else 1
     R = rows // S
     options = _options(location, scale, D, kind)
+    options["num_warps"] = 2 * _WARPS  # by 4 it spills
     tiles, sums = triton.cdiv(D, options["BC"]), spec.accumulation(location.dtype)
     programs = launch.programs(op, triton.cdiv(R, options["BR"]) * tiles)
     shared = d_scale is not None and options["SHARED"]

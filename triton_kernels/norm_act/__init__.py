@@ -183,11 +183,14 @@ def _call(dtype: torch.dtype, N: int, C: int, side: int, act: int, kind: str):
 
 
 def configurations() -> Iterator[tuple[str, tuple]]:
-    """Every activation in float32 and float64, some in half precision, on meta tensors."""
+    """Every activation in float32 and float64, some in half precision and in large planes, whose
+    tile is another, on meta tensors."""
     kinds = ("style", "class", "plain")
     for dtype, act in itertools.product(spec.FLOATING, range(_ACTIVATIONS)):
         if dtype not in spec.HALF or act in (2, 6, 7):
             yield from _call(dtype, 4, 8, 7, act, kinds[act % 3])
+        if act in (2, 6, 7):
+            yield from _call(dtype, 4, 8, 17, act, kinds[act % 3])
 
 
 # Moments and result; sums, gradients and both affine maps; of double backward the sums of e, too.

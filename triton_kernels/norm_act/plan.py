@@ -42,8 +42,12 @@ def grid(x: torch.Tensor) -> tuple[int, int, int, int]:
 
 
 def _constants(x: torch.Tensor) -> dict[str, Any]:
-    planes, elements = _tile(x)
-    return {"DTYPE": accumulator(x.dtype), "BP": planes, "BS": elements, "num_warps": 4}
+    (planes, elements), dtype = _tile(x), spec.accumulation(x.dtype)
+    found = {"DTYPE": accumulator(dtype), "BP": planes, "BS": elements}
+    if dtype == torch.float32:
+        return found | {"num_warps": 4}
+    # By 8 the sums of float64 are spilled, and by 16 where the compiler stays at 64 registers.
+    return found | {"num_warps": 16, "maxnreg": 128}
 
 
 class Call(NamedTuple):

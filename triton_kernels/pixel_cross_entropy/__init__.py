@@ -62,6 +62,7 @@ def _of_features(x, weight, bias, target, masked, nats, maximum, scale):
         x, weight, bias, target, nats, maximum, scale,
         total, pixels, rows // colours, K, *plan.strides(x),
         F=plan.facts(x, colours, masked), T=tile, num_warps=tile.warps, num_stages=tile.stages,
+        maxnreg=255,  # else the compiler spills so that more programs fit
     )  # fmt: skip
 
 

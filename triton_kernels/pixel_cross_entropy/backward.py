@@ -65,6 +65,8 @@ class _Head:
 
     def features(self, g, d_x, begin, end):
         tile, options = self.options(self.K)
+        if self.facts.SPLIT:
+            options["num_warps"] = 8  # two operands of slopes, which by 4 are spilled
         tiles = triton.cdiv(self.K, tile.levels)
         programs = triton.cdiv(end - begin, tile.pixels) * tiles
         pixel_cross_entropy_features_kernel[launch.programs(plan.OP, programs)](

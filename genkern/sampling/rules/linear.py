@@ -20,9 +20,17 @@ _MOST_WEIGHTS = 2**28
 
 
 def _linear(graph: Graph, x: Any, weight: torch.Tensor, bias: Any, live: np.ndarray) -> View:
-    own = elements_of(graph, x) if isinstance(x, View) else None
-    if own is None or own.codes.ndim != 2 or own.batch != 0 or isinstance(weight, View):
-        raise NoRule("sampling: a linear layer must be of features (N, inputs), with fixed weights")
+    if isinstance(weight, View) or not isinstance(x, View):
+        raise NoRule(
+            "sampling: weight and bias of a linear layer must be fixed; got one that depends on "
+            "the images"
+        )
+    own = elements_of(graph, x)
+    if own.codes.ndim != 2 or own.batch != 0:
+        raise NoRule(
+            "sampling: the input of a linear layer must be features (N, inputs); got "
+            f"{own.shape_of(graph.images)} with the images in dim {own.batch}"
+        )
     weight, codes = weight.detach(), own.codes.numpy()
     patterns, which = kinds_of(live)
     outputs, of = _places(which, len(patterns))

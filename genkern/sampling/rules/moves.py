@@ -1,6 +1,7 @@
 """How tensors are moved, whatever their dims: what comes out as (N, C, H, W) is features again."""
 
 import functools
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,9 +34,15 @@ def _sizes(graph: Graph, x: Elements, sizes: Sequence[int]) -> tuple[list[int], 
     for at, size in enumerate(sizes):
         if size == graph.images and int(np.prod(sizes[:at], dtype=int)) == before:
             return [*sizes[:at], 1, *sizes[at + 1 :]], at
+    long, why = [n for n in shape if n != 1], ""
+    if len(sizes) < 4 and [n for n in sizes if n != 1] == [math.prod(long[:-1]), *long[-1:]]:
+        why = " (of a linear layer or einsum over one of more than two dims, where images "
+        why += "and places become rows: over channels, a 1x1 convolution is the same)"
+    elif sizes[:1] == [1]:
+        why = " (instance norm, which does not, is not causal)"
     raise NoRule(
-        f"sampling: a view must keep the images a dim of their own; got {tuple(sizes)} (instance "
-        "norm, which does not, is not causal)"
+        f"sampling: aten::view of features {shape} with the images in dim {x.batch} must keep the "
+        f"images a dim of their own; got sizes {tuple(sizes)}{why}"
     )
 
 
