@@ -84,6 +84,7 @@ def forward(
         masked_linear_forward_kernel[launch.programs(_OP, programs)](
             x, weight, b, y, seen, seeing, N, C_in, C_out, *weight.stride(),
             F=_facts(input, strict), T=tile, num_warps=_WARPS, num_stages=_STAGES,
+            maxnreg=255,  # else the compiler spills so that more programs fit
         )  # fmt: skip
     return y
 
@@ -159,4 +160,4 @@ def variants(n: int) -> Iterator[tuple[str, tuple]]:
 
 
 # In float64, whatever the tile.
-SPILL_BYTES = {"masked_linear_forward_kernel": 40, "masked_linear_backward_kernel": 40}
+SPILL_BYTES = {"masked_linear_backward_kernel": 40}
