@@ -26,7 +26,7 @@ MODELS = {
     ),
     "iaf_vae": Entry(
         "examples.latent.iaf_vae:IAFVAE",
-        *(2000, 2e-3, 64),
+        *(2000, 1e-3, 64),
         small={"hidden": 32, "latent": 4, "flows": 2, "width": 16, "context": 4},
         needs="levels",
         bounds=True,
