@@ -179,9 +179,16 @@ inline Exponentials<V> exponentials(V x) {
   constexpr float kLargest = 89.41f;
   return {half + half, infinite_above(kLargest, x, expm1), infinite_above(kLargest, x, minus_x)};
 }
+// e^x - 1 - x, by its series where the difference would cancel.
+inline double expm1_minus_x(double x) {
+  if (std::fabs(x) >= 0.5) return std::expm1(x) - std::fmin(x, 1e300);
+  double series = 1;
+  for (int n = 15; n > 2; --n) series = 1 + series * x / n;
+  return 0.5 * series * x * x;
+}
 inline Exponentials<Vec<double>> exponentials(Vec<double> x) {
-  const Vec<double> value = expm1(x);
-  return {exp(0.5 * x), 0.5 * value, 0.5 * (value - min(x, splat(1e300)))};
+  const auto minus_x = [](double v) { return expm1_minus_x(v); };
+  return {exp(0.5 * x), 0.5 * expm1(x), 0.5 * detail::by_lane(x, minus_x)};
 }
 
 // log x for normal finite x > 0, 1 ulp.

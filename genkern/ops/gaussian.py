@@ -166,7 +166,8 @@ def gaussian_kl(
     .. math:: KL_n = \tfrac12 \sum_j (\mu - \mu_2)^2 e^{-l_2} + e^{l - l_2} - 1 - (l - l_2)
 
     to N(mu_2, e^{l_2}) or to N(0, I), with l = ``logvar``. Equivalent to ``0.5 * (mu**2 +
-    logvar.expm1() - logvar).flatten(1).sum(1)``, without its cancellation around logvar = 0.
+    logvar.expm1() - logvar).flatten(1).sum(1)``, without its cancellation around logvar = 0
+    (which the reference backend and, in float64, the GPU's kernel have).
 
     Args:
         mu: (N, ...), float32, float64, bfloat16 or float16; any strides.

@@ -111,9 +111,9 @@ def _recorded(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     rule = _rule(name.removesuffix("_") if is_mutable else name)
     known, options = _views((args, kwargs))
     results = rule(found[0].graph, *known, **options)
-    views = [results] if isinstance(results, View) else results
     if _own.get(name.removesuffix("_")) is not rule:
-        _check(views, func, args, kwargs)
+        _check(results, func, args, kwargs)
+    views = [results] if isinstance(results, View) else results
     if is_mutable:  # a view of the tensor that is changed would not follow
         if not isinstance(args[0], _Features):
             raise NoRule(f"sampling: {name} must not write into a constant")
@@ -151,16 +151,17 @@ def _views(tree: Any) -> Any:
     return tree.view_ if isinstance(tree, _Features) else tree
 
 
-def _check(views: Any, func: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-    """What a rule that is not genkern's returns has the shapes that the op returns."""
-    name = func._schema.name
+def _check(results: Any, func: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+    """What a rule that is not genkern's returns has the form and the shapes of the op's results."""
+    name, expected = func._schema.name, _without_data(func, args, kwargs)
+    is_one = isinstance(expected, torch.Tensor)
+    views = [results] if is_one else results
     if not isinstance(views, (list, tuple)) or not all(isinstance(v, View) for v in views):
-        kind = type(views).__name__
-        raise TypeError(f"register_step: the rule of {name} must return a View or a list of them; "
-                        f"got {kind}")  # fmt: skip
+        form = "a View" if is_one else "a list of Views"
+        raise TypeError(f"register_step: the rule of {name} must return {form}; got "
+                        f"{type(results).__name__}")  # fmt: skip
     images = _features_in(args, kwargs)[0].graph.images
-    expected = pytree.tree_leaves(_without_data(func, args, kwargs))
-    shapes = [tuple(tensor.shape) for tensor in expected]
+    shapes = [tuple(tensor.shape) for tensor in pytree.tree_leaves(expected)]
     got = [view.shape_of(images) for view in views]
     if got != shapes:
         raise ValueError(f"register_step: the rule of {name} must return shapes {shapes}, as the "
@@ -191,9 +192,8 @@ def _settle(error: Exception, func: Any, args: tuple, kwargs: dict[str, Any]) ->
         try:
             inspect.signature(rule).bind(graph, *known, **options)
         except TypeError as unknown:
-            raise NoRule(f"sampling: no rule covers {func} with such arguments ({unknown})") from (
-                error
-            )
+            text = f"sampling: no rule covers {func} with such arguments: its rule has {unknown}"
+            raise NoRule(text) from error
     graph.fault = error
     raise error
 

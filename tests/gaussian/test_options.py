@@ -140,6 +140,17 @@ def test_options_match_the_float64_reference(problem):
     check_options(*problem)
 
 
+@pytest.mark.parametrize("dtype, digits", [(torch.float32, 6), (torch.float64, 14)])
+def test_kl_does_not_cancel_around_a_logvar_of_0(dtype, digits):
+    near = [sign * 10.0**-power for power in (18, 12, 8, 6, 3, 1) for sign in (1, -1)]
+    logvar = torch.tensor([*near, 0.499, 0.5, 0.501, -0.5, 3.0, -20.0, 80.0], dtype=dtype)[:, None]
+    found = genkern.gaussian_kl(torch.zeros_like(logvar), logvar)
+    with mpmath.workdps(50):
+        exact = [float((mpmath.expm1(v) - v) / 2) for v in map(mpmath.mpf, logvar[:, 0].tolist())]
+    exact = torch.tensor(exact, dtype=F64)
+    torch.testing.assert_close(found.double(), exact, rtol=10.0**-digits, atol=0)
+
+
 @pytest.mark.parametrize("dtype, digits", [(torch.float32, 3e-6), (F64, 1e-14)])
 def test_a_softplus_scale_is_exact_in_its_tails(dtype, digits):
     """KL and gradient against 50 digits: sigma = log(1 + e^s) from e^-90 to 1e4."""

@@ -203,10 +203,11 @@ def test_what_is_registered_is_checked(arguments, error, text):
 
 
 RESULTS = [
-    (lambda graph, x: None, TypeError, "must return a View or a list of them; got NoneType"),
-    (lambda graph, x: torch.zeros(1), TypeError, "must return a View.*got Tensor"),
+    (lambda graph, x: None, TypeError, "must return a View; got NoneType"),
+    (lambda graph, x: torch.zeros(1), TypeError, "must return a View; got Tensor"),
+    (lambda graph, x: [x], TypeError, "must return a View; got list"),
     (lambda graph, x: x.narrow(0, 2), ValueError, r"shapes \[\(2, 6, 3, 4\)\].*\[\(2, 2, 3, 4\)\]"),
-    (lambda graph, x: [x, x], ValueError, r"must return shapes"),
+    (lambda graph, x: [x, x], TypeError, "must return a View; got list"),
 ]
 
 
@@ -215,6 +216,12 @@ def test_what_a_rule_returns_is_checked(rule, error, text, monkeypatch):
     monkeypatch.setitem(record._rules, "aten::cos", rule)
     with pytest.raises(error, match=f"register_step: the rule of aten::cos .*{text}"):
         sampling.sample(Net(Op(torch.cos)), 2, **OPTIONS)
+
+
+def test_a_rule_of_other_arguments_is_named_as_a_rule(monkeypatch, told):
+    monkeypatch.setitem(record._rules, "aten::cos", lambda graph: graph)
+    reason = "no rule covers aten.cos.default with such arguments: its rule has too many positional"
+    draws_like_the_definition(Net(Op(torch.cos)), "jacobi", reason)
 
 
 def test_a_rule_may_refuse(monkeypatch, told):

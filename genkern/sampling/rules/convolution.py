@@ -16,7 +16,10 @@ def convolution(graph, x, weight, bias, stride, padding, dilation, transposed, e
     if not isinstance(x, View) or isinstance(weight, View):
         raise NoRule("sampling: a convolution must be of features, with a fixed kernel")
     if groups != 1 or len(set(stride)) > 1 or len(set(dilation)) > 1:
-        raise NoRule("sampling: a convolution must have one group, one stride")
+        raise NoRule(
+            "sampling: a convolution must have one group, and a stride and a dilation that are the "
+            f"same along both dims; got {groups}, {tuple(stride)} and {tuple(dilation)}"
+        )
     if transposed:
         return _transposed(graph, x, weight, bias, stride, padding, dilation, extra)
     (step, _), (apart, _) = stride, dilation

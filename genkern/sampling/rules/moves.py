@@ -38,7 +38,7 @@ def _sizes(graph: Graph, x: Elements, sizes: Sequence[int]) -> tuple[list[int], 
     if len(sizes) < 4 and [n for n in sizes if n != 1] == [math.prod(long[:-1]), *long[-1:]]:
         why = " (of a linear layer or einsum over one of more than two dims, where images "
         why += "and places become rows: over channels, a 1x1 convolution is the same)"
-    elif sizes[:1] == [1]:
+    elif sizes[:2] == [1, math.prod(shape[:2])]:
         why = " (instance norm, which does not, is not causal)"
     raise NoRule(
         f"sampling: aten::view of features {shape} with the images in dim {x.batch} must keep the "
