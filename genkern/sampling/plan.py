@@ -50,8 +50,8 @@ class Plan:
                 break
         else:
             raise NotCausal(
-                "sampling: the output at a pixel must not see it or later pixels; of a dense kernel "
-                "whose outputs see more than 8 different sets of inputs, each output sees all"
+                "sampling: the output at a pixel must not see it or later pixels; of a dense "
+                "kernel whose outputs see more than 8 different sets of inputs, each sees all"
             )
         number = raster
         if wavefront:
