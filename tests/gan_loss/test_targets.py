@@ -155,7 +155,7 @@ def _of_rank(rank, world, path, results):
             dist.all_reduce(value := value.detach())
             found += [value / world, *(p.grad.clone() for p in D.parameters())]
     if rank == 0:
-        results.extend(x.tolist() for x in found)
+        results.extend([x.tolist() for x in found])  # a generator is not sent
     dist.destroy_process_group()
 
 
