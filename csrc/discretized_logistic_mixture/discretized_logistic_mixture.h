@@ -174,13 +174,13 @@ void mixture_block(const Block<kColours, A>& block, const Bins<A>& bins, A* join
 // Uniform numbers of the elements first, ..., first + count - 1 <= kPixels of a Philox stream.
 class UniformStream {
  public:
-  explicit UniformStream(uint64_t seed) : seed_(seed) {}
+  explicit UniformStream(uint64_t seed) : keys_(seed) {}
 
   const float* get(uint64_t first, int64_t count) {
     const uint64_t begin = first & ~uint64_t(3);
     for (uint64_t e = begin; e < first + count; e += kPhiloxElements) {
       VecU words[4];
-      philox(seed_, e / 4, words);
+      philox(keys_, e / 4, words);
       VecF u[4];
       for (int i = 0; i < 4; ++i)
         u[i] = to_float(bit_cast<VecI>(words[i] >> 1)) * 0x1p-31f + 0x1p-32f;
@@ -196,7 +196,7 @@ class UniformStream {
   }
 
  private:
-  uint64_t seed_;
+  PhiloxKeys keys_;
   alignas(64) float numbers_[kPixels + 4 + 2 * kPhiloxElements];
 };
 

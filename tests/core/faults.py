@@ -8,8 +8,8 @@ FAULTS = [
     Fault(
         "Philox's high counter word is zero",
         "csrc/core/philox.h",
-        "c0[odd] = (first >> 32) ^ keys.even[0];",
-        "c0[odd] = keys.even[0];",
+        "c0[k] = (first >> 32) ^ keys.even[0];",
+        "c0[k] = keys.even[0];",
         VECMATH,
         "baseline",
         "",
@@ -17,8 +17,8 @@ FAULTS = [
     Fault(
         "uniform numbers start at 0",
         "csrc/core/philox.h",
-        "const Twin<VecF> u = to_float(to_signed(a >> 1)) * 0x1p-31f + 0x1p-32f;",
-        "const Twin<VecF> u = to_float(to_signed(a >> 1)) * 0x1p-31f + 0.0f;",
+        "const auto u = to_float(by_vector(to_signed, a >> 1)) * 0x1p-31f + 0x1p-32f;",
+        "const auto u = to_float(by_vector(to_signed, a >> 1)) * 0x1p-31f + 0.0f;",
         VECMATH,
         "baseline",
         "",

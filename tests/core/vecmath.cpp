@@ -35,14 +35,14 @@ void measure(const char* name, F function, G exact, double low, double high, boo
 }
 
 void measure_noise() {
-  alignas(64) float single[kPhiloxElements];
-  alignas(64) double exact[kPhiloxElements];
+  alignas(64) float single[kNormalsStep];
+  alignas(64) double exact[kNormalsStep];
   const PhiloxKeys keys(2026);
   double worst = 0;
-  for (uint64_t counter = 0; counter < 400000; counter += kLanes<float>) {
-    philox_normals(keys, counter, single);
-    philox_normals(keys, counter, exact);
-    for (int i = 0; i < kPhiloxElements; ++i)
+  for (uint64_t counter = 0; counter < 400000; counter += kNormalsStep / 4) {
+    philox_normals(keys, counter, kNormalsStep, single);
+    philox_normals(keys, counter, kNormalsStep, exact);
+    for (int i = 0; i < kNormalsStep; ++i)
       worst = std::fmax(worst, std::fabs(single[i] - exact[i]) / ulp(exact[i]));
   }
   std::printf("normal %.3f\n", worst);
@@ -66,12 +66,13 @@ void check_counters() {
   int bad = 0;
   for (uint64_t start : {0ull, (1ull << 32) - 9, (1ull << 32) + 5, (5ull << 32) - 1, ~0ull - 40}) {
     for (uint64_t seed : {0ull, 2026ull, 0x123456789ABCDEFull}) {
-      VecU words[4];
-      philox(seed, start, words);
-      for (int lane = 0; lane < kLanes<float>; ++lane) {
+      VecU words[4 * kCounters];
+      philox<kCounters>(seed, start, words);
+      for (int i = 0; i < kCounters * kLanes<float>; ++i) {
+        const int vector = i / kLanes<float>, lane = i % kLanes<float>;
         uint32_t want[4];
-        philox_block(seed, start + uint64_t(block_in_lane(lane)), want);
-        for (int w = 0; w < 4; ++w) bad += words[w][lane] != want[w];
+        philox_block(seed, start + uint64_t(i - lane + block_in_lane(lane)), want);
+        for (int w = 0; w < 4; ++w) bad += words[4 * vector + w][lane] != want[w];
       }
     }
   }
@@ -80,11 +81,11 @@ void check_counters() {
 
 // Pieces of a stream around element 2^34, in and out of order, against the blocks themselves.
 void check_stream() {
-  constexpr uint64_t kBegin = (1ull << 34) - 4 * kPhiloxElements;
-  constexpr int kBlocks = 8, kCount = kBlocks * kPhiloxElements;
+  constexpr uint64_t kBegin = (1ull << 34) - 4 * kNormalsStep;
+  constexpr int kSteps = 8, kCount = kSteps * kNormalsStep;
   alignas(64) float want[kCount];
-  for (int b = 0; b < kBlocks; ++b)
-    philox_normals(7, kBegin / 4 + uint64_t(b * kPhiloxElements / 4), want + b * kPhiloxElements);
+  for (int b = 0; b < kCount; b += kNormalsStep)
+    philox_normals(7, (kBegin + uint64_t(b)) / 4, 1, want + b);
   NormalStream<float> stream(7);
   int bad = 0;
   for (const int size : {1, 3, 30})
@@ -99,10 +100,9 @@ void check_stream() {
 // The smallest uniform number is 2^-32, never 0: the largest radius is sqrt(-2 log 2^-32).
 void check_smallest_uniform() {
   const Twin<VecU> zero{VecU{}, VecU{}};
-  Twin<VecF> first, second;
-  box_muller(zero, zero, first, second);
+  const VecF first = box_muller(zero, zero).a.a;
   const double radius = std::sqrt(64 * std::log(2.0));
-  std::printf("radius %.3f\n", std::fabs(first.a[0] - radius) / ulp(radius));
+  std::printf("radius %.3f\n", std::fabs(first[0] - radius) / ulp(radius));
 }
 
 // Where results leave the normal numbers, or the range.

@@ -62,7 +62,7 @@ def files_of(objects: list[str]) -> dict[str, set[str]]:
 def copy_tree() -> None:
     shutil.rmtree(COPY, ignore_errors=True)
     ignore = shutil.ignore_patterns("__pycache__")
-    for part in ("csrc", "genkern", "tests", "benchmarks", "examples"):
+    for part in ("csrc", "genkern", "triton_kernels", "tests", "benchmarks", "examples"):
         shutil.copytree(ROOT / part, COPY / part, ignore=ignore)
     for part in ("pyproject.toml", "setup.py"):
         shutil.copy(ROOT / part, COPY)

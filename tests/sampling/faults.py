@@ -36,12 +36,12 @@ FAULTS = [
         "draws_the_same_images_from_the_same_noise",
     ),
     Fault(
-        "a wavefront is one column too steep",
+        "a wavefront is less steep than the model needs",
         "genkern/sampling/plan.py",
         "                high = middle\n",
         "                high = middle - (middle > low)\n",
         STEPPER,
-        "are_those_of_a_full_forward_pass",
+        "no_steeper_than_the_model_needs",
         "",
     ),
     Fault(

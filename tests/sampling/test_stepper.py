@@ -210,6 +210,18 @@ def test_bernoulli():
     torch.testing.assert_close(-log_prob, nats.flatten(1).sum(1), rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("reach", range(8))
+def test_a_wavefront_is_no_steeper_than_the_model_needs(reach):
+    """A pixel that sees ``reach`` columns beyond its own in the row above waits for them."""
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(1, 1, (1, reach + 1)).double()
+    model = lambda x: layer(F.pad(x, (0, reach, 1, 0)))[:, :, :-1]  # noqa: E731
+    images = torch.rand(2, 1, 3, 9, dtype=torch.float64)
+    stepper = Stepper(model, torch.full_like(images, torch.nan), order="wavefront")
+    assert len(stepper.steps) == 2 * (reach + 1) + 9
+    torch.testing.assert_close(forced(stepper, images), model(images).detach(), rtol=0, atol=1e-12)
+
+
 def test_an_op_without_a_rule_is_named():
     with pytest.raises(NoRule, match=r"aten::cos.*register_step\('aten::cos', rule"):
         Stepper(lambda x: F.pad(x, (1, 0))[..., :-1].cos(), torch.zeros(1, 1, 3, 3))
