@@ -51,3 +51,5 @@ def check_function(function: str, views: int, number: float | None) -> None:
         raise ValueError(f"{name}: {function} must be of {takes} views; got {views}")
     if number is None and function in NUMBERED:
         raise ValueError(f"{name}: {function} must have a number; got None")
+    if number is not None and function not in NUMBERED:
+        raise ValueError(f"{name}: {function} takes no number; got {number}")

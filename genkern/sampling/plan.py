@@ -51,7 +51,8 @@ class Plan:
         else:
             raise NotCausal(
                 "sampling: the output at a pixel must not see it or later pixels; of a dense "
-                "kernel whose outputs see more than 8 different sets of inputs, each sees all"
+                "kernel whose outputs see more than 8 different sets of inputs, each sees all, and "
+                "a weight that is NaN is not 0"
             )
         number = raster
         if wavefront:

@@ -258,6 +258,10 @@ def _graph():
     ("ask", "text"),
     [
         (lambda g, x, y, z: g.pointwise("add", x, y), "add must have a number; got None"),
+        (
+            lambda g, x, y, z: g.pointwise("mul", x, y, number=2.0),
+            "mul takes no number; got 2.0",
+        ),
         (lambda g, x, y, z: g.pointwise("add", x, number=1.0), "add must be of 2 views; got 1"),
         (lambda g, x, y, z: g.pointwise("tanh", x, y), "tanh must be of 1 views; got 2"),
         (lambda g, x, y, z: g.pointwise("erf", x), "function must be one of .*relu.*'erf'"),

@@ -40,7 +40,7 @@ def _repeated(graph: Graph, value: Any, channels: int, grid: Grid) -> View:
     return value
 
 
-def _unary(op: str, function: str, number: float = 0.0) -> None:
+def _unary(op: str, function: str, number: float | None = None) -> None:
     register_step(f"aten::{op}", lambda graph, x: graph.pointwise(function, x, number=number))
 
 

@@ -81,7 +81,7 @@ def _act(graph: Graph, x: View, act: str, alpha: float) -> View:
         return elu(graph, x)
     if act == "selu":
         return elu(graph, x, _SELU_ALPHA, _SELU_SCALE)
-    number = math.inf if act == "softplus" else 0.0
+    number = math.inf if act == "softplus" else None
     return graph.pointwise("silu" if act == "swish" else act, x, number=number)
 
 
