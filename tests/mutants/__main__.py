@@ -64,6 +64,7 @@ def copy_tree() -> None:
     ignore = shutil.ignore_patterns("__pycache__")
     for part in ("csrc", "genkern", "triton_kernels", "tests", "benchmarks", "examples"):
         shutil.copytree(ROOT / part, COPY / part, ignore=ignore)
+    (COPY / "genkern/triton_kernels").symlink_to(COPY / "triton_kernels")  # as an install has it
     for part in ("pyproject.toml", "setup.py"):
         shutil.copy(ROOT / part, COPY)
 

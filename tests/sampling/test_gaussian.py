@@ -10,10 +10,11 @@ from genkern import sampling
 
 LEVELS = 21
 OUTPUT = sampling.Gaussian(LEVELS, inputs=(0.5, -5.0))
-# Mean and log-scale: ordinary, tails, a bin that is wide or narrow, below the least log-scale.
+# Mean and log-scale: ordinary, tails, a bin that is wide or narrow, below the least log-scale,
+# and narrow so far out that its density bends: by 2e-8 in the logarithm.
 PARAMS = torch.tensor([
     [0.3, 0.0], [-4.9, 1.0], [4.0, -1.5], [9.0, 0.5], [-30.0, 0.0], [60.0, -0.5], [0.26, -7.0],
-    [0.1, -9.0], [0.0, 3.0], [2.0, 11.0],
+    [0.1, -9.0], [0.0, 3.0], [2.0, 11.0], [-1.5e5, 9.21],
 ], dtype=torch.float64)  # fmt: skip
 
 
@@ -52,17 +53,18 @@ def test_chances_are_integrals_of_the_density():
         expected = torch.tensor(integrals(mean, log_scale), dtype=torch.float64)
         found = OUTPUT.log_prob(params.expand(LEVELS, -1, -1, -1),
                                 torch.arange(LEVELS).view(-1, 1, 1, 1))  # fmt: skip
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-9)
         chances = OUTPUT.probabilities(params[..., 0])
         torch.testing.assert_close(chances[0, :, 0], expected.exp(), rtol=1e-9, atol=1e-300)
         assert chances.sum().item() == pytest.approx(1, rel=1e-12)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
-def test_the_engine_draws_and_tells_what_the_definition_does(temperature):
-    """All levels, and any noise: 0, 1 and 40 numbers between them, at each of the parameters."""
-    C = len(PARAMS)
-    model, shape = Fixed(PARAMS), (C, 1, 42)
+@pytest.mark.parametrize("params", [PARAMS, PARAMS[-1:]], ids=len)
+def test_the_engine_draws_and_tells_what_the_definition_does(params, temperature):
+    """All levels, and any noise: 0, 1 and 40 numbers between them, at each of the parameters; and
+    the last by themselves, because beside a log p of -1e6 theirs would not show."""
+    model, shape = Fixed(params), (len(params), 1, 42)
     noise = torch.cat([torch.tensor([0.0, 1.0]), torch.rand(40)]).expand(1, *shape)
     given = torch.full((1, *shape), -1)
     given[..., 2 : 2 + LEVELS] = torch.arange(LEVELS)
