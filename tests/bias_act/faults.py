@@ -11,7 +11,7 @@ FAULTS = [
         "z < 0 ? -bend : bend",
         "bend",
         VALUES,
-        "match_the_float64_reference",
+        "every_activation_over_its_range",
     ),
     Fault(
         "double backward does not see the gradient of the bias",
