@@ -24,7 +24,7 @@ def _log_mean_decay(y: torch.Tensor) -> torch.Tensor:
     series = torch.zeros_like(y)
     for coefficient in reversed(SERIES):
         series = (series + coefficient) * small.square()
-    return torch.where(near, series - 0.5 * small, torch.log(-torch.expm1(-far) / far))
+    return torch.where(near, series - 0.5 * small, torch.log1p(-torch.exp(-far)) - torch.log(far))
 
 
 def bernoulli(logits: torch.Tensor, target: torch.Tensor, continuous: bool) -> torch.Tensor:
