@@ -109,8 +109,11 @@ inline auto words_at(const float* p, int w) {
   else
     return Twin<Twin<VecU>>{words_at<1>(p, w), words_at<1>(p + kPhiloxElements, w)};
 }
-// The transpose: two rounds of zipping put the four normals of a block side by side.
-inline void put_normals(Twin<VecF> even, Twin<VecF> odd, float* out) {
+}  // namespace detail
+
+// What was made of words 0 and 2 (even) and of 1 and 3 (odd), one block a lane, block after block:
+// two rounds of zipping are the transpose.
+inline void put_blocks(Twin<VecF> even, Twin<VecF> odd, float* out) {
   const VecF low[2] = {zip_low(even.a, even.b), zip_low(odd.a, odd.b)};
   const VecF high[2] = {zip_high(even.a, even.b), zip_high(odd.a, odd.b)};
   store(out, zip_low(low[0], low[1]));
@@ -118,11 +121,10 @@ inline void put_normals(Twin<VecF> even, Twin<VecF> odd, float* out) {
   store(out + 2 * kLanes<float>, zip_low(high[0], high[1]));
   store(out + 3 * kLanes<float>, zip_high(high[0], high[1]));
 }
-inline void put_normals(Twin<Twin<VecF>> even, Twin<Twin<VecF>> odd, float* out) {
-  put_normals(even.a, odd.a, out);
-  put_normals(even.b, odd.b, out + kPhiloxElements);
+inline void put_blocks(Twin<Twin<VecF>> even, Twin<Twin<VecF>> odd, float* out) {
+  put_blocks(even.a, odd.a, out);
+  put_blocks(even.b, odd.b, out + kPhiloxElements);
 }
-}  // namespace detail
 
 // The normals 4 counter, ..., 4 counter + count - 1 of the stream, in that order, and on to the end
 // of a step. In two loops, words first: together they are too long to overlap with the next step.
@@ -139,7 +141,7 @@ inline constexpr int kNormalsStep = kCounters * kPhiloxElements;
     using detail::words_at;
     const auto [even, odd] =
         box_muller(words_at<kCounters>(out + e, 0), words_at<kCounters>(out + e, 1));
-    detail::put_normals(even, odd, out + e);
+    put_blocks(even, odd, out + e);
   }
 }
 

@@ -184,13 +184,7 @@ class UniformStream {
       VecF u[4];
       for (int i = 0; i < 4; ++i)
         u[i] = to_float(bit_cast<VecI>(words[i] >> 1)) * 0x1p-31f + 0x1p-32f;
-      const VecF even_low = zip_low(u[0], u[2]), even_high = zip_high(u[0], u[2]);
-      const VecF odd_low = zip_low(u[1], u[3]), odd_high = zip_high(u[1], u[3]);
-      float* to = numbers_ + (e - begin);
-      store(to, zip_low(even_low, odd_low));
-      store(to + kLanes<float>, zip_high(even_low, odd_low));
-      store(to + 2 * kLanes<float>, zip_low(even_high, odd_high));
-      store(to + 3 * kLanes<float>, zip_high(even_high, odd_high));
+      put_blocks({u[0], u[2]}, {u[1], u[3]}, numbers_ + (e - begin));
     }
     return numbers_ + (first - begin);
   }

@@ -3,6 +3,7 @@
 from tests.mutants.fault import Fault
 
 STEPPER, SAMPLE = "tests/sampling/test_stepper.py", "tests/sampling/test_sample.py"
+LOG_PROB = "tests/sampling/test_log_prob.py"
 RULES = "tests/sampling/test_rules.py"
 TRITON = "tests/sampling/triton.py"
 RECORD, UNCHANGED = "tests/sampling/test_record.py", "tests/sampling/test_unchanged.py"
@@ -49,7 +50,7 @@ FAULTS = [
         "csrc/sampler/cpu.cpp",
         "total[n] += chances[n * count + e];",
         "total[n] = chances[n * count + e];",
-        SAMPLE,
+        LOG_PROB,
         "log_prob_is_minus_the_nll",
     ),
     Fault(
@@ -97,7 +98,7 @@ FAULTS = [
         "csrc/sampler/cpu.cpp",
         "draws_.log_prob[n * draws_.count + e - draws_.first]",
         "draws_.log_prob[e - draws_.first]",
-        SAMPLE,
+        LOG_PROB,
         "log_prob_is_minus_the_nll",
     ),
     Fault(
