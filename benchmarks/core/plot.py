@@ -1,5 +1,6 @@
 """`plot`: speed-up bars, a roofline, scaling curves and times of sampling, as PNG."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,13 +26,13 @@ def _title(records: Sequence[Record]) -> str:
     return f"{device}, {first['dtype']}, torch {first['versions']['torch']}"
 
 
-def _save(figure, path: Path) -> Path:
+def _save(figure, path: Path, colours: int = 64) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     # No date or version in the file: the same results give the same bytes.
     figure.savefig(path, dpi=120, metadata={"Software": None})
     plt.close(figure)
     with Image.open(path) as image:  # a few colours need a third of the bytes
-        few = image.convert("RGB").quantize(64)
+        few = image.convert("RGB").quantize(colours)
     few.save(path, optimize=True)
     return path
 
@@ -79,12 +80,14 @@ def roofline(records: Sequence[Record], path: Path) -> Path:
     rates = timings[-1]["ceilings"]
     intensity = [r["flops"] / r["bytes"] for r in timings]
     x = np.geomspace(min(intensity) / 2, max(intensity) * 2, 200)
-    figure, axes = plt.subplots(figsize=(9, 6))
+    figure, axes = plt.subplots(figsize=(11, 6))
     for name, style in (("copy_gbs", "-"), ("cached_copy_gbs", ":")):
         y = np.minimum(rates["product_gflops"], x * rates[name])
         label = f"{name} {rates[name]:.0f}, product_gflops {rates['product_gflops']:.0f}"
         axes.plot(x, y, color="black", linestyle=style, label=label)
-    for op, colour in zip(sorted({r["op"] for r in timings}), plt.cm.tab10.colors, strict=False):
+    ops = sorted({r["op"] for r in timings})
+    colours = itertools.cycle([*plt.cm.tab20.colors, *plt.cm.tab20b.colors])
+    for op, colour in zip(ops, colours, strict=False):
         for implementation, marker in (("genkern", "o"), ("eager", "x")):
             points = [
                 (r["flops"] / r["bytes"], r["gflops"])
@@ -92,17 +95,17 @@ def roofline(records: Sequence[Record], path: Path) -> Path:
                 if r["op"] == op and r["implementation"] == implementation
             ]
             if points:
-                label = f"{op}, {implementation}"
+                label = op if implementation == "genkern" else None
                 axes.scatter(*zip(*points, strict=True), color=colour, marker=marker, label=label)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlabel("counted FLOP per compulsory byte")
+    axes.set_xlabel("counted FLOP per compulsory byte (dot: genkern; cross: eager)")
     axes.set_ylabel("GFLOP/s")
     axes.set_title(_title(records), fontsize=10)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, loc="lower right")
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
     figure.tight_layout()
-    return _save(figure, path)
+    return _save(figure, path, 256)  # one for each op
 
 
 def curves(records: Sequence[Record], path: Path) -> Path:
